@@ -1,0 +1,2 @@
+//! inquest
+fn main() {}
