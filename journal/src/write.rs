@@ -1,0 +1,353 @@
+/*!
+The line writer, made for the inside of slurmstepd.
+
+A write never blocks on another process, never follows a symbolic link, never
+calls fsync by itself and never fails its caller: an event that cannot be
+written is counted, its `seq` stays unused for ever, and the next line that can
+be written says why.
+
+Two dangers are particular to this place. With `contain_spank` a hook runs in a
+clone that shares memory but not descriptors, so a descriptor kept here may be
+somebody else's by the time it is used: it is compared with the file it was
+opened on before every write. And a journal file may be deleted, or its day
+may pass, while a long step runs: then the line goes through a
+descriptor that is opened for it alone.
+*/
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::encode::{Header, encode};
+use crate::{Body, Identity, JobId, LINE_MAX, Lost, Severity, Source, Stamp, StepId};
+
+/// A journal that could not be opened: what, and the reason.
+#[derive(Debug)]
+pub struct OpenError {
+    what: &'static str,
+    source: io::Error,
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Appends events of one stream to the journal of this node.
+#[derive(Debug)]
+pub struct Writer {
+    identity: Identity,
+    source: Source,
+    journal: CString,
+    node: CString,
+    file: Option<File>,
+    next_seq: u64,
+    /// The last write was short, so the file may end in the middle of a line.
+    torn: bool,
+    lost: u64,
+    lost_total: u64,
+    lost_reason: Option<i32>,
+    line: Vec<u8>,
+}
+
+/// The journal file as it was when it was opened.
+#[derive(Debug)]
+struct File {
+    fd: OwnedFd,
+    dev: libc::dev_t,
+    ino: libc::ino_t,
+    day: i64,
+}
+
+impl Writer {
+    /// Opens today's file of this node below `journal`, an existing directory.
+    /// The node's own directory is made when it is missing.
+    ///
+    /// The writer is returned even when the file cannot be opened, together
+    /// with the reason: every event tries again, and counts as lost if it
+    /// fails.
+    ///
+    /// # Errors
+    ///
+    /// Only when `journal` is not an absolute path that the system can take.
+    pub fn open(
+        journal: &Path,
+        identity: Identity,
+        source: Source,
+    ) -> Result<(Writer, Option<OpenError>), OpenError> {
+        let what = "journal directory";
+        if !journal.is_absolute() {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute");
+            return Err(OpenError { what, source });
+        }
+        let path =
+            CString::new(journal.as_os_str().as_bytes()).map_err(|e| OpenError { what, source: e.into() })?;
+        let node =
+            CString::new(identity.node()).map_err(|e| OpenError { what: "node name", source: e.into() })?;
+        let mut writer = Writer {
+            identity,
+            source,
+            journal: path,
+            node,
+            file: None,
+            next_seq: 0,
+            torn: false,
+            lost: 0,
+            lost_total: 0,
+            lost_reason: None,
+            line: Vec::with_capacity(LINE_MAX + 1),
+        };
+        let failed = match writer.open_file(Stamp::now()) {
+            Ok(file) => {
+                writer.file = Some(file);
+                None
+            }
+            Err(e) => Some(e),
+        };
+        Ok((writer, failed))
+    }
+
+    /// Who this writer is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Events that could not be written so far.
+    pub fn lost(&self) -> u64 {
+        self.lost_total
+    }
+
+    /// Number that the next event will have.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Writes one event, stamped now. Says whether it is in the file.
+    pub fn write(
+        &mut self,
+        severity: Severity,
+        job_id: Option<JobId>,
+        step: Option<StepId>,
+        task: Option<u32>,
+        body: &Body,
+    ) -> bool {
+        self.write_at(Stamp::now(), severity, job_id, step, task, body)
+    }
+
+    /// Writes one event that happened at `stamp`.
+    pub fn write_at(
+        &mut self,
+        stamp: Stamp,
+        severity: Severity,
+        job_id: Option<JobId>,
+        step: Option<StepId>,
+        task: Option<u32>,
+        body: &Body,
+    ) -> bool {
+        if self.lost > 0 {
+            let reason = self.lost_reason.map(|e| io::Error::from_raw_os_error(e).to_string());
+            let note = Lost { count: Some(self.lost), reason };
+            // The note about a loss must not itself count as one more loss
+            // each time it fails, so its number is given back, unless a part
+            // of it is in the file: that part may turn out to be a whole line.
+            let put = self.put(stamp, Severity::Error, job_id, step, None, &note.into());
+            if put.is_ok() || self.torn {
+                self.next_seq += 1;
+            }
+            if put.is_ok() {
+                self.lost = 0;
+                self.lost_reason = None;
+            }
+        }
+        let put = self.put(stamp, severity, job_id, step, task, body);
+        self.next_seq += 1;
+        if let Err(errno) = put {
+            self.lost += 1;
+            self.lost_total += 1;
+            self.lost_reason.get_or_insert(errno);
+        }
+        put.is_ok()
+    }
+
+    /// Asks the disk to keep what was written (about 4 ms). Only worth it
+    /// after something that will be asked about.
+    pub fn sync(&self) {
+        if let Some(file) = &self.file
+            && file.is_ours()
+        {
+            // SAFETY: the descriptor is open and was just seen to be ours.
+            unsafe { libc::fdatasync(file.fd.as_raw_fd()) };
+        }
+    }
+
+    fn put(
+        &mut self,
+        stamp: Stamp,
+        severity: Severity,
+        job_id: Option<JobId>,
+        step: Option<StepId>,
+        task: Option<u32>,
+        body: &Body,
+    ) -> Result<(), i32> {
+        let id = &self.identity;
+        let header = Header {
+            stamp,
+            severity,
+            source: self.source,
+            cluster: &id.cluster,
+            node: &id.node,
+            boot: &id.boot,
+            stream: &id.stream,
+            seq: self.next_seq,
+            job_id,
+            step,
+            task,
+        };
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        if self.torn {
+            line.push(b'\n');
+        }
+        encode(&mut line, &header, body);
+        let result = self.append(&line, stamp);
+        self.line = line;
+        result
+    }
+
+    fn append(&mut self, line: &[u8], stamp: Stamp) -> Result<(), i32> {
+        let today = stamp.wall.day_number();
+        let wrote = match &self.file {
+            Some(file) if file.day == today && file.is_ours() => write_line(file.fd.as_raw_fd(), line),
+            _ => match self.open_file(stamp) {
+                Ok(file) => write_line(file.fd.as_raw_fd(), line),
+                Err(e) => Err(e.source.raw_os_error().unwrap_or(libc::EIO)),
+            },
+        };
+        match wrote {
+            Ok(n) if n == line.len() => {
+                self.torn = false;
+                Ok(())
+            }
+            Ok(n) => {
+                self.torn = self.torn || n > 0;
+                Err(libc::ENOSPC)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn open_file(&self, stamp: Stamp) -> Result<File, OpenError> {
+        let dir_flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        let root = open_at(libc::AT_FDCWD, &self.journal, dir_flags, "journal directory")?;
+        refuse_foreign(&root)?;
+        let node = match open_at(root.as_raw_fd(), &self.node, dir_flags, "node's journal directory") {
+            Err(e) if e.source.raw_os_error() == Some(libc::ENOENT) => {
+                // SAFETY: root is open, node is a NUL-terminated string.
+                // Losing the race against another writer is fine.
+                unsafe { libc::mkdirat(root.as_raw_fd(), self.node.as_ptr(), 0o750) };
+                open_at(root.as_raw_fd(), &self.node, dir_flags, "node's journal directory")?
+            }
+            other => other?,
+        };
+        let what = "journal file";
+        let name = CString::new(format!("{}.jsonl", stamp.wall.day()))
+            .map_err(|e| OpenError { what, source: e.into() })?;
+        // O_NONBLOCK: should somebody have put a FIFO here, do not wait for it.
+        let flags = libc::O_WRONLY
+            | libc::O_APPEND
+            | libc::O_CREAT
+            | libc::O_NOFOLLOW
+            | libc::O_NONBLOCK
+            | libc::O_NOCTTY
+            | libc::O_CLOEXEC;
+        let fd = open_at(node.as_raw_fd(), &name, flags, what)?;
+        let stat = stat_fd(fd.as_raw_fd()).map_err(|source| OpenError { what, source })?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(OpenError { what, source });
+        }
+        Ok(File { fd, dev: stat.st_dev, ino: stat.st_ino, day: stamp.wall.day_number() })
+    }
+}
+
+impl File {
+    /// The descriptor still means the file it was opened on, the file still
+    /// has a name, and a line fits under the process' file size limit (beyond
+    /// it the kernel would send SIGXFSZ to slurmstepd).
+    fn is_ours(&self) -> bool {
+        let Ok(stat) = stat_fd(self.fd.as_raw_fd()) else { return false };
+        stat.st_dev == self.dev && stat.st_ino == self.ino && stat.st_nlink > 0
+    }
+}
+
+fn write_line(fd: RawFd, line: &[u8]) -> Result<usize, i32> {
+    if !fits_file_limit(fd, line.len()) {
+        return Err(libc::EFBIG);
+    }
+    loop {
+        // SAFETY: the descriptor is open, the buffer is a live slice.
+        let n = unsafe { libc::write(fd, line.as_ptr().cast(), line.len()) };
+        if let Ok(n) = usize::try_from(n) {
+            return Ok(n);
+        }
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        if errno != libc::EINTR {
+            return Err(errno);
+        }
+    }
+}
+
+fn fits_file_limit(fd: RawFd, len: usize) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: limit is a valid, writable rlimit.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    if limit.rlim_cur == libc::RLIM_INFINITY {
+        return true;
+    }
+    let Ok(stat) = stat_fd(fd) else { return false };
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    size.saturating_add(len as u64) <= limit.rlim_cur
+}
+
+fn open_at(dir: RawFd, path: &CStr, flags: i32, what: &'static str) -> Result<OwnedFd, OpenError> {
+    // SAFETY: path is NUL-terminated; the mode is read only with O_CREAT.
+    let fd = unsafe { libc::openat(dir, path.as_ptr(), flags, 0o640) };
+    if fd < 0 {
+        return Err(OpenError { what, source: io::Error::last_os_error() });
+    }
+    // SAFETY: a descriptor that openat just returned belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn stat_fd(fd: RawFd) -> io::Result<libc::stat> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: stat is writable and is read only when the call succeeded.
+    if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fstat succeeded, so it filled the struct.
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// A directory that others may write to could hold anything under our names.
+fn refuse_foreign(dir: &OwnedFd) -> Result<(), OpenError> {
+    let what = "journal directory";
+    let stat = stat_fd(dir.as_raw_fd()).map_err(|source| OpenError { what, source })?;
+    // SAFETY: geteuid cannot fail.
+    let euid = unsafe { libc::geteuid() };
+    if (stat.st_uid == 0 || stat.st_uid == euid) && stat.st_mode & 0o002 == 0 {
+        return Ok(());
+    }
+    let reason = "it must belong to root and not be writable by others";
+    Err(OpenError { what, source: io::Error::new(io::ErrorKind::PermissionDenied, reason) })
+}
