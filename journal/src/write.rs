@@ -54,9 +54,10 @@ pub struct Writer {
     next_seq: u64,
     /// The last write was short, so the file may end in the middle of a line.
     torn: bool,
+    /// Lost events that no line of ours has told of yet.
+    untold: u64,
     lost: u64,
-    lost_total: u64,
-    lost_reason: Option<i32>,
+    untold_reason: Option<i32>,
     line: Vec<u8>,
 }
 
@@ -102,9 +103,9 @@ impl Writer {
             file: None,
             next_seq: 0,
             torn: false,
+            untold: 0,
             lost: 0,
-            lost_total: 0,
-            lost_reason: None,
+            untold_reason: None,
             line: Vec::with_capacity(LINE_MAX + 1),
         };
         let failed = match writer.open_file(Stamp::now()) {
@@ -124,7 +125,7 @@ impl Writer {
 
     /// Events that could not be written so far.
     pub fn lost(&self) -> u64 {
-        self.lost_total
+        self.lost
     }
 
     /// Number that the next event will have.
@@ -154,9 +155,9 @@ impl Writer {
         task: Option<u32>,
         body: &Body,
     ) -> bool {
-        if self.lost > 0 {
-            let reason = self.lost_reason.map(|e| io::Error::from_raw_os_error(e).to_string());
-            let note = Lost { count: Some(self.lost), reason };
+        if self.untold > 0 {
+            let reason = self.untold_reason.map(|e| io::Error::from_raw_os_error(e).to_string());
+            let note = Lost { count: Some(self.untold), reason };
             // The note about a loss must not itself count as one more loss
             // each time it fails, so its number is given back, unless a part
             // of it is in the file: that part may turn out to be a whole line.
@@ -165,16 +166,16 @@ impl Writer {
                 self.next_seq += 1;
             }
             if put.is_ok() {
-                self.lost = 0;
-                self.lost_reason = None;
+                self.untold = 0;
+                self.untold_reason = None;
             }
         }
         let put = self.put(stamp, severity, job_id, step, task, body);
         self.next_seq += 1;
         if let Err(errno) = put {
+            self.untold += 1;
             self.lost += 1;
-            self.lost_total += 1;
-            self.lost_reason.get_or_insert(errno);
+            self.untold_reason.get_or_insert(errno);
         }
         put.is_ok()
     }
