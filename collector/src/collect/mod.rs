@@ -192,11 +192,8 @@ impl Collector {
 
     fn merge_journal(&mut self, journal: &follow::Journal) -> Result<(), CollectError> {
         let mut chunks = Chunks::open(&self.options.journal, journal, self.positions.get(&journal.name))?;
-        loop {
-            let mut lines = match chunks.next()? {
-                Some(piece) => Lines::new(piece),
-                None => break,
-            };
+        while let Some(piece) = chunks.piece()? {
+            let mut lines = Lines::new(piece);
             let mut bad = 0;
             for (_, line) in lines.by_ref() {
                 self.stats.bytes += line.len() as u64 + 1;

@@ -205,7 +205,7 @@ impl Chunks {
     /// # Errors
     ///
     /// When a compressed file is damaged.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, FollowError> {
+    pub fn piece(&mut self) -> Result<Option<&[u8]>, FollowError> {
         match &mut self.content {
             Content::Plain { map, at } => {
                 let bytes = map.as_deref().unwrap_or_default();
@@ -281,7 +281,7 @@ mod tests {
         let journal = found.iter().find(|j| j.name == name).unwrap();
         let mut chunks = Chunks::open(root, journal, at).unwrap();
         let mut got = Vec::new();
-        while let Some(piece) = chunks.next().unwrap() {
+        while let Some(piece) = chunks.piece().unwrap() {
             let mut lines = Lines::new(piece);
             got.extend(lines.by_ref().map(|(_, l)| String::from_utf8(l.to_vec()).unwrap()));
             let done = lines.consumed();

@@ -379,8 +379,8 @@ mod tests {
         assert_eq!(ledger.gaps().unwrap(), [("n1".to_owned(), "s".to_owned(), 2)]);
         assert_eq!(ledger.outputs().unwrap()["lab/u/x"], 99);
         assert_eq!(ledger.open_runs().unwrap(), [run]);
-        assert_eq!(ledger.open_jobs().unwrap(), [job.clone()]);
-        assert_eq!(ledger.job("lab", 7).unwrap(), Some(job));
+        assert_eq!(ledger.job("lab", 7).unwrap().as_ref(), Some(&job));
+        assert_eq!(ledger.open_jobs().unwrap(), [job]);
         assert_eq!(ledger.held().unwrap(), [held]);
     }
 

@@ -1,10 +1,12 @@
 //! Node names as Slurm folds them: `n[1-3,7]`.
 
+/// Prefix, suffix and width of the number: what may share one bracket.
+type Shape<'a> = (&'a str, &'a str, usize);
+
 /// Folds names into a hostlist: the last number of a name is folded, its
 /// width kept, in order of first appearance of the prefix.
 pub fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    // Prefix, suffix and width decide what may share one bracket.
-    let mut groups: Vec<((&str, &str, usize), Vec<u32>)> = Vec::new();
+    let mut groups: Vec<(Shape<'a>, Vec<u32>)> = Vec::new();
     for name in names {
         let end = name.rfind(|c: char| c.is_ascii_digit()).map_or(0, |at| at + 1);
         let start = name[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
