@@ -1,1 +1,21 @@
-//! The collector.
+/*!
+The collector of Inquest and the commands on what it collected.
+
+Data flows down this list and is never handed back up: [`follow`] reads
+journals, [`ledger`] knows what was merged, [`story`] folds events, [`verdict`]
+judges stories with the help of [`slurm`], [`runs`] groups jobs, [`store`]
+keeps runs on disk, [`report`] shows them, [`cli`] is what a person types.
+[`collect`] is the one loop that moves the data.
+*/
+
+pub mod cli;
+pub mod collect;
+pub mod follow;
+pub mod ledger;
+pub mod report;
+pub mod runs;
+pub mod slurm;
+pub mod store;
+pub mod story;
+pub mod units;
+pub mod verdict;

@@ -1,2 +1,5 @@
-//! inquest
-fn main() {}
+//! The `inquest` command.
+
+fn main() -> std::process::ExitCode {
+    inquest::cli::main()
+}

@@ -1,0 +1,33 @@
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::{FAILURES, Form, GOOD, Where, print, print_json};
+use crate::report::runs;
+use crate::slurm::target::Target;
+use crate::verdict::Class;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Run id, job id, or members of an array.
+    #[arg(value_name = "RUN|JOB")]
+    target: Target,
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
+    let found = arguments.place.find(&arguments.target)?;
+    if arguments.form.json {
+        print_json(&runs::members_json(&found.run, &found.members))?;
+    } else {
+        print(&arguments.form.print(&runs::members(&found.run, &found.members, zone))?)?;
+    }
+    let failed = found
+        .members
+        .iter()
+        .filter_map(|n| found.run.members[n].verdict.as_ref())
+        .any(|v| v.class != Class::Ok);
+    Ok(if failed { FAILURES } else { GOOD })
+}

@@ -1,0 +1,24 @@
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::{FAILURES, Form, GOOD, Where, print, print_json};
+use crate::report::runs;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
+    let place = &arguments.place;
+    let found = place.open()?.runs(place.cluster.as_deref(), place.user.as_deref())?;
+    if arguments.form.json {
+        print_json(&runs::list_json(&found))?;
+    } else {
+        print(&arguments.form.print(&runs::list(&found, zone))?)?;
+    }
+    Ok(if found.iter().any(|(_, _, run)| run.n_failed > 0) { FAILURES } else { GOOD })
+}

@@ -1,0 +1,64 @@
+use std::collections::BTreeMap;
+
+use clap::Args;
+use inquest_journal::{JobId, Source};
+use jiff::tz::TimeZone;
+
+use super::{FAILURES, GOOD, Where, print, print_json};
+use crate::report::why::{self, Subject};
+use crate::slurm::target::Target;
+use crate::store::{Found, ReadError, read_events};
+use crate::story::Story;
+use crate::verdict::Class;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Job id, members of an array, a step (123.0), or a run id.
+    #[arg(value_name = "JOB|RUN")]
+    target: Target,
+    /// Print JSON: verdicts with evidence, and the whole story.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
+    let found = arguments.place.find(&arguments.target)?;
+    let mut stories = stories(&found)?;
+    let subjects: Vec<Subject<'_>> = found
+        .members
+        .iter()
+        .map(|n| {
+            let member = &found.run.members[n];
+            Subject { number: *n, member, story: stories.remove(&member.job_id).unwrap_or_default() }
+        })
+        .collect();
+    if arguments.json {
+        print_json(&why::json(&found.run, &subjects))?;
+    } else {
+        print(&why::text(&found.run, &subjects, super::events::step_of(&arguments.target), zone))?;
+    }
+    let failed = subjects.iter().filter_map(|s| s.member.verdict.as_ref()).any(|v| v.class != Class::Ok);
+    Ok(if failed { FAILURES } else { GOOD })
+}
+
+/// The stories of the members that were asked for, from one pass over the
+/// part of the file that holds them.
+fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError> {
+    let members = found.members.iter().map(|n| &found.run.members[n]);
+    let mut stories: BTreeMap<JobId, Story> = members.clone().map(|m| (m.job_id, Story::default())).collect();
+    let from = members.clone().map(|m| m.range.0).min().unwrap_or(0);
+    let to = members.map(|m| m.range.1).max().unwrap_or(0);
+    read_events(&found.dir, Some((from, to)), |line, raw| {
+        if line.source == Source::Collector {
+            return;
+        }
+        if let Some(story) = line.job_id.and_then(|id| stories.get_mut(&id))
+            && let Some(body) = line.body(raw)
+        {
+            story.apply(&line.into_head(), body);
+        }
+    })?;
+    Ok(stories)
+}

@@ -1,0 +1,81 @@
+//! Lists of runs, and the members of one.
+
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::table::Table;
+use super::{JSON_SCHEMA, clean, time};
+use crate::runs::{RunState, RunStatus};
+use crate::store::RegistryEntry;
+use crate::units::duration;
+
+/// One row per run, oldest first.
+pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table {
+    let names = ["RUN", "NAME", "USER", "STATUS", "JOBS", "FAILED", "CLASSES", "STARTED", "ELAPSED"];
+    let mut table = Table::new(&names);
+    for (_, user, run) in runs {
+        let classes: Vec<String> = run.classes.iter().map(|(class, n)| format!("{class}:{n}")).collect();
+        table.row(vec![
+            run.run_id.clone(),
+            clean(run.name.as_deref().unwrap_or("-")),
+            user.clone(),
+            status(run.status).into(),
+            run.n_chunks.to_string(),
+            run.n_failed.to_string(),
+            if classes.is_empty() { "-".into() } else { classes.join(" ") },
+            time(run.submitted_at, zone),
+            duration(run.updated_at.since(run.submitted_at)),
+        ]);
+    }
+    table
+}
+
+/// The same as JSON.
+pub fn list_json(runs: &[(String, String, RegistryEntry)]) -> Value {
+    let entries = runs.iter().map(|(cluster, user, run)| {
+        let mut value = json!(run);
+        if let Some(map) = value.as_object_mut() {
+            map.insert("cluster".into(), json!(cluster));
+            map.insert("user".into(), json!(user));
+        }
+        value
+    });
+    json!({ "schema": JSON_SCHEMA, "runs": entries.collect::<Vec<_>>() })
+}
+
+/// One row per member of a run.
+pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
+    let mut table =
+        Table::new(&["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "DETAIL"]);
+    for member in which.iter().filter_map(|n| run.members.get(n)) {
+        let verdict = member.verdict.as_ref();
+        table.row(vec![
+            member.display_id(),
+            member.job_id.to_string(),
+            verdict.map_or("RUNNING".into(), |v| v.label.clone()),
+            verdict.map_or("-".into(), |v| v.class.to_string()),
+            verdict.map_or("-".into(), |v| v.cause.clone()),
+            member.attempts.to_string(),
+            time(member.started, zone),
+            duration(member.last.since(member.started)),
+            verdict.map_or("-".into(), |v| clean(&v.detail)),
+        ]);
+    }
+    table
+}
+
+/// The same as JSON: `run.json` with a schema version.
+pub fn members_json(run: &RunState, which: &[u32]) -> Value {
+    let mut run = run.clone();
+    run.members.retain(|n, _| which.contains(n));
+    json!({ "schema": JSON_SCHEMA, "run": run })
+}
+
+/// `running`, `completed`, `failed`.
+pub fn status(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Running => "running",
+        RunStatus::Completed => "completed",
+        RunStatus::Failed => "failed",
+    }
+}

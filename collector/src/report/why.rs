@@ -1,0 +1,293 @@
+//! The report: what went wrong in a run or a job, on which evidence, and what to do.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use inquest_journal::{StepId, Timestamp};
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::{JSON_SCHEMA, clean, clock, time};
+use crate::runs::{Member, RunState};
+use crate::slurm::hostlist;
+use crate::slurm::target::fold_ranges;
+use crate::story::{Attempt, Story};
+use crate::units::duration;
+use crate::verdict::{Class, Confidence, Death, Verdict};
+
+/// One member of a run with its story.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// Number in the run.
+    pub number: u32,
+    /// What the run says of it.
+    pub member: &'a Member,
+    /// Its events.
+    pub story: Story,
+}
+
+impl Subject<'_> {
+    fn failed(&self) -> bool {
+        self.member.verdict.as_ref().is_some_and(|v| v.class != Class::Ok)
+    }
+
+    fn attempt(&self) -> Option<&Attempt> {
+        self.story.attempts.last()
+    }
+}
+
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const HEAD: Style = Style::new().bold();
+
+/// Failures shown at full length; the rest is in the summary.
+const SHOWN: usize = 20;
+
+/// Evidence shown of one verdict; `--json` has it all.
+const EVIDENCE: usize = 6;
+
+/// The report as text. `only` restricts what happened to one step.
+pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone: &TimeZone) -> String {
+    let mut out = String::new();
+    let failed: Vec<&Subject<'_>> = subjects.iter().filter(|s| s.failed()).collect();
+    if let [subject] = subjects {
+        member(&mut out, run, subject, only, zone);
+        return out;
+    }
+    let running = subjects.iter().filter(|s| s.member.verdict.is_none()).count();
+    let colour = if failed.is_empty() { GOOD } else { BAD };
+    let _ = writeln!(out, "{HEAD}Run {}{HEAD:#}  {} of {}", run.run_id, name(run.name.as_deref()), run.user);
+    let _ = write!(out, "{colour}{} of {} jobs failed{colour:#}", failed.len(), subjects.len());
+    if running > 0 {
+        let _ = write!(out, ", {running} still running");
+    }
+    let elapsed = duration(run.last.since(run.started));
+    let _ = writeln!(out, "; started {}, {elapsed} so far\n", time(run.started, zone));
+    summary(&mut out, subjects);
+    if let Some(first) = failed.iter().min_by_key(|s| failed_at(s)) {
+        let detail = first.member.verdict.as_ref().map_or("", |v| v.detail.as_str());
+        let at = failed_at(first).map_or(String::new(), |t| clock(t, zone));
+        let _ = writeln!(
+            out,
+            "{HEAD}First failure{HEAD:#}\n  {at}  {}: {}\n",
+            first.member.display_id(),
+            clean(detail)
+        );
+    }
+    for subject in failed.iter().take(SHOWN) {
+        member(&mut out, run, subject, only, zone);
+        out.push('\n');
+    }
+    if failed.len() > SHOWN {
+        let _ = writeln!(out, "{} more failures: see 'inquest run {}'", failed.len() - SHOWN, run.run_id);
+    }
+    out
+}
+
+fn failed_at(subject: &Subject<'_>) -> Option<Timestamp> {
+    let verdict = subject.member.verdict.as_ref()?;
+    Some(verdict.first_failure.as_ref().map_or(subject.member.last, |d| d.at.wall))
+}
+
+fn name(name: Option<&str>) -> String {
+    format!("\"{}\"", clean(name.unwrap_or("-")))
+}
+
+/// Members by cause, ids in ranges.
+fn summary(out: &mut String, subjects: &[Subject<'_>]) {
+    let mut groups: BTreeMap<(Class, &str), Vec<&Member>> = BTreeMap::new();
+    for subject in subjects {
+        if let Some(verdict) = &subject.member.verdict {
+            groups.entry((verdict.class, &verdict.cause)).or_default().push(subject.member);
+        }
+    }
+    let mut table = super::table::Table::new(&["CLASS", "CAUSE", "JOBS", "MEMBERS"]);
+    for ((class, cause), members) in groups.iter().rev() {
+        table.row(vec![class.to_string(), (*cause).into(), members.len().to_string(), member_ids(members)]);
+    }
+    let _ = writeln!(out, "{HEAD}Summary{HEAD:#}");
+    for line in table.print(&super::table::Style::default()).unwrap_or_default().lines() {
+        let _ = writeln!(out, "  {line}");
+    }
+    out.push('\n');
+}
+
+/// `12_[1-3,7]`, or plain ids.
+fn member_ids(members: &[&Member]) -> String {
+    let mut arrays: BTreeMap<Option<u32>, Vec<u32>> = BTreeMap::new();
+    for member in members {
+        let array = member.array_job_id.filter(|_| member.array_task_id.is_some());
+        let number = member.array_task_id.filter(|_| array.is_some()).unwrap_or(member.job_id.0);
+        arrays.entry(array.map(|id| id.0)).or_default().push(number);
+    }
+    let fold = |(array, numbers): (Option<u32>, Vec<u32>)| match (array, numbers.as_slice()) {
+        (Some(id), [one]) => format!("{id}_{one}"),
+        (Some(id), _) => format!("{id}_[{}]", fold_ranges(numbers)),
+        (None, _) => fold_ranges(numbers),
+    };
+    arrays.into_iter().map(fold).collect::<Vec<_>>().join(",")
+}
+
+fn member(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZone) {
+    let member = subject.member;
+    let attempt = subject.attempt();
+    let facts = attempt.map(|a| &a.facts);
+    let verdict = member.verdict.as_ref();
+    let (colour, label) = match verdict {
+        None => (Style::new(), "RUNNING"),
+        Some(v) if v.class == Class::Ok => (GOOD, v.label.as_str()),
+        Some(v) => (BAD, v.label.as_str()),
+    };
+    let id = match member.display_id() {
+        id if id == member.job_id.to_string() => id,
+        id => format!("{id} ({})", member.job_id),
+    };
+    let job_name = facts.and_then(|f| f.name.as_deref()).or(run.name.as_deref());
+    let nodes = attempt.map_or(String::new(), |a| hostlist::fold(a.nodes.iter().map(String::as_str)));
+    let _ = writeln!(
+        out,
+        "{HEAD}Job {id}{HEAD:#}  {} of {} on {nodes}  {colour}{label}{colour:#}",
+        name(job_name),
+        run.user
+    );
+    if member.attempts > 1 {
+        let _ = writeln!(
+            out,
+            "  attempt {} of this job; the earlier ones were put back into the queue",
+            member.attempts
+        );
+    }
+    let Some(verdict) = verdict else {
+        let _ = writeln!(out, "  it has not ended yet, so there is no verdict");
+        return;
+    };
+    wrap(out, "", &clean(&verdict.detail));
+    what_happened(out, verdict, only, zone);
+    let mut facts_lines: Vec<(&str, String)> = Vec::new();
+    if let Some(said) = &verdict.slurm {
+        let differs = if verdict.class != Class::Ok && said.state_word() == "COMPLETED" {
+            ", and does not know"
+        } else {
+            ""
+        };
+        facts_lines.push(("Slurm says", format!("{}{differs}", clean(&said.verdict()))));
+    }
+    facts_lines.push(("Confidence", confidence(verdict.confidence).into()));
+    if verdict.class != Class::Ok {
+        facts_lines.push(("Evidence", evidence(verdict)));
+    }
+    facts_lines.extend(logs(attempt).map(|l| ("Logs", l)));
+    for advice in &verdict.advice {
+        facts_lines.push(("Advice", clean(advice)));
+    }
+    if let Some(lost) = attempt.map(|a| a.lost).filter(|&n| n > 0) {
+        facts_lines
+            .push(("Not known", format!("{lost} events of this job could not be written on its nodes")));
+    }
+    for (key, value) in facts_lines {
+        wrap(out, key, &value);
+    }
+}
+
+fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) {
+    let here = |d: &&Death| only.is_none_or(|step| d.step == step);
+    let mut deaths: Vec<&Death> =
+        verdict.first_failure.iter().chain(&verdict.consequences).filter(here).collect();
+    deaths.sort_by_key(|d| d.offset_us);
+    if deaths.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "  {HEAD}What happened{HEAD:#}");
+    for death in deaths.iter().take(SHOWN) {
+        let first = verdict.first_failure.as_ref().is_some_and(|f| f.at.event == death.at.event);
+        let mark = if first && deaths.len() > 1 { "  <- first" } else { "" };
+        let pid = death.pid.map_or(String::new(), |p| format!(" (pid {p})"));
+        let (at, offset) = (clock(death.at.wall, zone), death.offset());
+        let _ = writeln!(out, "    {at}  {offset:>9}  {}{pid}: {}{mark}", death.place(), death.end());
+        if death.oom_kills > 0 {
+            let memory = death.memory().map_or(String::new(), |m| format!("; {m}"));
+            let _ = writeln!(out, "{:27}{} process(es) killed for memory{memory}", "", death.oom_kills);
+            for victim in &death.victims {
+                let command = clean(victim.command.as_deref().unwrap_or("?"));
+                let _ = writeln!(out, "{:27}victim {command}, pid {}", "", victim.pid.unwrap_or(0));
+            }
+        }
+    }
+    if deaths.len() > SHOWN {
+        let _ = writeln!(out, "    ... and {} more", deaths.len() - SHOWN);
+    }
+}
+
+fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Fact => "fact: the kernel, slurmstepd or Slurm itself said so",
+        Confidence::Log => "log: the job's own log says so",
+        Confidence::Inferred => "inferred: something else could look the same",
+    }
+}
+
+fn evidence(verdict: &Verdict) -> String {
+    let mut ids: Vec<String> = verdict.evidence.iter().take(EVIDENCE).map(ToString::to_string).collect();
+    if verdict.evidence.len() > EVIDENCE {
+        ids.push(format!("and {} more", verdict.evidence.len() - EVIDENCE));
+    }
+    clean(&ids.join(", "))
+}
+
+/// Where the job wrote: as Slurm said, or as its first task had it open.
+fn logs(attempt: Option<&Attempt>) -> Option<String> {
+    let attempt = attempt?;
+    let task = || attempt.steps.values().flat_map(|s| s.tasks.values());
+    let stdout = attempt.facts.stdout.clone().or_else(|| task().find_map(|t| t.stdout.clone()));
+    let stderr = attempt.facts.stderr.clone().or_else(|| task().find_map(|t| t.stderr.clone()));
+    match (stdout, stderr) {
+        (Some(out), Some(err)) if out != err => Some(format!("{} and {}", clean(&out), clean(&err))),
+        (Some(one), _) | (None, Some(one)) => Some(clean(&one)),
+        (None, None) => None,
+    }
+}
+
+/// Lines of at most 80 columns with a hanging key; a longer word stays whole.
+fn wrap(out: &mut String, key: &str, text: &str) {
+    let indent = if key.is_empty() { 2 } else { 14 };
+    let mut line = if key.is_empty() { "  ".to_owned() } else { format!("  {key:<12}") };
+    let mut empty = true;
+    for word in text.split(' ') {
+        if !empty && line.chars().count() + 1 + word.chars().count() > 80 {
+            let _ = writeln!(out, "{}", line.trim_end());
+            line = " ".repeat(indent);
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    let _ = writeln!(out, "{}", line.trim_end());
+}
+
+/// The report as JSON: the verdict and the story of each member.
+pub fn json(run: &RunState, subjects: &[Subject<'_>]) -> Value {
+    let jobs = subjects.iter().map(|s| {
+        json!({
+            "chunk_id": s.number,
+            "id": s.member.display_id(),
+            "job_id": s.member.job_id,
+            "attempts": s.member.attempts,
+            "verdict": s.member.verdict,
+            "story": s.story,
+        })
+    });
+    json!({
+        "schema": JSON_SCHEMA,
+        "run_id": run.run_id,
+        "cluster": run.cluster,
+        "user": run.user,
+        "key": run.key,
+        "status": run.status,
+        "classes": run.classes,
+        "jobs": jobs.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,130 @@
+//! A run and its members as `run.json` shows them.
+
+use std::collections::BTreeMap;
+
+use inquest_journal::{JobId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::RunKey;
+use crate::verdict::{Class, Verdict};
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// A member is running.
+    Running,
+    /// All known members ended well.
+    Completed,
+    /// All known members ended, at least one badly.
+    Failed,
+}
+
+/// A run: the content of `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Version of this file's form.
+    pub schema: u32,
+    /// Id and directory.
+    pub run_id: String,
+    /// Cluster.
+    pub cluster: String,
+    /// User.
+    pub user: String,
+    /// What decided that these jobs belong together.
+    pub key: RunKey,
+    /// Name of the first job.
+    pub name: Option<String>,
+    /// First event of any member.
+    pub started: Timestamp,
+    /// Newest event of any member.
+    pub last: Timestamp,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Members by class; running ones are not counted.
+    pub classes: BTreeMap<Class, u32>,
+    /// Members by number in the run.
+    pub members: BTreeMap<u32, Member>,
+    /// Events the collector itself has added.
+    pub(crate) next_seq: u64,
+}
+
+/// One job of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub job_id: JobId,
+    /// Array it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array_job_id: Option<JobId>,
+    /// Index in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array_task_id: Option<u32>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// First event.
+    pub started: Timestamp,
+    /// Newest event.
+    pub last: Timestamp,
+    /// What became of it; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Bytes of `events.jsonl` between which all its events are.
+    pub range: (u64, u64),
+}
+
+/// Version of `run.json`.
+pub(super) const SCHEMA: u32 = 1;
+
+impl RunState {
+    /// A new run without members.
+    pub fn new(cluster: &str, user: &str, run_id: &str, key: RunKey, started: Timestamp) -> RunState {
+        RunState {
+            schema: SCHEMA,
+            run_id: run_id.into(),
+            cluster: cluster.into(),
+            user: user.into(),
+            key,
+            name: None,
+            started,
+            last: started,
+            status: RunStatus::Running,
+            classes: BTreeMap::new(),
+            members: BTreeMap::new(),
+            next_seq: 0,
+        }
+    }
+
+    /// Counts again after a member changed. Says whether the status did.
+    pub fn recount(&mut self) -> bool {
+        self.classes.clear();
+        let mut running = false;
+        for member in self.members.values() {
+            match &member.verdict {
+                Some(verdict) => *self.classes.entry(verdict.class).or_default() += 1,
+                None => running = true,
+            }
+        }
+        let status = match running {
+            true => RunStatus::Running,
+            false if self.failed() == 0 => RunStatus::Completed,
+            false => RunStatus::Failed,
+        };
+        std::mem::replace(&mut self.status, status) != status
+    }
+
+    /// Members that ended badly.
+    pub fn failed(&self) -> u32 {
+        self.classes.iter().filter(|(class, _)| **class != Class::Ok).map(|(_, n)| n).sum()
+    }
+}
+
+impl Member {
+    /// `123`, or `120_3` for a member of an array.
+    pub fn display_id(&self) -> String {
+        match (self.array_job_id, self.array_task_id) {
+            (Some(array), Some(task)) => format!("{array}_{task}"),
+            _ => self.job_id.to_string(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+/*!
+What Slurm itself says of jobs: asked in batches, never needed.
+
+The only source so far is `squeue`, which answers for jobs that the controller
+still holds in memory (MinJobAge, 300 s unless set otherwise) and therefore
+works on sites without slurmdbd. It is hidden behind [`Accounting`].
+*/
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::{Command, Stdio};
+
+use inquest_journal::JobId;
+use serde::{Deserialize, Serialize};
+
+/// One job as Slurm sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// `COMPLETED`, `TIMEOUT`, ... in Slurm's words.
+    pub state: String,
+    /// Reason beside the state, `None` or empty when there is none.
+    pub reason: String,
+    /// Exit code of the job script.
+    pub exit_code: u32,
+    /// Signal beside it.
+    pub exit_signal: u32,
+    /// Time limit as Slurm prints it, `1:00` or `UNLIMITED`.
+    pub time_limit: String,
+    /// How often the job was restarted.
+    pub restarts: u32,
+}
+
+impl JobRecord {
+    /// `COMPLETED 0:0`, the way sacct shows it.
+    pub fn verdict(&self) -> String {
+        format!("{} {}:{}", self.state, self.exit_code, self.exit_signal)
+    }
+
+    /// The job has reached a state that will not change any more. Its name is
+    /// the first word (`CANCELLED by 1000`).
+    pub fn is_final(&self) -> bool {
+        const FINAL: [&str; 11] = [
+            "BOOT_FAIL",
+            "CANCELLED",
+            "COMPLETED",
+            "DEADLINE",
+            "FAILED",
+            "LAUNCH_FAILED",
+            "NODE_FAIL",
+            "OUT_OF_MEMORY",
+            "PREEMPTED",
+            "REVOKED",
+            "TIMEOUT",
+        ];
+        FINAL.contains(&self.state_word())
+    }
+
+    /// The state without what may follow it.
+    pub fn state_word(&self) -> &str {
+        self.state.split([' ', '+']).next().unwrap_or_default()
+    }
+}
+
+/// A source of job records.
+pub trait Accounting {
+    /// Asks for all of `jobs` at once. Jobs that the source does not know are
+    /// absent from the answer.
+    ///
+    /// # Errors
+    ///
+    /// When the source did not answer, in words for the log.
+    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String>;
+}
+
+/// The `squeue` command of the cluster this machine belongs to.
+#[derive(Debug, Default)]
+pub struct Squeue;
+
+/// Fixed width of every column, so that blanks in a value mean nothing.
+const WIDTH: usize = 64;
+const COLUMNS: [&str; 6] = ["JobId", "State", "Reason", "exit_code", "TimeLimit", "RestartCnt"];
+
+/// Ids per call, far below what a command line can hold.
+const BATCH: usize = 4000;
+
+impl Accounting for Squeue {
+    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
+        let format = COLUMNS.map(|c| format!("{c}:{WIDTH}")).join(",");
+        let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
+        let mut records = HashMap::new();
+        for batch in ids.chunks(BATCH) {
+            let output = Command::new("squeue")
+                .args([
+                    "--noheader",
+                    "--array",
+                    "--states=all",
+                    "--Format",
+                    &format,
+                    "--jobs",
+                    &batch.join(","),
+                ])
+                // Formats and filters that a site or user has set would change the text.
+                .env_remove("SQUEUE_FORMAT")
+                .env_remove("SQUEUE_FORMAT2")
+                .env_remove("SQUEUE_STATES")
+                .stdin(Stdio::null())
+                .output()
+                .map_err(|e| format!("squeue could not be started: {e}"))?;
+            if !output.status.success() {
+                let words = String::from_utf8_lossy(&output.stderr);
+                // Slurm's answer when none of the ids is known any more.
+                if words.contains("Invalid job id") {
+                    continue;
+                }
+                return Err(format!("squeue failed ({}): {}", output.status, words.trim()));
+            }
+            records.extend(parse(&String::from_utf8_lossy(&output.stdout)));
+        }
+        Ok(records)
+    }
+}
+
+fn parse(text: &str) -> HashMap<JobId, JobRecord> {
+    text.lines().filter_map(record).collect()
+}
+
+fn record(line: &str) -> Option<(JobId, JobRecord)> {
+    let chars: Vec<char> = line.chars().collect();
+    let mut columns = chars.chunks(WIDTH).map(|c| c.iter().collect::<String>().trim().to_owned());
+    let id = columns.next()?.parse().ok()?;
+    let (state, reason, exit) = (columns.next()?, columns.next()?, columns.next()?);
+    let (time_limit, restarts) = (columns.next()?, columns.next().unwrap_or_default());
+    // A raw wait status on old releases, `code:signal` on newer ones.
+    let (exit_code, exit_signal) = match exit.split_once(':') {
+        Some((code, signal)) => (code.parse().ok()?, signal.parse().ok()?),
+        None => {
+            let status: u32 = exit.parse().ok()?;
+            (status >> 8 & 0xff, status & 0x7f)
+        }
+    };
+    let restarts = restarts.parse().unwrap_or(0);
+    Some((id, JobRecord { state, reason, exit_code, exit_signal, time_limit, restarts }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(columns: [&str; 6]) -> String {
+        columns.map(|c| format!("{c:WIDTH$}")).join("") + "\n"
+    }
+
+    #[test]
+    fn columns_are_cut_by_width() {
+        let text = line(["7", "TIMEOUT", "TimeLimit", "0:0", "1:00", "0"])
+            + &line(["8", "CANCELLED by 0", "None", "9", "UNLIMITED", "2"])
+            + "slurm_load_jobs error\n\n";
+        let records = parse(&text);
+        assert_eq!(records.len(), 2);
+        let limit = &records[&JobId(7)];
+        assert_eq!(
+            (limit.state.as_str(), limit.reason.as_str(), limit.time_limit.as_str()),
+            ("TIMEOUT", "TimeLimit", "1:00")
+        );
+        let cancelled = &records[&JobId(8)];
+        assert_eq!((cancelled.state_word(), cancelled.exit_signal, cancelled.restarts), ("CANCELLED", 9, 2));
+        assert!(cancelled.is_final());
+        assert!(!JobRecord { state: "COMPLETING".into(), ..JobRecord::default() }.is_final());
+    }
+}

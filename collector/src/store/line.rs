@@ -1,0 +1,304 @@
+/*!
+A line of a run's `events.jsonl`.
+
+The envelope is parade's (`timestamp`, `event_type`, `severity`, `source`,
+`run_id`, `chunk_id`): its timestamp is local time with milliseconds and an
+offset without a colon. Everything of the journal's line follows as it was,
+with the exact time as `utc`. Unknown fields of a newer version are kept.
+*/
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp};
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+/// The head of a line of the store.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Line<'a> {
+    /// The run.
+    #[serde(borrow)]
+    pub run_id: Cow<'a, str>,
+    /// Number of the job in the run; absent for events of the run itself.
+    #[serde(default)]
+    pub chunk_id: Option<u32>,
+    /// Exact time.
+    pub utc: Timestamp,
+    /// Version of the journal's line.
+    pub v: u32,
+    /// What happened.
+    #[serde(borrow)]
+    pub event_type: Cow<'a, str>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Who saw it.
+    pub source: Source,
+    /// Cluster.
+    #[serde(borrow)]
+    pub cluster: Cow<'a, str>,
+    /// Node.
+    #[serde(borrow)]
+    pub node: Cow<'a, str>,
+    /// Boot id, short.
+    #[serde(borrow)]
+    pub boot: Cow<'a, str>,
+    /// CLOCK_BOOTTIME in microseconds.
+    pub mono_us: u64,
+    /// Stream.
+    #[serde(borrow)]
+    pub stream: Cow<'a, str>,
+    /// Number in it.
+    pub seq: u64,
+    /// Job.
+    #[serde(default)]
+    pub job_id: Option<JobId>,
+    /// Step.
+    #[serde(default)]
+    pub step: Option<StepId>,
+    /// Task.
+    #[serde(default)]
+    pub task: Option<u32>,
+}
+
+impl<'a> Line<'a> {
+    /// The same line's head as it stood in the journal.
+    pub fn into_head(self) -> Head<'a> {
+        Head {
+            v: self.v,
+            timestamp: self.utc,
+            event_type: self.event_type,
+            severity: self.severity,
+            source: self.source,
+            cluster: self.cluster,
+            node: self.node,
+            boot: self.boot,
+            mono_us: self.mono_us,
+            stream: self.stream,
+            seq: self.seq,
+            job_id: self.job_id,
+            step: self.step,
+            task: self.task,
+        }
+    }
+
+    /// The body, when it is of a type of the journal.
+    pub fn body(&self, line: &[u8]) -> Option<Body> {
+        Body::parse(&self.event_type, line)?.ok()
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    timestamp: String,
+    event_type: &'a str,
+    severity: Severity,
+    source: Source,
+    run_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_id: Option<u32>,
+}
+
+fn envelope(out: &mut Vec<u8>, head: &Head<'_>, run_id: &str, chunk_id: Option<u32>, zone: &TimeZone) {
+    let envelope = Envelope {
+        timestamp: local(head.timestamp, zone),
+        event_type: &head.event_type,
+        severity: head.severity,
+        source: head.source,
+        run_id,
+        chunk_id,
+    };
+    let _ = serde_json::to_writer(&mut *out, &envelope); // Memory does not fail.
+    out.pop();
+    let _ = write!(out, ",\"utc\":\"{}\",\"v\":{}", head.timestamp, head.v);
+}
+
+/// `2026-02-21T14:30:01.234-0500`, as parade writes and reads it.
+fn local(at: Timestamp, zone: &TimeZone) -> String {
+    match jiff::Timestamp::from_microsecond(at.0) {
+        Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S.%3f%z").to_string(),
+        Err(_) => at.to_string(),
+    }
+}
+
+/// Appends the store's form of a journal line, newline included.
+pub fn event_line(
+    out: &mut Vec<u8>,
+    head: &Head<'_>,
+    line: &[u8],
+    run_id: &str,
+    chunk_id: Option<u32>,
+    zone: &TimeZone,
+) {
+    // Lines of our own writers begin in a fixed order, so what follows the
+    // fields that the envelope repeats can be copied as it is.
+    let fixed = fixed_part(head);
+    if let Some(rest) = line.strip_prefix(fixed.as_bytes()) {
+        envelope(out, head, run_id, chunk_id, zone);
+        out.extend_from_slice(rest);
+    } else if let Ok(serde_json::Value::Object(mut map)) = serde_json::from_slice(line) {
+        for field in ["v", "timestamp", "event_type", "severity", "source", "run_id", "chunk_id", "utc"] {
+            map.remove(field);
+        }
+        envelope(out, head, run_id, chunk_id, zone);
+        let at = out.len();
+        let _ = serde_json::to_writer(&mut *out, &map); // Memory does not fail.
+        out[at] = b','; // In place of the opening brace.
+    }
+    out.push(b'\n');
+}
+
+fn fixed_part(head: &Head<'_>) -> String {
+    let (severity, source) = (severity_name(head.severity), source_name(head.source));
+    format!(
+        "{{\"v\":{},\"timestamp\":\"{}\",\"event_type\":\"{}\",\"severity\":\"{severity}\",\"source\":\"{source}\"",
+        head.v, head.timestamp, head.event_type
+    )
+}
+
+/// `info`, `warn`, `error`.
+fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warn => "warn",
+        Severity::Error => "error",
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Plugin => "plugin",
+        Source::Agent => "agent",
+        Source::User => "user",
+        Source::Collector => "collector",
+    }
+}
+
+/// An event that the collector derives: of a run, or of a job in it.
+#[derive(Clone, Debug)]
+pub struct Derived<'a, T> {
+    /// `run_started`, `chunk_failed`, ...
+    pub event_type: &'a str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The node event that it follows from: its time and node are used.
+    pub after: &'a crate::story::Moment,
+    /// Cluster.
+    pub cluster: &'a str,
+    /// The run.
+    pub run_id: &'a str,
+    /// Number of the collector's event in this run.
+    pub seq: u64,
+    /// Number of the job in the run.
+    pub chunk_id: Option<u32>,
+    /// The job.
+    pub job_id: Option<JobId>,
+    /// Its own fields; an object.
+    pub fields: T,
+}
+
+/// Appends the line of a derived event, newline included.
+pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, zone: &TimeZone) {
+    #[derive(Serialize)]
+    struct Rest<'a, T> {
+        cluster: &'a str,
+        node: &'a str,
+        boot: &'a str,
+        mono_us: u64,
+        stream: String,
+        seq: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        job_id: Option<JobId>,
+        #[serde(flatten)]
+        fields: &'a T,
+    }
+    let after = event.after;
+    let head = Head {
+        v: SCHEMA_VERSION,
+        timestamp: after.wall,
+        event_type: event.event_type.into(),
+        severity: event.severity,
+        source: Source::Collector,
+        cluster: event.cluster.into(),
+        node: after.node.as_str().into(),
+        boot: after.boot.as_str().into(),
+        mono_us: after.mono_us,
+        stream: "".into(),
+        seq: event.seq,
+        job_id: event.job_id,
+        step: None,
+        task: None,
+    };
+    envelope(out, &head, event.run_id, event.chunk_id, zone);
+    let at = out.len();
+    let rest = Rest {
+        cluster: event.cluster,
+        node: &after.node,
+        boot: &after.boot,
+        mono_us: after.mono_us,
+        stream: format!("collector-{}-{}", event.cluster, event.run_id),
+        seq: event.seq,
+        job_id: event.job_id,
+        fields: &event.fields,
+    };
+    let _ = serde_json::to_writer(&mut *out, &rest); // Memory does not fail.
+    out[at] = b',';
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inquest_journal::{Header, Note, Stamp, encode};
+
+    fn journal_line() -> Vec<u8> {
+        let header = Header {
+            stamp: Stamp { wall: Timestamp(1_771_702_201_234_567), mono_us: 9 },
+            severity: Severity::Warn,
+            source: Source::User,
+            cluster: "lab",
+            node: "n1",
+            boot: "0badc0de",
+            stream: "n1-0badc0de-1-2",
+            seq: 4,
+            job_id: Some(JobId(7)),
+            step: Some(StepId::Batch),
+            task: None,
+        };
+        let mut line = Vec::new();
+        let note = Note { text: Some("hi,\"cluster\":{\"x\"".into()), ..Note::default() };
+        encode(&mut line, &header, &note.into());
+        line.pop();
+        line
+    }
+
+    fn stored(line: &[u8]) -> String {
+        let zone = TimeZone::get("America/New_York").unwrap_or(TimeZone::fixed(jiff::tz::offset(-5)));
+        let mut out = Vec::new();
+        event_line(&mut out, &Head::parse(line).unwrap(), line, "r1", Some(3), &zone);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_envelope_is_parades() {
+        let text = stored(&journal_line());
+        assert!(text.starts_with(
+            "{\"timestamp\":\"2026-02-21T14:30:01.234-0500\",\"event_type\":\"note\",\"severity\":\"warn\",\
+             \"source\":\"user\",\"run_id\":\"r1\",\"chunk_id\":3,\"utc\":\"2026-02-21T19:30:01.234567Z\",\"v\":1,\
+             \"cluster\":\"lab\",\"node\":\"n1\""
+        ), "{text}");
+        let line: Line<'_> = serde_json::from_str(&text).unwrap();
+        assert_eq!(line.body(text.as_bytes()), Body::parse("note", &journal_line()).unwrap().ok());
+        assert_eq!(line.into_head(), Head::parse(&journal_line()).unwrap());
+    }
+
+    #[test]
+    fn a_line_that_somebody_rewrote_means_the_same() {
+        let value: serde_json::Value = serde_json::from_slice(&journal_line()).unwrap();
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        let mended = stored(pretty.as_bytes());
+        let a: serde_json::Value = serde_json::from_str(&mended).unwrap();
+        let b: serde_json::Value = serde_json::from_str(&stored(&journal_line())).unwrap();
+        assert_eq!(a, b);
+    }
+}

@@ -1,0 +1,44 @@
+/*!
+Run stores on disk.
+
+```text
+<store>/<cluster>/<user>/runs/<run_id>/events.jsonl   the events of the run
+<store>/<cluster>/<user>/runs/<run_id>/run.json       where it stands
+<store>/<cluster>/<user>/runs/_registry.jsonl         one line per change; later lines win
+<store>/ledger.db                                     the collector's own memory
+```
+
+`<store>/<cluster>/<user>` is laid out as an artifacts root of parade, whose
+own reader opens these files. `events.jsonl` and `_registry.jsonl` are only
+ever appended to; `run.json` is replaced atomically and can always be made
+again from the events.
+*/
+
+mod append;
+mod line;
+mod read;
+
+use std::path::{Path, PathBuf};
+
+pub use append::{Appender, StoreError};
+pub use line::{Derived, Line, derived_line, event_line};
+pub use read::{Found, ReadError, RegistryEntry, Store, read_events};
+
+/// File of a run's events, below its directory.
+pub const EVENTS: &str = "events.jsonl";
+/// File of a run's state, below its directory.
+pub const RUN: &str = "run.json";
+/// File of a user's runs, below `runs`.
+pub const REGISTRY: &str = "_registry.jsonl";
+/// The collector's ledger, below the store.
+pub const LEDGER: &str = "ledger.db";
+
+/// Directory of a user's runs, relative to the store.
+pub fn user_dir(cluster: &str, user: &str) -> PathBuf {
+    Path::new(cluster).join(user).join("runs")
+}
+
+/// Directory of a run, relative to the store.
+pub fn run_dir(cluster: &str, user: &str, run_id: &str) -> PathBuf {
+    user_dir(cluster, user).join(run_id)
+}

@@ -1,0 +1,303 @@
+//! Finding runs and jobs in a store, and reading their events, with the
+//! permissions of whoever asks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use inquest_journal::{JobId, Lines, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{EVENTS, Line, REGISTRY, RUN, run_dir};
+use crate::runs::{Member, RunState, RunStatus};
+use crate::slurm::target::Target;
+use crate::verdict::Class;
+
+/// A store, run or job could not be read. The exit code of a command follows
+/// from which it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such job or run.
+    #[error("{0}")]
+    NotFound(String),
+    /// The operating system does not let the caller read it.
+    #[error("no permission to read {0}: runs of other users are for operators")]
+    Denied(PathBuf),
+    /// It cannot be read for another reason.
+    #[error("cannot read {path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// A run as `_registry.jsonl` lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegistryEntry {
+    /// Id and directory.
+    pub run_id: String,
+    /// When its first job was seen.
+    pub submitted_at: Timestamp,
+    /// When this line was written, by the newest event.
+    pub updated_at: Timestamp,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Always `slurm`.
+    pub backend: String,
+    /// Jobs.
+    pub n_chunks: u32,
+    /// Jobs that ended badly.
+    pub n_failed: u32,
+    /// Jobs by class; running ones are not counted.
+    #[serde(default)]
+    pub classes: BTreeMap<Class, u32>,
+    /// Name of the first job.
+    pub name: Option<String>,
+    /// Ids of its jobs, folded: `101-106,110`.
+    pub jobs: String,
+    /// Ids of the arrays they belong to, folded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arrays: String,
+}
+
+impl RegistryEntry {
+    fn mentions(&self, id: JobId) -> bool {
+        in_ranges(&self.jobs, id.0) || in_ranges(&self.arrays, id.0)
+    }
+}
+
+fn in_ranges(ranges: &str, id: u32) -> bool {
+    ranges.split(',').any(|range| {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        matches!((from.parse::<u32>(), to.parse::<u32>()), (Ok(from), Ok(to)) if (from..=to).contains(&id))
+    })
+}
+
+/// A store as seen by one caller.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Where a user's runs are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    cluster: String,
+    user: String,
+}
+
+/// A run that was found, with those of its members that were asked for.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The run.
+    pub run: RunState,
+    /// Numbers of the members that the question was about; all for a run.
+    pub members: Vec<u32>,
+}
+
+impl Store {
+    /// A store at `root`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the caller may not enter it.
+    pub fn open(root: &Path) -> Result<Store, ReadError> {
+        match fs::metadata(root) {
+            Ok(meta) if meta.is_dir() => Ok(Store { root: root.to_owned() }),
+            Ok(_) => Err(ReadError::Unreadable {
+                path: root.to_owned(),
+                reason: "it is a file; --store names the directory that the collector writes".into(),
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ReadError::Unreadable {
+                path: root.to_owned(),
+                reason:
+                    "there is no such directory; give the collector's store with --store or INQUEST_STORE"
+                        .into(),
+            }),
+            Err(e) => Err(unreadable(root, &e)),
+        }
+    }
+
+    /// Clusters and users that the caller may look into, filtered by names.
+    fn places(&self, cluster: Option<&str>, user: Option<&str>) -> Result<Vec<Place>, ReadError> {
+        let mut places = Vec::new();
+        for cluster in
+            subdirectories(&self.root)?.into_iter().filter(|c| cluster.is_none_or(|want| want == c))
+        {
+            let dir = self.root.join(&cluster);
+            for user in subdirectories(&dir)?.into_iter().filter(|u| user.is_none_or(|want| want == u)) {
+                if dir.join(&user).join("runs").is_dir() {
+                    places.push(Place { cluster: cluster.clone(), user });
+                }
+            }
+        }
+        places.sort();
+        Ok(places)
+    }
+
+    /// All runs that the caller may see, oldest first, with cluster and user.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed. Users' directories that are closed to
+    /// the caller are left out.
+    pub fn runs(
+        &self,
+        cluster: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<Vec<(String, String, RegistryEntry)>, ReadError> {
+        let mut runs = Vec::new();
+        for place in self.places(cluster, user)? {
+            match self.registry(&place) {
+                Ok(entries) => {
+                    let name = |e| (place.cluster.clone(), place.user.clone(), e);
+                    runs.extend(entries.into_values().map(name));
+                }
+                Err(ReadError::Denied(_)) if user.is_none() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        runs.sort_by(|a, b| {
+            a.2.submitted_at.cmp(&b.2.submitted_at).then_with(|| a.2.run_id.cmp(&b.2.run_id))
+        });
+        Ok(runs)
+    }
+
+    fn registry(&self, place: &Place) -> Result<BTreeMap<String, RegistryEntry>, ReadError> {
+        let path = self.root.join(&place.cluster).join(&place.user).join("runs").join(REGISTRY);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(e) => return Err(unreadable(&path, &e)),
+        };
+        let lines =
+            Lines::new(&bytes).filter_map(|(_, line)| serde_json::from_slice::<RegistryEntry>(line).ok());
+        Ok(lines.map(|entry| (entry.run_id.clone(), entry)).collect())
+    }
+
+    fn load(&self, place: &Place, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
+        let dir = self.root.join(run_dir(&place.cluster, &place.user, run_id));
+        let path = dir.join(RUN);
+        let bytes = fs::read(&path).map_err(|e| unreadable(&path, &e))?;
+        let run = serde_json::from_slice(&bytes).map_err(|e| ReadError::Unreadable {
+            path,
+            reason: format!("it is no run.json of this version: {e}"),
+        })?;
+        Ok((dir, run))
+    }
+
+    /// The run that `target` names or lies in; the newest, when a job id was
+    /// used more than once.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be read.
+    pub fn find(
+        &self,
+        target: &Target,
+        cluster: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<Found, ReadError> {
+        let hits = self.runs(cluster, user)?.into_iter().filter(|(_, _, entry)| match target {
+            Target::Run(id) => entry.run_id == crate::runs::path_id(id),
+            Target::Job { id, .. } | Target::Array { id, .. } | Target::Het { id, .. } => entry.mentions(*id),
+        });
+        for (cluster, user, entry) in hits.collect::<Vec<_>>().into_iter().rev() {
+            let (dir, run) = self.load(&Place { cluster, user }, &entry.run_id)?;
+            let members: Vec<u32> =
+                run.members.iter().filter(|(_, m)| target_is(target, m)).map(|(n, _)| *n).collect();
+            if !members.is_empty() {
+                return Ok(Found { dir, run, members });
+            }
+        }
+        let (what, id) = match target {
+            Target::Run(id) => ("run", id.clone()),
+            Target::Job { id, .. } => ("job", id.to_string()),
+            Target::Array { id, tasks, .. } => {
+                ("array task", format!("{id}_[{}]", crate::slurm::target::fold_ranges(tasks.iter().copied())))
+            }
+            Target::Het { id, offset } => ("het component", format!("{id}+{offset}")),
+        };
+        Err(ReadError::NotFound(format!(
+            "no {what} {id} in {}: it may not have reached a node, be of another user or cluster, or be older than \
+             what is kept; 'inquest runs' lists what is there",
+            self.root.display()
+        )))
+    }
+}
+
+fn target_is(target: &Target, member: &Member) -> bool {
+    match target {
+        Target::Run(_) => true,
+        Target::Job { id, .. } => member.job_id == *id || member.array_job_id == Some(*id),
+        Target::Array { id, tasks, .. } => {
+            member.array_job_id == Some(*id)
+                && member.array_task_id.is_some_and(|task| tasks.binary_search(&task).is_ok())
+        }
+        // Components have consecutive ids from the leader's on.
+        Target::Het { id, offset } => member.job_id.0 == id.0.saturating_add(*offset),
+    }
+}
+
+/// Calls `each` with every event of a run between two positions of its file,
+/// in the order of the file. Says how many lines could not be read.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn read_events(
+    dir: &Path,
+    range: Option<(u64, u64)>,
+    mut each: impl FnMut(Line<'_>, &[u8]),
+) -> Result<u64, ReadError> {
+    let path = dir.join(EVENTS);
+    let bytes = fs::File::open(&path)
+        .and_then(|mut file| {
+            use std::io::{Read, Seek};
+            let mut bytes = Vec::new();
+            match range {
+                Some((from, to)) => {
+                    file.seek(io::SeekFrom::Start(from))?;
+                    file.take(to.saturating_sub(from)).read_to_end(&mut bytes)?;
+                }
+                None => {
+                    file.read_to_end(&mut bytes)?;
+                }
+            }
+            Ok(bytes)
+        })
+        .map_err(|e| unreadable(&path, &e))?;
+    let mut bad = 0;
+    for (_, line) in Lines::new(&bytes) {
+        match serde_json::from_slice::<Line<'_>>(line) {
+            Ok(head) => each(head, line),
+            Err(_) => bad += 1,
+        }
+    }
+    Ok(bad)
+}
+
+fn subdirectories(dir: &Path) -> Result<Vec<String>, ReadError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) => return Err(unreadable(dir, &e)),
+    };
+    let names = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    Ok(names.filter_map(|e| e.file_name().into_string().ok()).filter(|n| !n.starts_with('.')).collect())
+}
+
+fn unreadable(path: &Path, e: &io::Error) -> ReadError {
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => ReadError::Denied(path.to_owned()),
+        io::ErrorKind::IsADirectory => ReadError::Unreadable {
+            path: path.to_owned(),
+            reason: "it is a directory; move it away, the collector will make the file again".into(),
+        },
+        _ => ReadError::Unreadable { path: path.to_owned(), reason: e.to_string() },
+    }
+}

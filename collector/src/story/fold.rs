@@ -1,0 +1,224 @@
+//! One event into a story.
+
+use inquest_journal::{Body, Head, JobStarted, StepEnded, StepId, StepStarted, TaskExited};
+
+use super::{Attempt, EventId, Exit, Facts, JobEnd, Moment, Note, Oom, Process, Step, StepNode, Story};
+
+impl Story {
+    /// Puts one event of the job where it belongs. Says whether it began a
+    /// further attempt.
+    pub fn apply(&mut self, head: &Head<'_>, body: Body) -> bool {
+        let at = Moment {
+            wall: head.timestamp,
+            node: head.node.to_string(),
+            boot: head.boot.to_string(),
+            mono_us: head.mono_us,
+            event: EventId { stream: head.stream.to_string(), seq: head.seq },
+        };
+        let (index, began) = self.attempt_for(head, &body);
+        let attempt = &mut self.attempts[index];
+        attempt.nodes.insert(at.node.clone());
+        if attempt.started.as_ref().is_none_or(|old| at.since(old) < 0) {
+            attempt.started = Some(at.clone());
+        }
+        if attempt.last.as_ref().is_none_or(|old| at.since(old) > 0) {
+            attempt.last = Some(at.clone());
+        }
+        attempt.apply(at, head, body);
+        began && index > 0
+    }
+
+    /// The attempt that an event is about: the newest one on which it can
+    /// still happen. A step that starts where it has already ended belongs to
+    /// a further attempt, and so does a higher restart count.
+    fn attempt_for(&mut self, head: &Head<'_>, body: &Body) -> (usize, bool) {
+        if self.attempts.is_empty() {
+            self.attempts.push(Attempt { restart: restart(body).unwrap_or(0), ..Attempt::default() });
+            return (0, true);
+        }
+        let current = self.attempts.len() - 1;
+        let newest = &self.attempts[current];
+        let known = newest.restart;
+        let further = match restart(body) {
+            Some(n) if n > newest.restart => newest.steps_begun(),
+            Some(n) if n < newest.restart => {
+                return (self.attempts.iter().rposition(|a| a.restart <= n).unwrap_or(0), false);
+            }
+            _ => starts_again(newest, head, body),
+        };
+        if let Some(n) = restart(body).filter(|&n| n > known && !further) {
+            // Only steps without a restart count were seen of it so far.
+            self.attempts[current].restart = n;
+        }
+        if further {
+            let restart = restart(body).unwrap_or(known + 1);
+            self.attempts.push(Attempt { restart, ..Attempt::default() });
+            return (current + 1, true);
+        }
+        // Ends of steps that began in an earlier attempt (a slow exit hook).
+        if let (Body::StepEnded(_) | Body::TaskExited(_) | Body::OomKill(_), Some(step)) = (body, head.step) {
+            let open = self.attempts.iter().rposition(|a| {
+                let part = a.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref()));
+                part.is_some_and(|p| p.ended.is_none() && same_writer(p, head))
+            });
+            return (open.unwrap_or(current), false);
+        }
+        (current, false)
+    }
+}
+
+fn restart(body: &Body) -> Option<u32> {
+    match body {
+        Body::JobStarted(b) => b.restart,
+        Body::JobEnded(b) => b.restart,
+        Body::StepStarted(b) => b.restart,
+        _ => None,
+    }
+}
+
+fn same_writer(part: &StepNode, head: &Head<'_>) -> bool {
+    part.started.as_ref().is_some_and(|s| s.event.stream == head.stream)
+}
+
+fn starts_again(newest: &Attempt, head: &Head<'_>, body: &Body) -> bool {
+    let (Body::StepStarted(_), Some(step)) = (body, head.step) else { return false };
+    newest.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref())).is_some_and(|part| {
+        let ours = same_writer(part, head);
+        !ours && part.started.as_ref().is_some_and(|s| head.timestamp.since(s.wall) > 0)
+    })
+}
+
+impl Attempt {
+    /// A step with a restart count of its own has begun in it.
+    fn steps_begun(&self) -> bool {
+        self.steps.keys().any(|s| *s != StepId::Extern)
+    }
+
+    fn apply(&mut self, at: Moment, head: &Head<'_>, body: Body) {
+        let step = head.step;
+        match body {
+            Body::JobStarted(b) => self.facts.learn_job(b),
+            Body::JobEnded(b) => {
+                // The epilog speaks last and knows best.
+                self.ended = Some(JobEnd { at, exit_code: b.exit_code, signal: b.signal });
+            }
+            Body::StepStarted(b) => {
+                self.facts.learn_step(&b);
+                if let Some(step) = self.step(step) {
+                    step.start(at, b);
+                }
+            }
+            Body::StepEnded(b) => {
+                if let Some(step) = self.step(step) {
+                    step.end(at, b);
+                }
+            }
+            Body::TaskStarted(b) => {
+                if let (Some(step), Some(rank)) = (self.step(step), head.task) {
+                    let task = step.tasks.entry(rank).or_default();
+                    task.node.clone_from(&at.node);
+                    task.pid = b.pid;
+                    task.stdout = b.stdout;
+                    task.stderr = b.stderr;
+                    task.started = Some(at);
+                }
+            }
+            Body::TaskExited(b) => {
+                if let (Some(step), Some(rank)) = (self.step(step), head.task) {
+                    step.exit(rank, at, b);
+                }
+            }
+            Body::OomKill(b) => self.oom.push(Oom {
+                at,
+                step,
+                task: head.task,
+                count: b.count.unwrap_or(1),
+                level: b.level,
+                limit_bytes: b.limit_bytes,
+                peak_bytes: b.peak_bytes,
+                victims: b.victims,
+                reported_by_slurm: b.reported_by_slurm,
+            }),
+            Body::ProcessDied(died) => self.processes.push(Process { at, step, died }),
+            Body::Note(note) => self.notes.push(Note { at, step, note }),
+            Body::Lost(b) => self.lost += b.count.unwrap_or(0),
+            Body::MemoryHigh(_) | Body::NodeBooted(_) => {}
+        }
+    }
+
+    fn step(&mut self, id: Option<StepId>) -> Option<&mut Step> {
+        Some(self.steps.entry(id?).or_default())
+    }
+}
+
+impl Step {
+    fn start(&mut self, at: Moment, b: StepStarted) {
+        let part = self.nodes.entry(at.node.clone()).or_default();
+        part.started = Some(at);
+        part.limit_bytes = b.limit_bytes;
+        if !b.argv.is_empty() {
+            self.argv = b.argv;
+        }
+        self.total_tasks = b.total_tasks.filter(|&n| n > 0).or(self.total_tasks);
+    }
+
+    fn end(&mut self, at: Moment, b: StepEnded) {
+        let part = self.nodes.entry(at.node.clone()).or_default();
+        part.ended = Some(at);
+        part.oom_kills = b.oom_kills;
+        part.memory = b.memory;
+        part.cpu_us = b.cpu_us.or(b.reaped_cpu_us);
+    }
+
+    fn exit(&mut self, rank: u32, at: Moment, b: TaskExited) {
+        let task = self.tasks.entry(rank).or_default();
+        task.node.clone_from(&at.node);
+        task.pid = task.pid.or(b.pid);
+        task.exit = Some(Exit {
+            at,
+            code: b.exit_code,
+            signal: b.signal,
+            core: b.core,
+            duration_us: b.duration_us,
+            oom_kills: b.oom_kills.unwrap_or(0),
+            memory: b.memory,
+        });
+    }
+}
+
+impl Facts {
+    /// A job says most in its script's step; other steps fill what is missing.
+    fn learn_job(&mut self, b: JobStarted) {
+        fn learn<T>(known: &mut Option<T>, said: Option<T>) {
+            if known.is_none() {
+                *known = said;
+            }
+        }
+        learn(&mut self.uid, b.uid);
+        learn(&mut self.name, b.name);
+        learn(&mut self.account, b.account);
+        learn(&mut self.partition, b.partition);
+        learn(&mut self.qos, b.qos);
+        learn(&mut self.comment, b.comment);
+        learn(&mut self.work_dir, b.work_dir);
+        learn(&mut self.stdout, b.stdout);
+        learn(&mut self.stderr, b.stderr);
+        learn(&mut self.node_list, b.node_list);
+        learn(&mut self.node_count, b.node_count);
+        learn(&mut self.cpus, b.cpus);
+        learn(&mut self.memory_mib, b.memory_mib);
+        learn(&mut self.array_job_id, b.array_job_id);
+        learn(&mut self.array_task_id, b.array_task_id);
+        learn(&mut self.end_limit, b.end_limit);
+    }
+
+    fn learn_step(&mut self, b: &StepStarted) {
+        self.uid = self.uid.or(b.uid);
+        if self.name.is_none() {
+            self.name.clone_from(&b.name);
+        }
+        self.array_job_id = self.array_job_id.or(b.array_job_id);
+        self.array_task_id = self.array_task_id.or(b.array_task_id);
+        self.end_limit = self.end_limit.or(b.end_limit);
+    }
+}

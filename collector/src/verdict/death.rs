@@ -1,0 +1,189 @@
+//! The abnormal ends of an attempt, and which of them explains the others.
+
+use inquest_journal::{Level, StepId, Victim};
+use serde::{Deserialize, Serialize};
+
+use crate::slurm::signal_name;
+use crate::story::{Attempt, EventId, Exit, Moment, Oom, Step};
+use crate::units::{bytes, duration};
+
+/// slurmstepd collects ends in batches of 100 ms and nodes' clocks differ, so
+/// times closer than this do not order two deaths.
+pub(crate) const BLUR_US: i64 = 300_000;
+
+/// How long srun takes to end a step, and a script to notice, after a task
+/// has died.
+const ECHO_US: i64 = 10_000_000;
+
+/// A task that ended badly, or in which something was killed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Death {
+    /// When it was noticed.
+    pub at: Moment,
+    /// Since the start of the attempt, in microseconds.
+    pub offset_us: i64,
+    /// Step.
+    pub step: StepId,
+    /// Rank.
+    pub task: u32,
+    /// Process id of the task.
+    pub pid: Option<u32>,
+    /// Exit code, when it exited.
+    pub exit_code: Option<u8>,
+    /// Signal, when one ended it.
+    pub signal: Option<u8>,
+    /// A core was dumped.
+    pub core: bool,
+    /// Processes of the task killed for memory.
+    pub oom_kills: u64,
+    /// Who they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub victims: Vec<Victim>,
+    /// Highest charge of the task's cgroup in bytes.
+    pub peak_bytes: Option<u64>,
+    /// Memory limit in bytes.
+    pub limit_bytes: Option<u64>,
+    /// Whose limit.
+    pub limit_level: Option<Level>,
+    /// Whether Slurm's own check can have seen the kill.
+    pub reported_by_slurm: Option<bool>,
+    /// The events that say so.
+    pub evidence: Vec<EventId>,
+}
+
+impl Death {
+    /// `exit code 3`, `SIGSEGV, core dumped`, `exit code 0`.
+    pub fn end(&self) -> String {
+        let core = if self.core { ", core dumped" } else { "" };
+        match (self.signal, self.exit_code) {
+            (Some(signal), _) => format!("{}{core}", signal_name(signal)),
+            (None, Some(code)) => format!("exit code {code}"),
+            (None, None) => "an end that nobody recorded".into(),
+        }
+    }
+
+    /// `step 0 task 1 on n2`.
+    pub fn place(&self) -> String {
+        format!("step {} task {} on {}", self.step, self.task, self.at.node)
+    }
+
+    /// `peak 61.2 MiB of a limit of 64.0 MiB (job)`, as far as it is known.
+    pub fn memory(&self) -> Option<String> {
+        let peak = self.peak_bytes.map(|p| format!("peak {}", bytes(p)));
+        let level = self.limit_level.map_or(String::new(), |l| format!(" ({})", level_name(l)));
+        match (peak, self.limit_bytes) {
+            (Some(peak), Some(limit)) => Some(format!("{peak} of a limit of {}{level}", bytes(limit))),
+            (None, Some(limit)) => Some(format!("limit {}{level}", bytes(limit))),
+            (peak, None) => peak,
+        }
+    }
+
+    /// `+1:02` since the start of the job.
+    pub fn offset(&self) -> String {
+        format!("+{}", duration(self.offset_us))
+    }
+
+    fn bad_end(&self) -> bool {
+        self.signal.is_some() || self.exit_code != Some(0)
+    }
+
+    /// Ended by a signal that somebody sends, or with a code that passes one on.
+    fn was_told(&self) -> bool {
+        matches!(self.signal, Some(9 | 15)) && self.oom_kills == 0
+            || matches!(self.exit_code, Some(137 | 143))
+    }
+}
+
+/// `job`, `step`, ... as a word.
+pub(crate) fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Task => "task",
+        Level::Step => "step",
+        Level::Job => "job",
+        Level::Host => "node",
+    }
+}
+
+/// All abnormal ends of an attempt in the order of their time, kills for
+/// memory in a task that ended well among them.
+pub fn deaths(attempt: &Attempt) -> Vec<Death> {
+    let mut deaths = Vec::new();
+    for (&id, step) in &attempt.steps {
+        for (&rank, task) in &step.tasks {
+            let Some(exit) = &task.exit else { continue };
+            let ooms: Vec<&Oom> =
+                attempt.oom.iter().filter(|o| o.step == Some(id) && o.task == Some(rank)).collect();
+            if exit.is_clean() && exit.oom_kills == 0 && ooms.is_empty() {
+                continue;
+            }
+            deaths.push(death(attempt, (id, step), rank, exit, &ooms));
+        }
+    }
+    deaths.sort_by(|a, b| a.offset_us.cmp(&b.offset_us).then(a.at.event.cmp(&b.at.event)));
+    deaths
+}
+
+fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit, ooms: &[&Oom]) -> Death {
+    let task = &step.tasks[&rank];
+    let started = attempt.started.as_ref();
+    let memory = &exit.memory;
+    let mut evidence: Vec<EventId> = ooms.iter().map(|o| o.at.event.clone()).collect();
+    evidence.push(exit.at.event.clone());
+    let node_limit = step.nodes.get(&task.node).and_then(|n| n.limit_bytes);
+    Death {
+        offset_us: started.map_or(0, |s| exit.at.since(s)),
+        at: exit.at.clone(),
+        step: id,
+        task: rank,
+        pid: task.pid,
+        exit_code: exit.code,
+        signal: exit.signal,
+        core: exit.core,
+        oom_kills: exit.oom_kills.max(ooms.iter().map(|o| o.count).sum()),
+        victims: ooms.iter().flat_map(|o| o.victims.iter().cloned()).collect(),
+        peak_bytes: ooms.iter().find_map(|o| o.peak_bytes).or(memory.cgroup_peak_bytes),
+        limit_bytes: ooms.iter().find_map(|o| o.limit_bytes).or(memory.limit_bytes).or(node_limit),
+        limit_level: ooms.iter().find_map(|o| o.level).or(memory.limit_level),
+        reported_by_slurm: ooms.iter().find_map(|o| o.reported_by_slurm),
+        evidence,
+    }
+}
+
+/// The death that explains how the job ended: inside the step that ended it,
+/// the earliest; among those too close to order, the one that was not told to
+/// die. A job script that fails right after one of its steps has only passed
+/// that failure on.
+pub(crate) fn first(attempt: &Attempt, deaths: &[Death]) -> Option<usize> {
+    let script = deaths.iter().position(|d| matches!(d.step, StepId::Batch | StepId::Interactive));
+    let steps: Vec<usize> = (0..deaths.len()).filter(|i| Some(*i) != script).collect();
+    let Some(script) = script else {
+        let ended_well = attempt.batch_exit().is_some_and(Exit::is_clean);
+        // A step's exit code that the script dealt with explains nothing.
+        let telling = steps.into_iter().filter(|&i| {
+            !ended_well || deaths[i].oom_kills > 0 || deaths[i].signal.is_some_and(|s| s != 15 && s != 9)
+        });
+        return earliest(deaths, telling.collect());
+    };
+    if deaths[script].oom_kills > 0 {
+        return Some(script);
+    }
+    let passed_on = steps.into_iter().filter(|&i| deaths[script].at.since(&deaths[i].at) <= ECHO_US);
+    earliest(deaths, passed_on.collect()).or(Some(script))
+}
+
+fn earliest(deaths: &[Death], among: Vec<usize>) -> Option<usize> {
+    let start = among.iter().map(|&i| deaths[i].offset_us).min()?;
+    let close = |i: &usize| deaths[*i].offset_us - start <= BLUR_US;
+    let blurred: Vec<usize> = among.into_iter().filter(close).collect();
+    let own = |i: &&usize| !deaths[**i].was_told();
+    // A kill for memory before anything else that happened at the same time.
+    let oom = blurred.iter().find(|i| deaths[**i].oom_kills > 0);
+    oom.or_else(|| blurred.iter().find(own)).or_else(|| blurred.first()).copied()
+}
+
+impl Death {
+    /// The death ended the task itself, not only a child of it.
+    pub fn is_of_the_task(&self) -> bool {
+        self.bad_end()
+    }
+}

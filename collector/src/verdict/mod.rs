@@ -1,0 +1,197 @@
+/*!
+From a story to a verdict: what became of a job, why, and on which events that
+rests.
+
+Judging is pure and deterministic. Rules are tried in the order of
+[`rules::RULES`]; the first one that holds decides, so a rule may rely on all
+earlier ones having failed. Facts of the node come before what Slurm says, and
+both before anything that is inferred.
+*/
+
+mod death;
+pub mod rules;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use death::level_name;
+pub use death::{Death, deaths};
+
+use crate::slurm::accounting::JobRecord;
+use crate::story::{Attempt, EventId};
+
+/// What became of a job, for counting. A superset of the classes that parade
+/// users know (`app_error` is its r_error, `crash` its r_crash, `infra` its
+/// slurm_infra).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Class {
+    Ok,
+    Oom,
+    Timeout,
+    AppError,
+    Crash,
+    Infra,
+    Dependency,
+    Validation,
+    Cancelled,
+    Preempted,
+    Unknown,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Class::Ok => "ok",
+            Class::Oom => "oom",
+            Class::Timeout => "timeout",
+            Class::AppError => "app_error",
+            Class::Crash => "crash",
+            Class::Infra => "infra",
+            Class::Dependency => "dependency",
+            Class::Validation => "validation",
+            Class::Cancelled => "cancelled",
+            Class::Preempted => "preempted",
+            Class::Unknown => "unknown",
+        })
+    }
+}
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// The kernel, slurmstepd or Slurm itself said so.
+    Fact,
+    /// The job's log says so.
+    Log,
+    /// It follows from what is known, but something else could look the same.
+    Inferred,
+}
+
+/// Whether the same job can be expected to succeed when it is run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Retry {
+    Not,
+    AsItIs,
+    WithMoreMemory,
+    WithMoreTime,
+    OnAnotherNode,
+}
+
+/// The verdict on one attempt of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// For counting.
+    pub class: Class,
+    /// For acting; the name of the rule that decided.
+    pub cause: String,
+    /// One word for tables.
+    pub label: String,
+    /// One sentence.
+    pub detail: String,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// The events it rests on.
+    pub evidence: Vec<EventId>,
+    /// The death that explains the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_failure: Option<Death>,
+    /// Later deaths, as consequences of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consequences: Vec<Death>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advice: Vec<String>,
+    /// Whether to run it again.
+    pub retry: Retry,
+    /// What Slurm itself said, when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<JobRecord>,
+}
+
+/// What a rule looks at.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The attempt.
+    pub attempt: &'a Attempt,
+    /// What Slurm says, when it was asked and has a final answer.
+    pub slurm: Option<&'a JobRecord>,
+    /// Abnormal ends in the order in which they happened.
+    pub deaths: Vec<Death>,
+    /// Index of the death that explains the failure of the job, if one does.
+    pub first: Option<usize>,
+}
+
+/// What a rule found.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// How sure the rule is.
+    pub confidence: Confidence,
+    /// The death it is about.
+    pub death: Option<usize>,
+    /// Further evidence beside that death's.
+    pub evidence: Vec<EventId>,
+}
+
+/// One reason why a job ended as it did.
+pub trait Rule: Sync {
+    /// Name of the cause, the key in JSON.
+    fn cause(&self) -> &'static str;
+    /// Class it counts as.
+    fn class(&self) -> Class;
+    /// One word for tables.
+    fn label(&self) -> &'static str;
+    /// When it holds, in one sentence for the manual.
+    fn when(&self) -> &'static str;
+    /// Whether it holds here.
+    fn check(&self, case: &Case<'_>) -> Option<Match>;
+    /// One sentence on this very case.
+    fn explain(&self, case: &Case<'_>, found: &Match) -> String;
+    /// What to do, in order of usefulness.
+    fn advise(&self, _case: &Case<'_>, _found: &Match) -> Vec<String> {
+        Vec::new()
+    }
+    /// Whether to run it again.
+    fn retry(&self) -> Retry {
+        Retry::Not
+    }
+}
+
+/// Judges one attempt that has ended.
+pub fn judge(attempt: &Attempt, slurm: Option<&JobRecord>) -> Verdict {
+    let slurm = slurm.filter(|r| r.is_final() || r.restarts > attempt.restart);
+    let deaths = deaths(attempt);
+    let first = death::first(attempt, &deaths);
+    let case = Case { attempt, slurm, deaths, first };
+    let (rule, found) =
+        rules::RULES.iter().find_map(|rule| rule.check(&case).map(|found| (*rule, found))).unwrap_or((
+            &rules::Unexplained,
+            Match { confidence: Confidence::Inferred, death: None, evidence: Vec::new() },
+        ));
+    let mut evidence = found.evidence.clone();
+    if let Some(death) = found.death.and_then(|i| case.deaths.get(i)) {
+        evidence.extend(death.evidence.iter().cloned());
+    }
+    evidence.dedup();
+    let consequences = case.deaths.iter().enumerate().filter(|(i, d)| {
+        found.death.is_some_and(|f| *i != f && d.at.since(&case.deaths[f].at) >= -death::BLUR_US)
+    });
+    Verdict {
+        class: rule.class(),
+        cause: rule.cause().into(),
+        label: rule.label().into(),
+        detail: rule.explain(&case, &found),
+        confidence: found.confidence,
+        evidence,
+        consequences: consequences.map(|(_, d)| d.clone()).collect(),
+        first_failure: found.death.and_then(|i| case.deaths.get(i)).cloned(),
+        advice: rule.advise(&case, &found),
+        retry: rule.retry(),
+        slurm: slurm.cloned(),
+    }
+}
