@@ -119,8 +119,7 @@ impl Config {
                         if name.is_empty() || name.len() > 64 || !name.bytes().all(good) {
                             return Err(bad("must be names of environment variables with commas between"));
                         }
-                        let list =
-                            if looks_secret(name) { &mut config.refused } else { &mut config.env };
+                        let list = if looks_secret(name) { &mut config.refused } else { &mut config.env };
                         list.push(name.to_owned());
                     }
                     if config.env.len() > ENV_KEYS_MAX {
@@ -159,7 +158,8 @@ mod tests {
     #[test]
     fn every_key_is_taken() {
         let config =
-            parse(&["journal=/j", "cluster=lab-1", "sync=always", "env=A_ID,MY_TOKEN", "optout=yes"]).unwrap();
+            parse(&["journal=/j", "cluster=lab-1", "sync=always", "env=A_ID,MY_TOKEN", "optout=yes"])
+                .unwrap();
         assert_eq!(config.journal, PathBuf::from("/j"));
         assert_eq!(config.cluster.as_deref(), Some("lab-1"));
         assert_eq!(config.sync, Sync::Always);

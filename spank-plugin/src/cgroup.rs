@@ -18,7 +18,7 @@ use std::ffi::CStr;
 
 use inquest_journal::Level;
 
-use crate::small::{Fd, Fixed, field, find_line, number, proc_path, read_file};
+use crate::small::{Buf, Fd, Fixed, field, find_line, number, proc_path, read_file};
 
 /// The memory cgroup of one step on this node.
 #[derive(Debug)]
@@ -29,8 +29,6 @@ pub(crate) struct StepCgroup {
     mount: String,
     /// The step's directory below that.
     pub(crate) step: String,
-    /// The step's directory in the cpuacct hierarchy of v1, mount included.
-    cpuacct: Option<String>,
 }
 
 /// A limit and where it is set.
@@ -48,14 +46,12 @@ const NO_LIMIT: u64 = 1 << 62;
 type FilePath = Fixed<768>;
 
 const V1_MOUNT: &str = "/sys/fs/cgroup/memory";
-const V1_CPUACCT: [&str; 2] = ["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct"];
 const V2_MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Where a process is, in the hierarchies that matter.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Lines<'a> {
     memory: Option<&'a str>,
-    cpuacct: Option<&'a str>,
     unified: Option<&'a str>,
 }
 
@@ -71,12 +67,8 @@ fn parse(text: &str) -> Lines<'_> {
         if controllers.is_empty() {
             lines.unified = Some(path);
         }
-        for controller in controllers.split(',') {
-            match controller {
-                "memory" => lines.memory = Some(path),
-                "cpuacct" => lines.cpuacct = Some(path),
-                _ => {}
-            }
+        if controllers.split(',').any(|c| c == "memory") {
+            lines.memory = Some(path);
         }
     }
     lines
@@ -93,7 +85,7 @@ impl StepCgroup {
     /// The step of process `pid`, and the process' own directory below the
     /// step's (`/task_0`, `/user/task_0`).
     pub(crate) fn of(pid: u32) -> Option<(StepCgroup, Box<str>)> {
-        let mut buf = [0u8; 4096];
+        let mut buf = Buf::<4096>::new();
         let text = read_file(&proc_path(pid, b"cgroup")?, &mut buf)?;
         let lines = parse(std::str::from_utf8(text).ok()?);
         // On v1 and on hybrid systems memory is where its own line says.
@@ -104,16 +96,12 @@ impl StepCgroup {
         };
         let (step, below) = split_step(path)?;
         let mount = find_mount(version, path)?;
-        let cpuacct = lines.cpuacct.and_then(split_step).and_then(|(step, _)| {
-            let base = V1_CPUACCT.iter().find(|base| exists(base, step))?;
-            Some(format!("{base}{step}"))
-        });
-        Some((StepCgroup { version, mount, step: step.to_owned(), cpuacct }, below.into()))
+        Some((StepCgroup { version, mount, step: step.to_owned() }, below.into()))
     }
 
     /// The directory of another process below this step's.
     pub(crate) fn below(&self, pid: u32) -> Option<Box<str>> {
-        let mut buf = [0u8; 4096];
+        let mut buf = Buf::<4096>::new();
         let text = read_file(&proc_path(pid, b"cgroup")?, &mut buf)?;
         let lines = parse(std::str::from_utf8(text).ok()?);
         let path = if self.version == 1 { lines.memory } else { lines.unified }?;
@@ -131,7 +119,7 @@ impl StepCgroup {
         if self.version == 2 { "/user" } else { "" }
     }
 
-    fn read<'b>(&self, dir: [&str; 2], file: &str, buf: &'b mut [u8]) -> Option<&'b [u8]> {
+    fn read<'b, const N: usize>(&self, dir: [&str; 2], file: &str, buf: &'b mut Buf<N>) -> Option<&'b [u8]> {
         let mut path = FilePath::new();
         for part in [&self.mount, dir[0], dir[1], "/", file] {
             path.push(part.as_bytes())?;
@@ -139,8 +127,9 @@ impl StepCgroup {
         read_file(&path, buf)
     }
 
+    /// A file that holds one number.
     fn read_number(&self, dir: [&str; 2], v1: &str, v2: &str) -> Option<u64> {
-        let mut buf = [0u8; 32];
+        let mut buf = Buf::<32>::new();
         number(self.read(dir, if self.version == 1 { v1 } else { v2 }, &mut buf)?)
     }
 
@@ -156,7 +145,7 @@ impl StepCgroup {
 
     /// Processes of this task that were killed for memory, whoever's limit it was.
     pub(crate) fn task_oom_kills(&self, below: &str) -> Option<u64> {
-        let mut buf = [0u8; 512];
+        let mut buf = Buf::<512>::new();
         let file = if self.version == 1 { "memory.oom_control" } else { "memory.events" };
         field(self.read([&self.step, below], file, &mut buf)?, b"oom_kill")
     }
@@ -167,21 +156,22 @@ impl StepCgroup {
         if self.version == 1 { None } else { self.task_oom_kills("") }
     }
 
-    /// The tightest memory limit of the step, and whose it is.
-    pub(crate) fn limit(&self) -> Option<Limit> {
-        let mut tightest: Option<Limit> = None;
-        // Slurm sets none on tasks, and users cannot.
-        for (dir, level) in &self.levels("")[1..] {
-            let (dir, level) = (*dir, *level);
-            let bytes = self.read_number(dir, "memory.limit_in_bytes", "memory.max");
-            let Some(bytes) = bytes.filter(|&n| n < NO_LIMIT) else { continue };
+    /// The tightest memory limit of the step, and whose it is. `whole` says
+    /// that Slurm gave the step all memory of its job, or not; then one file
+    /// is enough.
+    pub(crate) fn limit(&self, whole: Option<bool>) -> Option<Limit> {
+        let of = |level| self.limit_at("", level).map(|bytes| Limit { bytes, level });
+        let step = of(Level::Step);
+        match (step, whole) {
             // Of equal limits the outer one is named: with several steps
             // alive it is the one that is hit first.
-            if tightest.is_none_or(|t| bytes <= t.bytes) {
-                tightest = Some(Limit { bytes, level });
-            }
+            (Some(step), Some(true)) => Some(Limit { level: Level::Job, ..step }),
+            (Some(step), Some(false)) => Some(step),
+            (step, _) => match (step, of(Level::Job)) {
+                (Some(step), Some(job)) if step.bytes < job.bytes => Some(step),
+                (step, job) => job.or(step),
+            },
         }
-        tightest
     }
 
     /// The limit that is set at one level.
@@ -196,7 +186,7 @@ impl StepCgroup {
         if self.version == 1 {
             return self.read_number(dir, "memory.failcnt", "");
         }
-        let mut buf = [0u8; 512];
+        let mut buf = Buf::<512>::new();
         field(self.read(dir, "memory.events.local", &mut buf)?, b"max")
     }
 
@@ -230,18 +220,14 @@ impl StepCgroup {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-
-    /// CPU time of the step so far, in microseconds.
+    /// CPU time of the step so far, in microseconds. On v1 another hierarchy
+    /// has it, where the step need not be; the processes' own times are known.
     pub(crate) fn cpu_us(&self) -> Option<u64> {
-        if self.version == 2 {
-            let mut buf = [0u8; 512];
-            return field(self.read([&self.step, self.users()], "cpu.stat", &mut buf)?, b"usage_usec");
+        if self.version == 1 {
+            return None;
         }
-        let mut path = FilePath::new();
-        path.push(self.cpuacct.as_ref()?.as_bytes())?;
-        path.push(b"/cpuacct.usage")?;
-        let mut buf = [0u8; 32];
-        number(read_file(&path, &mut buf)?).map(|ns| ns / 1_000)
+        let mut buf = Buf::<512>::new();
+        field(self.read([&self.step, self.users()], "cpu.stat", &mut buf)?, b"usage_usec")
     }
 }
 
@@ -286,17 +272,16 @@ mod tests {
     use super::*;
 
     fn step(version: u8, step: &str) -> StepCgroup {
-        StepCgroup { version, mount: "/nowhere".into(), step: step.into(), cpuacct: None }
+        StepCgroup { version, mount: "/nowhere".into(), step: step.into() }
     }
 
     #[test]
     fn a_task_is_found_on_v1_v2_and_both() {
         let v1 = "12:memory:/slurm_n1/uid_1001/job_7/step_0/task_0\n\
-                  4:cpu,cpuacct:/slurm_n1/uid_1001/job_7/step_0\n\
+                  4:cpu,cpuacct:/slurm_n1\n\
                   0::/\n";
         let lines = parse(v1);
         assert_eq!(lines.memory, Some("/slurm_n1/uid_1001/job_7/step_0/task_0"));
-        assert_eq!(lines.cpuacct, Some("/slurm_n1/uid_1001/job_7/step_0"));
         assert_eq!(lines.unified, None);
         let v2 = "0::/system.slice/n1_slurmstepd.scope/s6P1M7Y1TACN00/step_extern/user/task_special\n";
         let lines = parse(v2);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use inquest_journal::{JobId, Timestamp};
 
 use crate::abi::{Spank, Strings};
-use crate::small::{Fd, Fixed, find_line, number, proc_path, read_link, text};
+use crate::small::{Buf, Fd, Fixed, find_line, number, proc_path, read_link, text};
 
 /// Variables that tell which run a job belongs to, for the engines that people
 /// use. None of them is a secret, and those that sit beside one are not here.
@@ -70,8 +70,21 @@ const TEXT_MAX: usize = 4096;
 /// Whether a variable's name sounds like a secret.
 pub(crate) fn looks_secret(name: &str) -> bool {
     const ENDS: &[&str] = &[
-        "KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "PASS",
-        "PWD", "CREDENTIAL", "CREDENTIALS", "AUTH", "COOKIE",
+        "KEY",
+        "KEYS",
+        "TOKEN",
+        "TOKENS",
+        "SECRET",
+        "SECRETS",
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "PASS",
+        "PWD",
+        "CREDENTIAL",
+        "CREDENTIALS",
+        "AUTH",
+        "COOKIE",
     ];
     name.to_ascii_uppercase().split('_').any(|word| ENDS.iter().any(|end| word.ends_with(end)))
 }
@@ -129,9 +142,8 @@ fn scan_env(env: Strings<'_>, extra: &[String]) -> JobEnv {
                 "SLURM_RESTART_COUNT" => found.restart = count(),
                 "SLURM_JOB_END_TIME" => {
                     let seconds = number(value.head(21)).filter(|&s| s > 0);
-                    found.end_limit = seconds
-                        .and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000_000))
-                        .map(Timestamp);
+                    found.end_limit =
+                        seconds.and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000_000)).map(Timestamp);
                 }
                 "SLURM_HET_JOB_ID" => found.het_job_id = count().map(JobId),
                 "SLURM_HET_JOB_OFFSET" => found.het_offset = count(),
@@ -183,7 +195,7 @@ pub(crate) fn cores(list: &[u8]) -> Option<u32> {
 
 /// The target of a link below `/proc/<pid>/`, when it is a path.
 pub(crate) fn proc_link(pid: u32, link: &[u8]) -> Option<String> {
-    let mut buf = [0u8; 4096];
+    let mut buf = Buf::<4096>::new();
     let target = read_link(proc_path(pid, link)?.as_c_str(), &mut buf)?;
     target.starts_with(b"/").then(|| text(target))
 }
@@ -196,7 +208,8 @@ pub(crate) fn cluster_of_slurm_conf() -> Option<String> {
     path.push(&own_env(c"SLURM_CONF")?)?;
     // Followed if it is a link: it is the admin's file, in the admin's place.
     // SAFETY: path is NUL-terminated.
-    let fd = unsafe { libc::open(path.as_c_str().as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) };
+    let fd =
+        unsafe { libc::open(path.as_c_str().as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) };
     if fd < 0 {
         return None;
     }
@@ -290,7 +303,9 @@ mod tests {
 
     #[test]
     fn secrets_are_known_by_their_names() {
-        for name in ["WANDB_API_KEY", "my_token", "TORC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "APIKEY", "X_AUTH"] {
+        for name in
+            ["WANDB_API_KEY", "my_token", "TORC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "APIKEY", "X_AUTH"]
+        {
             assert!(looks_secret(name), "{name}");
         }
         for name in ["KEYWORD", "MONKEY_ID_", "TOKENIZERS_PARALLELISM", "AUTHOR", "COMPASS_ID2"] {

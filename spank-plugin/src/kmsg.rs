@@ -12,7 +12,7 @@
 
 use inquest_journal::Victim;
 
-use crate::small::{Fd, number, text};
+use crate::small::{Buf, Fd, number, text};
 
 /// Records that one look reads at most: more than a kernel log buffer holds.
 const RECORDS_MAX: usize = 16_384;
@@ -71,7 +71,7 @@ impl Kmsg {
     }
 
     fn read(&mut self) {
-        let mut buf = [0u8; 4096];
+        let mut buf = Buf::<4096>::new();
         for _ in 0..RECORDS_MAX {
             let Some(record) = self.fd.read(&mut buf) else {
                 // EPIPE: the oldest records are gone, the next read goes on
@@ -248,7 +248,13 @@ mod tests {
 
     #[test]
     fn anything_else_is_nothing() {
-        for line in [&b""[..], b"oom-kill:", b"Killed process ", b"Killed process x (y) total-vm:1kB", b"oom-kill:,task=,pid=,uid="] {
+        for line in [
+            &b""[..],
+            b"oom-kill:",
+            b"Killed process ",
+            b"Killed process x (y) total-vm:1kB",
+            b"oom-kill:,task=,pid=,uid=",
+        ] {
             let mut log = log();
             log.take(line);
             assert!(log.kills.iter().all(|k| k.victim.pid.is_none()), "{line:?}");
@@ -259,7 +265,12 @@ mod tests {
     fn a_flood_of_kills_is_bounded() {
         let mut log = log();
         for n in 0..10_000 {
-            log.take(format!("Memory cgroup out of memory: Killed process {n} (x) total-vm:1kB, anon-rss:1kB, UID:1").as_bytes());
+            log.take(
+                format!(
+                    "Memory cgroup out of memory: Killed process {n} (x) total-vm:1kB, anon-rss:1kB, UID:1"
+                )
+                .as_bytes(),
+            );
         }
         assert_eq!(log.kills.len(), KILLS_MAX);
     }

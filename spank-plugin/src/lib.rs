@@ -63,7 +63,11 @@ extern "C" fn slurm_spank_init(handle: spk_handle, argc: c_int, argv: *mut *mut 
                 let text = format!("inquest: {e}; nothing is recorded until it is corrected");
                 // slurmd's log is the admin's, and there an error is one. In
                 // slurmstepd an error would also reach the user.
-                if context == SPK_CTX_SLURMD { host.error(&text) } else { host.info(&text) }
+                if context == SPK_CTX_SLURMD {
+                    host.error(&text)
+                } else {
+                    host.info(&text)
+                }
                 return;
             }
         };

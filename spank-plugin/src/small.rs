@@ -1,6 +1,7 @@
 //! Small reads from /proc and /sys without a heap, and text from jobs.
 
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 
 use libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY};
 
@@ -58,6 +59,22 @@ pub(crate) fn proc_path(pid: u32, rest: &[u8]) -> Option<Fixed<64>> {
     Some(path)
 }
 
+/// A buffer on the stack that nobody has filled with zeros: right after a
+/// fork, every page that is written to costs a copy.
+pub(crate) struct Buf<const N: usize>([MaybeUninit<u8>; N]);
+
+impl<const N: usize> Buf<N> {
+    pub(crate) fn new() -> Self {
+        Buf([MaybeUninit::uninit(); N])
+    }
+
+    /// The first `n` bytes, which the kernel has just written.
+    fn filled(&self, n: usize) -> Option<&[u8]> {
+        // SAFETY: the callers have n from a system call that wrote that many.
+        Some(unsafe { self.0.get(..n)?.assume_init_ref() })
+    }
+}
+
 /// A descriptor that closes itself.
 pub(crate) struct Fd(pub(crate) libc::c_int);
 
@@ -72,10 +89,16 @@ impl Fd {
     }
 
     /// One read. `None` at an error, empty at the end.
-    pub(crate) fn read<'b>(&self, buf: &'b mut [u8]) -> Option<&'b [u8]> {
-        // SAFETY: buf is writable for its length.
-        let n = unsafe { libc::read(self.0, buf.as_mut_ptr().cast(), buf.len()) };
-        buf.get(..usize::try_from(n).ok()?)
+    pub(crate) fn read<'b, const N: usize>(&self, buf: &'b mut Buf<N>) -> Option<&'b [u8]> {
+        self.read_behind(buf, 0)
+    }
+
+    /// One read behind the first `held` bytes, which must have been read
+    /// before; gives them and the new ones.
+    fn read_behind<'b, const N: usize>(&self, buf: &'b mut Buf<N>, held: usize) -> Option<&'b [u8]> {
+        // SAFETY: the buffer is writable from held, which is not above N, to N.
+        let n = unsafe { libc::read(self.0, buf.0.as_mut_ptr().add(held).cast(), N - held) };
+        buf.filled(held + usize::try_from(n).ok()?)
     }
 }
 
@@ -88,7 +111,10 @@ impl Drop for Fd {
 
 /// Reads a small file, as far as the buffer goes. The files of /proc and /sys
 /// that we want come whole with the first read.
-pub(crate) fn read_file<'b, const N: usize>(path: &Fixed<N>, buf: &'b mut [u8]) -> Option<&'b [u8]> {
+pub(crate) fn read_file<'b, const P: usize, const N: usize>(
+    path: &Fixed<P>,
+    buf: &'b mut Buf<N>,
+) -> Option<&'b [u8]> {
     Fd::open(path.as_c_str())?.read(buf)
 }
 
@@ -96,21 +122,21 @@ pub(crate) fn read_file<'b, const N: usize>(path: &Fixed<N>, buf: &'b mut [u8]) 
 /// something. Reads at most `max` bytes; a line that is longer than 4 KiB is
 /// given in pieces that nobody will recognise.
 pub(crate) fn find_line<T>(fd: &Fd, max: usize, mut each: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
-    let mut buf = [0u8; 4096];
+    let mut buf = Buf::<4096>::new();
     let (mut held, mut total) = (0, 0);
     while total < max {
-        let n = fd.read(&mut buf[held..])?.len();
+        let text = fd.read_behind(&mut buf, held)?;
+        let (end, n) = (text.len(), text.len() - held);
         total += n;
-        let end = held + n;
         let mut start = 0;
-        while let Some(at) = buf[start..end].iter().position(|&b| b == b'\n') {
-            if let found @ Some(_) = each(&buf[start..start + at]) {
+        while let Some(at) = text[start..].iter().position(|&b| b == b'\n') {
+            if let found @ Some(_) = each(&text[start..start + at]) {
                 return found;
             }
             start += at + 1;
         }
-        if n == 0 || (start == 0 && end == buf.len()) {
-            if let found @ Some(_) = each(&buf[start..end]) {
+        if n == 0 || end - start == 4096 {
+            if let found @ Some(_) = each(&text[start..]) {
                 return found;
             }
             start = end;
@@ -118,7 +144,7 @@ pub(crate) fn find_line<T>(fd: &Fd, max: usize, mut each: impl FnMut(&[u8]) -> O
         if n == 0 {
             return None;
         }
-        buf.copy_within(start..end, 0);
+        buf.0.copy_within(start..end, 0);
         held = end - start;
     }
     None
@@ -126,11 +152,10 @@ pub(crate) fn find_line<T>(fd: &Fd, max: usize, mut each: impl FnMut(&[u8]) -> O
 
 /// Where a symbolic link points; `None` when it is longer than the buffer,
 /// because half a path is a wrong path.
-pub(crate) fn read_link<'b>(path: &CStr, buf: &'b mut [u8]) -> Option<&'b [u8]> {
+pub(crate) fn read_link<'b, const N: usize>(path: &CStr, buf: &'b mut Buf<N>) -> Option<&'b [u8]> {
     // SAFETY: path is NUL-terminated, buf is writable for its length.
-    let n = unsafe { libc::readlink(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
-    let n = usize::try_from(n).ok().filter(|&n| n < buf.len())?;
-    buf.get(..n)
+    let n = unsafe { libc::readlink(path.as_ptr(), buf.0.as_mut_ptr().cast(), N) };
+    buf.filled(usize::try_from(n).ok().filter(|&n| n < N)?)
 }
 
 /// A decimal number with blanks around it.

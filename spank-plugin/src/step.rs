@@ -13,6 +13,9 @@ use crate::facts::{self, End, JobEnv};
 use crate::kmsg::Kmsg;
 use crate::small::text;
 
+/// Files behind descriptors 1 and 2.
+type Logs = (Option<String>, Option<String>);
+
 /// One task of this node. Slurm itself keeps a far larger record for each, so
 /// the list is no larger than what the step costs anyway (about 100 bytes).
 struct Task {
@@ -149,26 +152,23 @@ impl Step {
             (None, _) => {
                 // Without a task, slurmstepd itself shows where its step is.
                 if let Some((cgroup, path)) = StepCgroup::of(pid.unwrap_or_else(std::process::id)) {
-                    self.limit = cgroup.limit();
+                    self.limit = cgroup.limit(whole_job(spank));
                     self.cgroup = Some(cgroup);
                     below = pid.map(|_| path);
                 }
             }
             (Some(_), None) => {}
         }
+        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link));
+        let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
         if !self.started {
-            self.start(spank, stamp, pid);
+            self.start(spank, stamp, pid, &logs);
         }
         let Some(pid) = pid else { return };
         let local_id = spank.int(SPK_TASK_ID).and_then(|n| u32::try_from(n).ok());
         let local_id = local_id.unwrap_or(self.tasks.len() as u32);
         let global_id = spank.u32(SPK_TASK_GLOBAL_ID);
-        let body = TaskStarted {
-            pid: Some(pid),
-            local_id: Some(local_id),
-            stdout: facts::proc_link(pid, b"fd/1"),
-            stderr: facts::proc_link(pid, b"fd/2"),
-        };
+        let body = TaskStarted { pid: Some(pid), local_id: Some(local_id), stdout: logs.0, stderr: logs.1 };
         self.tasks.push(Task {
             pid,
             local_id,
@@ -183,16 +183,19 @@ impl Step {
     }
 
     /// Says that the step, and with it perhaps the job, has reached this node.
-    fn start(&mut self, spank: &Spank<'_>, stamp: Stamp, pid: Option<u32>) {
+    fn start(&mut self, spank: &Spank<'_>, stamp: Stamp, pid: Option<u32>, logs: &Logs) {
         self.started = true;
-        let env = facts::job_env(spank, &self.config.env);
+        let mut env = facts::job_env(spank, &self.config.env);
+        // The extern step has next to no environment, so nothing is missing there.
+        if self.step == StepId::Extern {
+            env.restart = None;
+        }
         self.restart = env.restart;
         // The extern step says "own id" even for members of an array.
         let own = self.step != StepId::Extern;
         let array_task_id = spank.u32(SPK_JOB_ARRAY_TASK_ID).filter(|&n| own && n < SPK_NO_VAL);
-        let array_job_id =
-            array_task_id.and_then(|_| spank.positive(SPK_JOB_ARRAY_ID)).map(JobId);
-        let work_dir = pid.and_then(|pid| facts::proc_link(pid, b"cwd"));
+        let array_job_id = array_task_id.and_then(|_| spank.positive(SPK_JOB_ARRAY_ID)).map(JobId);
+        let cwd = pid.and_then(|pid| facts::proc_link(pid, b"cwd"));
 
         let via = match self.step {
             StepId::Batch => Some(Via::Batch),
@@ -201,7 +204,6 @@ impl Step {
             _ => None,
         };
         if let Some(via) = via {
-            let batch = pid.filter(|_| self.step == StepId::Batch);
             let body = JobStarted {
                 via: Some(via),
                 uid: self.uid,
@@ -211,10 +213,10 @@ impl Step {
                 partition: env.partition.clone(),
                 qos: env.qos.clone(),
                 comment: None,
-                work_dir: work_dir.clone(),
+                work_dir: cwd.clone(),
                 submit_dir: env.submit_dir.clone(),
-                stdout: batch.and_then(|pid| facts::proc_link(pid, b"fd/1")),
-                stderr: batch.and_then(|pid| facts::proc_link(pid, b"fd/2")),
+                stdout: logs.0.clone().filter(|_| self.step == StepId::Batch),
+                stderr: logs.1.clone().filter(|_| self.step == StepId::Batch),
                 node_list: env.node_list.clone(),
                 node_count: env.node_count,
                 cpus: spank.str(SPK_JOB_ALLOC_CORES).and_then(facts::cores),
@@ -230,7 +232,7 @@ impl Step {
             };
             self.write(stamp, Severity::Info, None, body);
         }
-        self.write_step_started(spank, stamp, env, array_job_id, array_task_id, work_dir);
+        self.write_step_started(spank, stamp, env, array_job_id, array_task_id, cwd);
     }
 
     fn write_step_started(
@@ -291,7 +293,6 @@ impl Step {
         if self.step == StepId::Batch || self.step == StepId::Interactive {
             self.batch_end = Some(end);
         }
-        let (_, largest) = facts::reaped();
 
         // A task whose start was not seen is told of all the same.
         let Some(at) = at else {
@@ -301,7 +302,7 @@ impl Step {
                 exit_code: end.exit_code,
                 signal: end.signal,
                 core: end.core,
-                memory: Memory { largest_process_bytes: largest, ..Memory::default() },
+                memory: self.memory(None, 0),
                 ..TaskExited::default()
             };
             let task = spank.u32(SPK_TASK_GLOBAL_ID);
@@ -312,8 +313,11 @@ impl Step {
         if let Some(kills) = kills {
             self.tell_kills(stamp, at, kills);
         }
-        let memory = self.task_memory(at, largest);
-        if self.tasks.iter().all(|t| t.exited) {
+        let memory = self.task_memory(at, kills.unwrap_or(0));
+        if self.tasks.len() == 1 {
+            // The only task is the step, without slurmstepd's own megabyte.
+            self.totals.memory = memory.clone();
+        } else if self.tasks.iter().all(|t| t.exited) {
             self.look_at_step();
         }
         let task = &self.tasks[at];
@@ -338,7 +342,7 @@ impl Step {
     /// Slurm looks for kills once per step and node, right after this hook
     /// for the first task that ends: later ones it never reports.
     fn look_as_slurm_does(&mut self) {
-        let Some(cgroup) = &self.cgroup else { return };
+        let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.tasks.len() > 1) else { return };
         // Nobody was killed where no limit was hit; that spares reading one
         // file per task, which is all this would cost in nearly every step.
         // A node out of memory kills without a limit, and then only the tasks
@@ -353,36 +357,33 @@ impl Step {
         }
     }
 
-    fn task_memory(&self, at: usize, largest: Option<u64>) -> Memory {
-        let mut memory = Memory { largest_process_bytes: largest, ..Memory::default() };
-        let (Some(cgroup), Some(below)) = (&self.cgroup, self.tasks[at].below.as_deref()) else {
-            return memory;
-        };
-        memory.cgroup_peak_bytes = cgroup.task_peak(below);
-        self.add_limit(&mut memory, cgroup, below);
+    /// The figures of a cgroup. How often its limit was hit is read only when
+    /// it can matter: far from the limit, it was not hit by this cgroup.
+    fn memory(&self, peak: Option<u64>, kills: u64) -> Memory {
+        let (_, largest_process_bytes) = facts::reaped();
+        let mut memory = Memory { cgroup_peak_bytes: peak, largest_process_bytes, ..Memory::default() };
+        if let (Some(limit), Some(cgroup)) = (self.limit, &self.cgroup) {
+            memory.limit_bytes = Some(limit.bytes);
+            memory.limit_level = Some(limit.level);
+            if kills > 0 || peak.is_some_and(|peak| peak >= limit.bytes - limit.bytes / 8) {
+                memory.limit_hits = cgroup.limit_hits("", limit.level);
+                memory.clipped =
+                    memory.limit_hits.is_some_and(|n| n > 0) || peak.is_some_and(|peak| peak >= limit.bytes);
+            }
+        }
         memory
     }
 
-    fn add_limit(&self, memory: &mut Memory, cgroup: &StepCgroup, below: &str) {
-        let Some(limit) = self.limit else { return };
-        memory.limit_bytes = Some(limit.bytes);
-        memory.limit_level = Some(limit.level);
-        memory.limit_hits = cgroup.limit_hits(below, limit.level);
-        memory.clipped = memory.limit_hits.is_some_and(|n| n > 0)
-            || memory.cgroup_peak_bytes.is_some_and(|peak| peak >= limit.bytes);
+    fn task_memory(&self, at: usize, kills: u64) -> Memory {
+        let below = self.tasks[at].below.as_deref();
+        self.memory(self.cgroup.as_ref().and_then(|cgroup| cgroup.task_peak(below?)), kills)
     }
 
     /// The figures of the whole step, while its cgroup is there.
     fn look_at_step(&mut self) {
-        let (reaped_cpu_us, largest) = facts::reaped();
-        self.totals.reaped_cpu_us = reaped_cpu_us;
-        let mut memory = Memory { largest_process_bytes: largest, ..Memory::default() };
-        if let Some(cgroup) = &self.cgroup {
-            memory.cgroup_peak_bytes = cgroup.step_peak();
-            self.add_limit(&mut memory, cgroup, "");
-            self.totals.cpu_us = cgroup.cpu_us();
-        }
-        self.totals.memory = memory;
+        let peak = self.cgroup.as_ref().and_then(StepCgroup::step_peak);
+        self.totals.cpu_us = self.cgroup.as_ref().and_then(StepCgroup::cpu_us);
+        self.totals.memory = self.memory(peak, self.totals.kills);
     }
 
     /// Tells of the kills of a task that nobody has been told of.
@@ -466,7 +467,7 @@ impl Step {
         let stamp = Stamp::now();
         if !self.started && self.panics == 0 {
             // No task was ever forked: the launch failed.
-            self.start(spank, stamp, None);
+            self.start(spank, stamp, None, &(None, None));
         }
         let (reaped_cpu_us, _) = facts::reaped();
         self.totals.reaped_cpu_us = reaped_cpu_us.or(self.totals.reaped_cpu_us);
@@ -536,6 +537,13 @@ impl Step {
             self.write_kills(stamp, None, "", None, fresh, None);
         }
     }
+}
+
+/// Whether the step may use all memory that its job has on this node.
+fn whole_job(spank: &Spank<'_>) -> Option<bool> {
+    let job = spank.u64(SPK_JOB_ALLOC_MEM).filter(|&n| n > 0)?;
+    let step = spank.u64(SPK_STEP_ALLOC_MEM).filter(|&n| n > 0)?;
+    Some(step >= job)
 }
 
 /// Names in one event; more would not fit into its line.

@@ -19,7 +19,7 @@ use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::abi::{Host, look_up, spk_api_version_fn};
-use crate::small::{Fixed, read_file, read_link};
+use crate::small::{Buf, Fixed, read_file, read_link};
 
 /// API number, and the release it belongs to. (RELEASE notes and
 /// META files of Slurm; the loader compares year and month.)
@@ -76,7 +76,7 @@ extern "C" fn constructor() {
         let mut release = known(api);
         if release == 0 {
             let marker = marker();
-            let mut text = [0u8; 16];
+            let mut text = Buf::<16>::new();
             let said = marker.as_ref().and_then(|m| read_file(m, &mut text)).and_then(parse_release);
             release = said.unwrap_or(0);
             if release == 0 {
@@ -111,7 +111,7 @@ fn marker() -> Option<Fixed<512>> {
 /// Tells the admin, in slurmd's log and nowhere else: Slurm itself tells a
 /// user's srun that the plugin is incompatible, and the user can do nothing.
 fn explain(api: u32, marker: &CStr) {
-    let mut exe = [0u8; 256];
+    let mut exe = Buf::<256>::new();
     let Some(exe) = read_link(c"/proc/self/exe", &mut exe) else { return };
     let name = exe.rsplit(|&b| b == b'/').next().unwrap_or_default();
     if name != b"slurmd" && name != b"slurmstepd" {
