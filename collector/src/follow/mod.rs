@@ -28,6 +28,9 @@ pub struct Position {
     pub bytes: u64,
     /// Size of the file when it was read, in bytes.
     pub size: u64,
+    /// Its time of last change, in nanoseconds: an inode number comes back,
+    /// and a line may be as long as another.
+    pub changed: i64,
     /// Hash of up to [`GUARD`] bytes before `bytes`.
     pub guard: u64,
 }
@@ -48,6 +51,8 @@ pub struct Journal {
     pub size: u64,
     /// Device and inode.
     pub file: (u64, u64),
+    /// Time of last change, in nanoseconds since 1970.
+    pub changed: i64,
 }
 
 /// Something that keeps a journal from being read. The others go on.
@@ -84,7 +89,8 @@ pub fn find(root: &Path) -> Result<(Vec<Journal>, Vec<FollowError>), FollowError
             let Some(name) = name_of(&node.file_name(), &file.file_name()) else { continue };
             match file.metadata() {
                 Ok(meta) if meta.is_file() => {
-                    found.push(Journal { name, size: meta.len(), file: (meta.dev(), meta.ino()) });
+                    let file = (meta.dev(), meta.ino());
+                    found.push(Journal { name, size: meta.len(), file, changed: changed(&meta) });
                 }
                 Ok(_) => {}
                 // Gone between the listing and the look: compressed or expired.
@@ -97,6 +103,10 @@ pub fn find(root: &Path) -> Result<(Vec<Journal>, Vec<FollowError>), FollowError
     Ok((found, errors))
 }
 
+fn changed(meta: &std::fs::Metadata) -> i64 {
+    meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
+}
+
 fn name_of(node: &std::ffi::OsStr, file: &std::ffi::OsStr) -> Option<String> {
     let (node, file) = (node.to_str()?, file.to_str()?);
     let journal = file.ends_with(".jsonl") || file.ends_with(".jsonl.zst");
@@ -105,7 +115,7 @@ fn name_of(node: &std::ffi::OsStr, file: &std::ffi::OsStr) -> Option<String> {
 
 /// Whether there may be something new in `journal` since `at`.
 pub fn has_news(journal: &Journal, at: Option<&Position>) -> bool {
-    at.is_none_or(|at| at.file != journal.file || at.size != journal.size)
+    at.is_none_or(|at| (at.file, at.size, at.changed) != (journal.file, journal.size, journal.changed))
 }
 
 /// The unread content of one journal, chunk by chunk.
@@ -146,7 +156,8 @@ impl Chunks {
     fn open_at(path: &Path, journal: &Journal, at: Option<&Position>) -> io::Result<Chunks> {
         let file = File::open(path)?;
         let meta = file.metadata()?;
-        let fresh = Position { file: (meta.dev(), meta.ino()), size: meta.len(), ..Position::default() };
+        let (file_id, size) = ((meta.dev(), meta.ino()), meta.len());
+        let fresh = Position { file: file_id, size, changed: changed(&meta), ..Position::default() };
         let mut chunks = if journal.name.ends_with(".zst") {
             let decoder = Decoder(zstd::stream::read::Decoder::new(file)?);
             let content = Content::Zstd { decoder, buffer: Vec::new(), used: 0, end: false };

@@ -50,8 +50,8 @@ const VERSION: u32 = 1;
 
 const TABLES: &str = "
 CREATE TABLE journal (
-    name TEXT PRIMARY KEY, dev INTEGER, ino INTEGER, bytes INTEGER, size INTEGER, guard INTEGER,
-    bad INTEGER NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, dev INTEGER, ino INTEGER, bytes INTEGER, size INTEGER,
+    changed INTEGER, guard INTEGER, bad INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE stream (
     name TEXT PRIMARY KEY, node TEXT NOT NULL, next INTEGER NOT NULL, missing TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE output (path TEXT PRIMARY KEY, length INTEGER NOT NULL) WITHOUT ROWID;
@@ -182,12 +182,13 @@ impl Ledger {
 
     /// Positions of all journals.
     pub fn journals(&self) -> Result<HashMap<String, Position>, LedgerError> {
-        let rows = self.rows("SELECT name, dev, ino, bytes, size, guard FROM journal", |r| {
+        let rows = self.rows("SELECT name, dev, ino, bytes, size, changed, guard FROM journal", |r| {
             let position = Position {
                 file: (unsigned(r, 1)?, unsigned(r, 2)?),
                 bytes: unsigned(r, 3)?,
                 size: unsigned(r, 4)?,
-                guard: unsigned(r, 5)?,
+                changed: r.get(5)?,
+                guard: unsigned(r, 6)?,
             };
             Ok((r.get(0)?, position))
         })?;
@@ -298,14 +299,14 @@ fn commit(db: &mut Connection, changes: &Changes) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
         let mut put = tx.prepare_cached(
-            "INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET \
-             dev = ?2, ino = ?3, bytes = ?4, size = ?5, guard = ?6, bad = bad + ?7",
+            "INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO UPDATE SET \
+             dev = ?2, ino = ?3, bytes = ?4, size = ?5, changed = ?6, guard = ?7, bad = bad + ?8",
         )?;
         for (name, (at, bad)) in &changes.journals {
             let (dev, ino) = at.file;
             let signed = [dev, ino, at.bytes, at.size, at.guard, *bad].map(u64::cast_signed);
             let [dev, ino, bytes, size, guard, bad] = signed;
-            put.execute(params![name, dev, ino, bytes, size, guard, bad])?;
+            put.execute(params![name, dev, ino, bytes, size, at.changed, guard, bad])?;
         }
         let mut put = tx.prepare_cached("INSERT OR REPLACE INTO stream VALUES (?1, ?2, ?3, ?4)")?;
         for (name, (node, state)) in &changes.streams {
@@ -347,7 +348,8 @@ mod tests {
     fn what_was_committed_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.db");
-        let position = Position { file: (1, u64::MAX), bytes: 10, size: 12, guard: u64::MAX - 1 };
+        let position =
+            Position { file: (1, u64::MAX), bytes: 10, size: 12, changed: -3, guard: u64::MAX - 1 };
         let mut seen = StreamState::default();
         assert_eq!(seen.see(2), Seen::New);
         let job = JobRow {
