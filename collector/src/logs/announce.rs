@@ -82,6 +82,33 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
     out
 }
 
+re!(STACK, r"^\s*\w+\(\d+\)\.*:\s*(?P<msg>\S.*)?$");
+
+/// MPICH's error stacks: the deepest level with a message is the reason.
+pub(crate) fn mpich_stacks(lines: &[Line]) -> Vec<(usize, usize)> {
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < lines.len() {
+        let rank = &lines[i].rank;
+        let (head, mut deepest, mut depth) = (i, None, 0);
+        while i < lines.len()
+            && lines[i].rank == *rank
+            && let Some(c) = STACK.captures(&lines[i].text)
+        {
+            if c.name("msg").is_some() {
+                deepest = Some(i);
+            }
+            depth += 1;
+            i += 1;
+        }
+        match deepest {
+            Some(d) if depth >= 2 => out.push((head, d)),
+            _ => i = i.max(head + 1),
+        }
+    }
+    out
+}
+
 /// A boxed message without its frame.
 pub(crate) fn unboxed(text: &str) -> &str {
     let start = BOX.find(text).map_or(0, |m| m.end());

@@ -1,6 +1,6 @@
 //! Every sign of failure in the lines, before any is chosen.
 
-use super::announce::{announced, unboxed};
+use super::announce::{announced, mpich_stacks, unboxed};
 use super::exceptions::{self, Raised};
 use super::finding::Cause;
 use super::rules::{RULES, Rule, Strength, python};
@@ -24,6 +24,8 @@ pub(crate) struct Candidate {
     pub(crate) outermost: Option<usize>,
     /// A known reason, not a general sign.
     pub(crate) specific: bool,
+    /// The line says that it will be tried again or done without.
+    pub(crate) mended: bool,
 }
 
 // A statement of an error in the way that most programs print one.
@@ -95,6 +97,15 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
         c.outermost = Some(a.head);
         out.push(c);
     }
+    for (head, deepest) in mpich_stacks(lines) {
+        taken[head..=deepest].fill(true);
+        // "Fatal error in MPI_X: ..., error stack:" stands right above.
+        let above = head.checked_sub(1).filter(|&a| lines[a].text.contains("error stack")).unwrap_or(head);
+        taken[above] = true;
+        let mut c = Candidate::new(deepest, "mpich_stack", Cause::Mpi, Strength::Fatal, None, Some("c"), true);
+        c.outermost = Some(above);
+        out.push(c);
+    }
     command_error(lines, &taken, &mut out);
     for (i, line) in lines.iter().enumerate() {
         if !taken[i] && may_matter(&line.text) {
@@ -126,6 +137,7 @@ impl Candidate {
             chain: Vec::new(),
             outermost: None,
             specific,
+            mended: false,
         }
     }
 
@@ -137,7 +149,9 @@ impl Candidate {
 fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     let text = line.text.as_str();
     if ECHO.is_match(text) {
-        return None;
+        // A prompt can share its line with the scheduler's message.
+        let verdict = RULES.standing(text).filter(|r| r.strength == Strength::Verdict)?;
+        return Some(Candidate::of_rule(i, verdict, Strength::Verdict));
     }
     let mended = MENDED.is_match(text);
     let quiet = matches!(line.level, Some(Level::Info | Level::Warn));
@@ -156,6 +170,7 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
             return Some(Candidate::of_rule(i, inner, soften(inner.strength)));
         }
         let mut c = Candidate::of_rule(i, rule, soften(rule.strength));
+        c.mended = mended;
         c.exception = inline_kind(text);
         if c.exception.is_some() && c.lang.is_none() {
             c.lang = Some("python");
@@ -190,6 +205,7 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
         _ => Candidate::new(i, "statement", Cause::AppError, soften(Strength::Weak), None, None, false),
     };
     c.exception = kind;
+    c.mended = mended;
     Some(c)
 }
 
@@ -204,8 +220,7 @@ fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>)
     exceptions::julia(lines, &mut raised);
     exceptions::cpp(lines, &mut raised);
     for r in &raised {
-        taken[r.line] = true;
-        taken[r.head] = true;
+        taken[r.head..=r.line].fill(true);
     }
     // One stream per writer: ranks share a file line by line.
     let mut writers: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
@@ -311,18 +326,24 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     let known = RULES.about(&text);
     let typed = python::by_type(kind);
     let known = match known {
-        Some(m) => Some((m.cause, m.infra, m.name)),
-        None => typed.map(|(c, infra)| (c, infra, "exception_type")).or_else(|| {
+        Some(m) => Some((m.cause, m.infra, m.name, m.strength == Strength::Fatal)),
+        None => typed.map(|(c, infra)| (c, infra, "exception_type", false)).or_else(|| {
             if more.is_empty() {
                 return None;
             }
             text.push(' ');
             text.push_str(&more.join(" "));
-            RULES.about(&text).map(|m| (m.cause, m.infra, m.name))
+            RULES.about(&text).map(|m| (m.cause, m.infra, m.name, false))
         }),
     };
     match known {
-        Some((cause, infra, rule)) => Judged { cause, infra, rule, strength, specific: true },
+        Some((cause, infra, rule, fatal)) => Judged {
+            cause,
+            infra,
+            rule,
+            strength: if fatal && strength == Strength::Error { Strength::Fatal } else { strength },
+            specific: true,
+        },
         None => Judged { cause: Cause::AppError, infra: None, rule: "exception", strength, specific: false },
     }
 }

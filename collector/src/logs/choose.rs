@@ -6,7 +6,7 @@
 
 use super::candidates::Candidate;
 use super::finding::{Cause, Confidence, Finding};
-use super::rules::{Strength, success};
+use super::rules::{Strength, python, success};
 use super::text::{Level, Line};
 
 /// Signs further apart than this, in lines, belong to different stories.
@@ -88,10 +88,10 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
     let of = |s: Strength| all.iter().copied().filter(move |&i| signs[i].strength == s);
     // A kill beside a general error message explains it; a known soft sign
     // says more than a general one.
+    let vague: Vec<usize> = all.iter().copied().filter(|&i| matches!(signs[i].strength, Strength::Weak | Strength::Soft)).collect();
     of(Strength::Kill)
         .next()
-        .or_else(|| last_story(lines, signs, of(Strength::Weak).collect()))
-        .or_else(|| last_story(lines, signs, of(Strength::Soft).collect()))
+        .or_else(|| last_story(lines, signs, vague))
         .or_else(|| of(Strength::Wrapper).next())
 }
 
@@ -131,13 +131,29 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
 /// The sign that ended the program, among those given.
 fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> {
     let strong: Vec<usize> = among.iter().copied().filter(|&i| signs[i].strength >= Strength::Error && signs[i].strength < Strength::Verdict).collect();
+    // The shell's report of a kill explains the errors that come after it,
+    // and outweighs statements long before it.
+    if let Some(kill) = among.iter().copied().find(|&i| signs[i].rule == "bash_killed")
+        && strong.iter().all(|&i| {
+            i > kill || signs[i].strength < Strength::Fatal && lines[signs[kill].line].number - lines[signs[i].line].number > 10
+        })
+    {
+        return Some(kill);
+    }
     let story = stories(lines, signs, strong);
     // The last story that holds something fatal, else the last.
     let story = story.iter().rev().find(|s| s.iter().any(|&i| signs[i].strength == Strength::Fatal)).or(story.last())?;
     let fatal: Vec<usize> = story.iter().copied().filter(|&i| signs[i].strength == Strength::Fatal).collect();
     let Some(&first) = fatal.first() else {
-        // Statements only: the first with a known reason.
-        return story.iter().copied().find(|&i| signs[i].specific).or(story.first().copied());
+        // Statements only: the first with a known reason, or the exception
+        // that it announces.
+        let first = story.iter().copied().find(|&i| signs[i].specific).or(story.first().copied())?;
+        let c = &signs[first];
+        let exception = story.iter().copied().find(|&i| {
+            let e = &signs[i];
+            i > first && c.exception.is_none() && e.exception.is_some() && e.cause == c.cause && lines[e.line].number - lines[c.line].number <= 5
+        });
+        return Some(exception.unwrap_or(first));
     };
     // Space and memory explain what was written, parsed or missing before the
     // message about them came; a broken connection is mostly the echo of
@@ -147,10 +163,12 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     }
     // A statement right before the end says more than the end itself.
     let c = &signs[first];
-    if !c.specific || c.cause == Cause::Crash {
+    let vague = !c.specific || c.cause == Cause::Crash;
+    if c.cause != Cause::Launch {
         let near = story.iter().copied().find(|&i| {
             let d = lines[c.line].number.saturating_sub(lines[signs[i].line].number);
-            i < first && signs[i].strength == Strength::Error && signs[i].specific && d <= 12 && signs[i].cause != Cause::EngineWrapper
+            let says = vague || signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
+            i < first && says && signs[i].strength == Strength::Error && signs[i].specific && d <= 12 && signs[i].cause != Cause::EngineWrapper
         });
         // A C++ exception's message can follow its announcement.
         let after = (c.lang == Some("c") && !c.specific)
@@ -192,7 +210,15 @@ fn stories(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Vec<Vec<usize
 fn last_story(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Option<usize> {
     let stories = stories(lines, signs, of);
     let story = stories.last()?;
-    story.iter().copied().find(|&i| signs[i].specific).or(story.first().copied())
+    // A louder level says more: the first of the loudest.
+    let loud = |i: usize| match (signs[i].mended, lines[signs[i].line].level) {
+        (true, _) => 0,
+        (_, Some(Level::Info)) => 1,
+        (_, Some(Level::Warn)) => 2,
+        _ => 3,
+    };
+    let best = |known: bool| story.iter().copied().filter(|&i| signs[i].specific || !known).max_by_key(|&i| (loud(i), std::cmp::Reverse(i)));
+    best(true).or_else(|| best(false))
 }
 
 fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
@@ -206,7 +232,7 @@ fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
         class: c.cause.class(infra),
         root_cause: Some(quote),
         line_number: Some(line.number),
-        exception_type: c.exception.clone(),
+        exception_type: exception_type(lines, signs, c),
         masked_by,
         infra,
         confidence: match c.strength {
@@ -219,6 +245,27 @@ fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
         chain: c.chain.clone(),
         rule: c.rule,
     }
+}
+
+/// The type at the root; else the one whose message CPython words like this;
+/// else the exception by which the program ended near the root.
+fn exception_type(lines: &[Line], signs: &[Candidate], c: &Candidate) -> Option<String> {
+    if c.cause == Cause::EngineWrapper && c.lang != Some("python") {
+        return None;
+    }
+    if c.exception.is_some() {
+        return c.exception.clone();
+    }
+    if let Some(kind) = python::worded(&lines[c.line].text) {
+        return Some(kind.to_owned());
+    }
+    let at = lines[c.line].number;
+    signs
+        .iter()
+        .rev()
+        .find(|s| s.lang == Some("python") && s.exception.is_some() && s.strength > Strength::Soft && lines[s.line].number.abs_diff(at) <= NEAR)
+        .or_else(|| signs.iter().rev().find(|s| s.strength == Strength::Wrapper && s.exception.is_some() && s.lang == Some("python") && lines[s.line].number.abs_diff(at) <= NEAR))
+        .and_then(|s| s.exception.clone())
 }
 
 /// What a hasty reader would quote instead: the outermost exception, else the

@@ -60,8 +60,6 @@ const TAIL: usize = 400;
 const BEFORE: usize = 8;
 /// Lines kept after a hit.
 const AFTER: usize = 6;
-/// Hits kept from the beginning on, of any one kind.
-const SAME: u32 = 4;
 /// Lines kept for the first hits of each kind.
 const FIRST: usize = 3000;
 /// Lines kept for the latest hits.

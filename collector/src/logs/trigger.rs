@@ -35,11 +35,6 @@ pub(crate) fn pattern() -> &'static Regex {
     &TRIGGER
 }
 
-/// The source of the search, for tools that run the same one beside it.
-pub fn source() -> String {
-    LITERALS.join("\n")
-}
-
 /// The line holds one of the literals.
 pub(crate) fn may_matter(line: &str) -> bool {
     TRIGGER.is_match(line.as_bytes())

@@ -88,9 +88,10 @@ const fn rule(name: &'static str, cause: Cause, strength: Strength, pattern: &'s
 }
 
 /// All tables, in the order in which they are asked.
-fn tables() -> [&'static [Rule]; 17] {
+fn tables() -> [&'static [Rule]; 18] {
     [
         slurm::RULES,
+        engines::FIRST,
         services::FIRST,
         gpu::RULES,
         licences::RULES,

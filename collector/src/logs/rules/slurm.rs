@@ -39,7 +39,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("slurm_task_launch", Launch, Fatal, r"Task launch for (?:StepId=|\d).*failed").lang("shell"),
     rule("slurm_create_step", Launch, Fatal, r"Unable to create (?:job )?step").lang("shell"),
     rule("slurm_allocate", Launch, Fatal, r"(?:Unable to allocate resources|Job submit/allocate failed|Batch job submission failed|Unable to confirm allocation for job|allocation failure)(?:: |$)").lang("shell"),
-    rule("slurm_bad_request", Launch, Fatal, r"^(?:sbatch|srun|salloc): (?:error|fatal): .*(?:[Ii]nvalid|[Uu]nable to|[Rr]equested|[Uu]nrecognized|not a valid|[Cc]annot|[Cc]an't|not supported|violates|exceeds?|must|conflict|[Ii]ncompatible|not permitted|denied|not found|No such)").lang("shell"),
+    rule("slurm_bad_request", Launch, Error, r"^(?:sbatch|srun|salloc): (?:error|fatal): .*(?:[Ii]nvalid|[Uu]nable to|[Rr]equested|[Uu]nrecognized|not a valid|[Cc]annot|[Cc]an't|not supported|violates|exceeds?|must|conflict|[Ii]ncompatible|not permitted|denied|not found|No such)").lang("shell"),
     rule("slurm_usage", Launch, Fatal, r"^(?:sbatch|srun|salloc): (?:unrecognized option|invalid option|option .* requires|ambiguous option)").lang("shell"),
     rule("slurm_policy", Launch, Fatal, r"Job violates accounting/QOS policy|Invalid account or account/partition combination|Requested node configuration is not available|invalid partition specified|(?:QOS|Assoc)(?:Max|Grp)\w+(?:Limit|PerUser|PerJob)|More processors requested than permitted|Requested time limit is invalid").lang("shell"),
     rule("slurm_cpu_bind", Launch, Error, r"CPU binding outside of job step allocation|Unable to satisfy cpu bind request").lang("shell"),
