@@ -5,7 +5,6 @@ Data flows down this list and is never handed back up: [`follow`] reads
 journals, [`ledger`] knows what was merged, [`story`] folds events, [`verdict`]
 judges stories with the help of [`slurm`], [`logs`] finds the root cause in a job's log, [`runs`] groups jobs, [`store`]
 keeps runs on disk, [`report`] shows them, [`cli`] is what a person types.
-[`logs`] reads what jobs wrote themselves.
 [`collect`] is the one loop that moves the data.
 */
 

@@ -2,6 +2,8 @@
 
 mod collect;
 mod events;
+mod logs;
+mod members;
 mod run;
 mod runs;
 mod why;
@@ -13,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 
+use self::members::Members;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::slurm::target::{BadTarget, Target};
 use crate::store::{Found, ReadError, Store};
@@ -53,6 +56,8 @@ enum Verb {
     Run(run::Arguments),
     /// List the recorded events of a job or run.
     Events(events::Arguments),
+    /// Say where the logs of jobs are, and what is there.
+    Logs(logs::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
 }
@@ -106,6 +111,11 @@ impl Form {
     }
 }
 
+/// An argument that cannot be meant so; says what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Nothing failed.
 const GOOD: u8 = 0;
 /// Failures were found.
@@ -129,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Runs(a) => runs::main(&a, &zone),
         Verb::Run(a) => run::main(&a, &zone),
         Verb::Events(a) => events::main(&a, &zone),
+        Verb::Logs(a) => logs::main(&a, &zone),
         Verb::Collect(a) => collect::main(a),
     };
     match result {
@@ -136,7 +147,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = if error.downcast_ref::<std::io::Error>().is_some_and(is_broken_pipe) {
                 return ExitCode::SUCCESS; // The reader has seen enough.
-            } else if error.is::<NoColumn>() || error.is::<BadTarget>() {
+            } else if error.is::<NoColumn>() || error.is::<BadTarget>() || error.is::<Usage>() {
                 USAGE
             } else {
                 match error.downcast_ref::<ReadError>() {
