@@ -89,3 +89,55 @@ fn wrong_input_to_logs() {
     fs::create_dir(&events).unwrap();
     lab.refuses(&["logs", "20"], 3, &["events.jsonl", "it is a directory"]);
 }
+
+#[test]
+fn grep_shows_matches_with_their_lines_around() {
+    let lab = array();
+    let (code, out, err) = lab.run(&["grep", "Error", "20", "-C", "1"]);
+    let path = lab.path().join("log-20_1-fit-n1.out");
+    let wanted = format!("20_1  {}\n     2- two\n     3: ValueError: x=7\n     4- four\n", path.display());
+    assert_eq!((code, out), (0, wanted));
+    assert!(err.lines().count() == 1 && err.contains("20_2") && err.contains("is missing"), "{err}");
+    let (code, out, _) =
+        lab.run(&["grep", "VALUEERROR", "20_1", "-i", "-P", "-o", "JOB,LINE,MATCH", "-C", "0"]);
+    assert_eq!((code, out.as_str()), (0, "JOB|LINE|MATCH\n20_1|3|yes\n"));
+    let json = lab.json(&["grep", "^(one|five)$", "20_1", "--json", "-C0"]);
+    assert_eq!((&json["matches"], &json["lines"][1]["line_number"]), (&2.into(), &5.into()));
+}
+
+#[test]
+fn grep_ends_as_grep_does_and_stops_in_time() {
+    let lab = array();
+    assert_eq!(lab.run(&["grep", "nothing like it", "20_1"]).0, 1);
+    assert_eq!(lab.run(&["grep", "all is well", "20"]).0, 1); // Of a job that did not fail.
+    assert_eq!(lab.run(&["grep", "all is well", "20", "--all"]).0, 0);
+    let (code, out, err) = lab.run(&["grep", "e", "20_1", "-m", "2", "-C", "0", "-n"]);
+    assert_eq!((code, out.as_str()), (0, "     1: one\n     3: ValueError: x=7\n"));
+    assert!(err.contains("-m 0"), "{err}");
+}
+
+#[test]
+fn grep_is_bounded_and_safe_on_any_bytes() {
+    let lab = Lab::new();
+    let mut bytes: Vec<u8> =
+        (0u32..200_000).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    bytes.extend(b"\nneedle\x00\xff\x1b[2J\n");
+    let log = lab.log("binary", &bytes);
+    lab.job(&Job { open: Some(log), ..Job::new(7, End::Code(1)) });
+    lab.collect();
+    let (code, out, _) = lab.run(&["grep", "needle", "7", "-C", "2"]);
+    assert_eq!(code, 0);
+    assert!(out.contains(": needle\u{fffd}\n"), "{out:?}");
+    assert!(!out.bytes().any(|b| b.is_ascii_control() && b != b'\n'), "{out:?}");
+}
+
+#[test]
+fn wrong_input_to_grep() {
+    let lab = array();
+    lab.refuses(&["grep", "x", "999"], 3, &["no job 999"]);
+    lab.refuses(&["grep", "(", "20"], 2, &["'('", "no regular expression", "unclosed group", "-F"]);
+    lab.refuses(&["grep", "x", "20.q"], 2, &["'20.q'", "no step"]);
+    lab.refuses(&["grep", "x", "20", "-o", "nope", "-P"], 2, &["no column 'nope'"]);
+    lab.refuses(&["grep", "x", "20", "--store", "/no/such"], 3, &["/no/such"]);
+    lab.refuses(&["grep", "x", "20_2"], 3, &["20_2", "log-20_2-fit-n1.out", "is missing"]);
+}

@@ -41,10 +41,7 @@ impl Members {
         let wanted = |n: &&u32| self.all || only_one || failed(&found.run.members[n]);
         let chosen: Vec<u32> = found.members.iter().filter(wanted).copied().collect();
         if chosen.is_empty() {
-            eprintln!(
-                "inquest: none of the {} jobs failed; --all takes them all",
-                found.members.len()
-            );
+            eprintln!("inquest: none of the {} jobs failed; --all takes them all", found.members.len());
         }
         Ok(Picked { found, stories, chosen })
     }

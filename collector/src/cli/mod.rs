@@ -2,6 +2,7 @@
 
 mod collect;
 mod events;
+mod grep;
 mod logs;
 mod members;
 mod run;
@@ -58,6 +59,8 @@ enum Verb {
     Events(events::Arguments),
     /// Say where the logs of jobs are, and what is there.
     Logs(logs::Arguments),
+    /// Search the logs of jobs.
+    Grep(grep::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
 }
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Verb::Run(a) => run::main(&a, &zone),
         Verb::Events(a) => events::main(&a, &zone),
         Verb::Logs(a) => logs::main(&a, &zone),
+        Verb::Grep(a) => grep::main(&a),
         Verb::Collect(a) => collect::main(a),
     };
     match result {

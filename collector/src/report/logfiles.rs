@@ -87,7 +87,10 @@ pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogF
             let mut add = |path: Option<&String>, stream| {
                 if let Some(path) = path.filter(|p| p.starts_with('/') && *p != "/dev/null") {
                     let task = (Some(id) != script).then_some(rank);
-                    push(&mut files, LogFile { path: path.into(), stream, step: id, task, known: Known::Task });
+                    push(
+                        &mut files,
+                        LogFile { path: path.into(), stream, step: id, task, known: Known::Task },
+                    );
                 }
             };
             add(task.stdout.as_ref(), Stream::Stdout);
@@ -98,7 +101,9 @@ pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogF
     let facts = &attempt.facts;
     let context = context(run, member, attempt);
     for (pattern, stream) in [(&facts.stdout, Stream::Stdout), (&facts.stderr, Stream::Stderr)] {
-        let Some(pattern) = pattern.as_deref().filter(|p| !p.is_empty() && *p != "/dev/null") else { continue };
+        let Some(pattern) = pattern.as_deref().filter(|p| !p.is_empty() && *p != "/dev/null") else {
+            continue;
+        };
         if !seen(&files, stream) {
             let path = expand_pattern(pattern, &context);
             let step = script.unwrap_or(StepId::Batch);
@@ -107,9 +112,16 @@ pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogF
     }
     // Slurm's default is known only when the directory is, and means nothing
     // when the job said where it writes or has no script.
-    if files.is_empty() && facts.stdout.is_none() && script == Some(StepId::Batch) && facts.work_dir.is_some() {
+    if files.is_empty() && facts.stdout.is_none() && script == Some(StepId::Batch) && facts.work_dir.is_some()
+    {
         let path = expand_pattern("", &context);
-        files.push(LogFile { path, stream: Stream::Both, step: StepId::Batch, task: None, known: Known::Default });
+        files.push(LogFile {
+            path,
+            stream: Stream::Both,
+            step: StepId::Batch,
+            task: None,
+            known: Known::Default,
+        });
     }
     files
 }

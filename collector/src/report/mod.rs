@@ -7,6 +7,7 @@ own escapes already keep control characters out.
 */
 
 pub mod events;
+pub mod grep;
 pub mod logfiles;
 pub mod runs;
 pub mod table;

@@ -17,12 +17,12 @@ use inquest_journal::{
 };
 
 /// 2026-11-21 14:00:00 UTC in microseconds.
-pub const EPOCH: i64 = 1_795_269_600_000_000;
-pub const MIB: u64 = 1 << 20;
+pub(crate) const EPOCH: i64 = 1_795_269_600_000_000;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// How a job's only task ends.
 #[derive(Clone, Copy, Debug)]
-pub enum End {
+pub(crate) enum End {
     Code(u8),
     Signal(u8),
     /// Killed for memory at this limit in MiB.
@@ -33,28 +33,28 @@ pub enum End {
 
 /// A batch job on one node.
 #[derive(Clone, Debug)]
-pub struct Job {
-    pub id: u32,
-    pub array: Option<(u32, u32)>,
-    pub node: &'static str,
+pub(crate) struct Job {
+    pub(crate) id: u32,
+    pub(crate) array: Option<(u32, u32)>,
+    pub(crate) node: &'static str,
     /// Seconds since [`EPOCH`].
-    pub start: i64,
-    pub secs: i64,
-    pub end: End,
-    pub name: String,
-    pub run: Option<&'static str>,
-    pub work_dir: Option<String>,
-    pub stdout: Option<String>,
-    pub stderr: Option<String>,
+    pub(crate) start: i64,
+    pub(crate) secs: i64,
+    pub(crate) end: End,
+    pub(crate) name: String,
+    pub(crate) run: Option<&'static str>,
+    pub(crate) work_dir: Option<String>,
+    pub(crate) stdout: Option<String>,
+    pub(crate) stderr: Option<String>,
     /// What the task had open.
-    pub open: Option<String>,
-    pub memory_mib: u64,
-    pub peak_mib: u64,
-    pub restart: u32,
+    pub(crate) open: Option<String>,
+    pub(crate) memory_mib: u64,
+    pub(crate) peak_mib: u64,
+    pub(crate) restart: u32,
 }
 
 impl Job {
-    pub fn new(id: u32, end: End) -> Job {
+    pub(crate) fn new(id: u32, end: End) -> Job {
         Job {
             id,
             array: None,
@@ -75,12 +75,12 @@ impl Job {
     }
 }
 
-pub struct Lab {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Lab {
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Lab {
-    pub fn new() -> Lab {
+    pub(crate) fn new() -> Lab {
         let lab = Lab { dir: tempfile::tempdir().unwrap() };
         fs::create_dir(lab.journal()).unwrap();
         fs::set_permissions(lab.journal(), fs::Permissions::from_mode(0o750)).unwrap();
@@ -88,7 +88,7 @@ impl Lab {
     }
 
     /// A lab with these jobs, collected.
-    pub fn with(jobs: impl IntoIterator<Item = Job>) -> Lab {
+    pub(crate) fn with(jobs: impl IntoIterator<Item = Job>) -> Lab {
         let lab = Lab::new();
         for job in jobs {
             lab.job(&job);
@@ -97,32 +97,32 @@ impl Lab {
         lab
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.path().join("journal")
     }
 
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path().join("store")
     }
 
-    pub fn collect(&self) {
+    pub(crate) fn collect(&self) {
         let options = Options { journal: self.journal(), store: self.store(), quiet: Duration::from_secs(1) };
         Collector::open(options, None).unwrap().pass(true).unwrap();
     }
 
     /// Writes a log and gives its path.
-    pub fn log(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+    pub(crate) fn log(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.path().join(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     /// Appends the events of a job to its node's journal.
-    pub fn job(&self, job: &Job) {
+    pub(crate) fn job(&self, job: &Job) {
         let mut events: Vec<(i64, Option<u32>, Severity, Body)> = Vec::new();
         let (uid, name) = (Some(4_294_967_294), Some(job.name.clone()));
         let array_job_id = job.array.map(|a| JobId(a.0));
@@ -230,34 +230,34 @@ impl Lab {
         file.unwrap().write_all(&lines).unwrap();
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
         command.args(arguments).env("INQUEST_STORE", self.store()).env("TZ", "UTC").env_remove("NO_COLOR");
         command.current_dir(self.path());
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         self.feed(arguments, b"")
     }
 
-    pub fn feed(&self, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+    pub(crate) fn feed(&self, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
         finish(self.command(arguments), input)
     }
 
-    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let (_, stdout, stderr) = self.run(arguments);
         serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {stdout} {stderr}"))
     }
 
     /// The events file of a run.
-    pub fn events_of(&self, run: &str) -> PathBuf {
+    pub(crate) fn events_of(&self, run: &str) -> PathBuf {
         find(&self.store(), run).join("events.jsonl")
     }
 
     /// Wrong input is answered with one line that has all of `parts`, nothing
     /// on standard output, and this exit code.
-    pub fn refuses(&self, arguments: &[&str], code: i32, parts: &[&str]) {
+    pub(crate) fn refuses(&self, arguments: &[&str], code: i32, parts: &[&str]) {
         let (got, stdout, stderr) = self.run(arguments);
         assert_eq!((got, stdout.as_str()), (code, ""), "{arguments:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
@@ -268,7 +268,7 @@ impl Lab {
     }
 }
 
-pub fn finish(mut command: Command, input: &[u8]) -> (i32, String, String) {
+pub(crate) fn finish(mut command: Command, input: &[u8]) -> (i32, String, String) {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(input); // It need not read it.
@@ -278,7 +278,7 @@ pub fn finish(mut command: Command, input: &[u8]) -> (i32, String, String) {
 }
 
 /// The directory of this name somewhere below.
-pub fn find(root: &Path, name: &str) -> PathBuf {
+pub(crate) fn find(root: &Path, name: &str) -> PathBuf {
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).unwrap().flatten().filter(|e| e.path().is_dir()) {
