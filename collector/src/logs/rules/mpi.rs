@@ -23,7 +23,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("tcpstore", Mpi, Error, r"TCPStore|c10d(?:::|\.).{0,60}(?:Broken pipe|failed|Error|error)|DistNetworkError|DistStoreError|client socket has (?:failed to connect|timed out)|The server socket has failed to listen|failed to recv, got 0 bytes"),
     rule("shmem", Mpi, Error, r"(?i)\b(?:openshmem|sos|shmem|gasnet|upcxx|legion|charm\+\+|realm)\b.{0,60}\b(?:fatal|error|failed)\b"),
     // Aftermath: names nobody's fault.
-    rule("mpi_abort", AppError, Wrapper, r"MPI_ABORT was invoked|\bMPI_Abort(?:\(|\b.*called)|application called MPI_Abort|Rank \d+ .*aborted|prterun noticed|prterun detected"),
+    rule("mpi_abort", EngineWrapper, Wrapper, r"MPI_ABORT was invoked|\bMPI_Abort(?:\(|\b.*called)|application called MPI_Abort|Rank \d+ .*aborted|prterun noticed|prterun detected"),
     rule("mpirun_signal_crash", Crash, Kill, r"(?:noticed that process rank|exited on signal|terminated (?:by|with) signal|BAD TERMINATION).{0,120}(?:[Ss]ignal (?:4|6|7|8|11)\b|Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception)|YOUR APPLICATION TERMINATED WITH THE EXIT STRING: (?:Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception)|EXIT CODE: (?:11|139|134|6|135|136)\b|KILLED BY SIGNAL: (?:4|6|7|8|11)\b"),
     rule("mpirun_signal_kill", Oom, Kill, r"exited on signal 9\b|EXIT STRING: Killed|EXIT CODE: (?:9|137)\b|KILLED BY SIGNAL: 9\b"),
     rule("mpirun_exit", EngineWrapper, Wrapper, r"(?:mpirun|mpiexec|shmemrun|orterun|prterun)(?:\.real)? (?:has exited due to|detected that one or more processes|noticed that)|BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Primary job +terminated normally, but|non-zero status, thus causing|a non-zero exit code"),

@@ -42,6 +42,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("slurm_bad_request", Launch, Error, r"^(?:sbatch|srun|salloc): (?:error|fatal): .*(?:[Ii]nvalid|[Uu]nable to|[Rr]equested|[Uu]nrecognized|not a valid|[Cc]annot|[Cc]an't|not supported|violates|exceeds?|must|conflict|[Ii]ncompatible|not permitted|denied|not found|No such)").lang("shell"),
     rule("slurm_usage", Launch, Fatal, r"^(?:sbatch|srun|salloc): (?:unrecognized option|invalid option|option .* requires|ambiguous option)").lang("shell"),
     rule("slurm_policy", Launch, Fatal, r"Job violates accounting/QOS policy|Invalid account or account/partition combination|Requested node configuration is not available|invalid partition specified|(?:QOS|Assoc)(?:Max|Grp)\w+(?:Limit|PerUser|PerJob)|More processors requested than permitted|Requested time limit is invalid").lang("shell"),
+    rule("slurm_held", Launch, Fatal, r"(?i)launch[ _]failed[ _]requeued[ _]held|Job prolog failed").infra(true).lang("shell"),
     rule("slurm_cpu_bind", Launch, Error, r"CPU binding outside of job step allocation|Unable to satisfy cpu bind request").lang("shell"),
     rule("slurm_mpi_plugin", Launch, Error, r"(?:[Cc]ouldn't find|cannot find|[Ii]nvalid) .{0,30}(?:mpi plugin|MPI type)").lang("shell"),
     rule("slurm_gres", Launch, Error, r"Invalid generic resource \(gres\) specification|Requested gres").lang("shell"),
