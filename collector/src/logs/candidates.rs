@@ -1,6 +1,6 @@
 //! Every sign of failure in the lines, before any is chosen.
 
-use super::announce::{announced, mpich_stacks, unboxed};
+use super::announce::{announced, matlab, mpich_stacks, unboxed};
 use super::exceptions::{self, Raised};
 use super::finding::Cause;
 use super::rules::{RULES, Rule, Strength, python};
@@ -64,6 +64,12 @@ re!(
     METRIC,
     r"^[-+=~<>(\[]*\s*(?:\d+\.\d*|\d*\.\d+|\d+(?:\.\d+)?[eE][-+]?\d+|[-+]?\d+\s*$|\d+(?:\.\d+)?\s*%|nan\b\s*$|None\s*$|null\s*$|0\b|false\s*$|no\s*$)"
 );
+// Noise of platforms that means nothing for the job: name services, locales,
+// terminals, displays, and libraries that probe for hardware.
+re!(
+    NOISE,
+    r"(?i)cannot find name for (?:group|user) ID|setlocale|cannot change locale|set the locale|^stty: |^tput: |tcsetattr|no version information available|\bxauth\b|cannot open display|X11 (?:forwarding|connection)|libGL error|Gtk-(?:WARNING|CRITICAL)|^ALSA lib|QStandardPaths|XDG_RUNTIME_DIR|Unable to register (?:cuDNN|cuFFT|cuBLAS)|could not find cuda drivers|rm: cannot remove .*: No such file|mkdir: cannot create directory .*: File exists|^mv: .* are the same file|error initializing an OpenFabrics device|OpenFabrics device|libibverbs: Warning|btl_openib_warn|no job control in this shell|cannot set terminal process group|Inappropriate ioctl for device|(?:un)?able to find cuda|NUMA node|Exception ignored in|command line option .* is valid for|Failed to load image Python extension|could not retrieve (?:the )?git|not a git repository|tensorrt|nvinfer|mesg: ttyname failed|Can't stat .*bash_profile|error_if_nonfinite"
+);
 // Words that take the edge off: nothing failed, or it is being mended.
 re!(
     HARMLESS,
@@ -119,8 +125,31 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
         c.outermost = Some(a.head);
         out.push(c);
     }
+    for (message, frames) in matlab(lines) {
+        for f in frames {
+            taken[f] = true;
+        }
+        if !taken[message] {
+            taken[message] = true;
+            let about = RULES.about(&lines[message].text);
+            let mut c = match about {
+                Some(r) => Candidate::of_rule(message, r, Strength::Fatal),
+                None => Candidate::new(
+                    message,
+                    "matlab",
+                    Cause::AppError,
+                    Strength::Fatal,
+                    None,
+                    None,
+                    false,
+                ),
+            };
+            c.lang = Some("matlab");
+            out.push(c);
+        }
+    }
     for (head, deepest) in mpich_stacks(lines) {
-        taken[head..=deepest].fill(true);
+        taken[head..head.max(deepest) + 1].fill(true);
         // "Fatal error in MPI_X: ..., error stack:" stands right above.
         let above = head
             .checked_sub(1)
@@ -189,6 +218,9 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
             .standing(text)
             .filter(|r| r.strength == Strength::Verdict)?;
         return Some(Candidate::of_rule(i, verdict, Strength::Verdict));
+    }
+    if NOISE.is_match(text) {
+        return None;
     }
     let mended = MENDED.is_match(text);
     let quiet = matches!(line.level, Some(Level::Info | Level::Warn));

@@ -41,14 +41,27 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         .iter()
         .rposition(|l| success::progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
+    let last_sign = signs.last().map_or(0, |c| c.line);
     signs.retain(|c| {
         if c.strength != Strength::Soft {
             return true;
         }
-        let quiet = matches!(lines[c.line].level, Some(Level::Info | Level::Warn));
+        let level = lines[c.line].level;
+        let quiet = matches!(level, Some(Level::Info | Level::Warn));
         let survived = last_progress.is_some_and(|p| p > c.line);
         let far = quiet && total - c.line > 12;
-        !(survived || far)
+        // Clients of services log their last failed request quietly; others
+        // who log below the level of an error mean it.
+        let service = matches!(
+            c.cause,
+            Cause::RateLimit | Cause::Billing | Cause::Network | Cause::EmptyResponse
+        );
+        let warned = matches!(
+            c.cause,
+            Cause::Oom | Cause::GpuOom | Cause::Hang | Cause::License | Cause::ParseError
+        );
+        let meant = !quiet || service || warned && level == Some(Level::Warn);
+        !(survived || far || !meant || c.mended && last_sign + 5 < total)
     });
 }
 
@@ -78,8 +91,15 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
     }
     // What comes after the cancellation is its consequence.
     let horizon = cancel.map_or(usize::MAX, |c| signs[c].line);
+    let went_on = |c: &Candidate| {
+        cancel.is_some()
+            && c.strength < Strength::Fatal
+            && lines[c.line + 1..signs[cancel.unwrap_or(0)].line.max(c.line + 1)]
+                .iter()
+                .any(|l| success::progress(&l.text) && l.level != Some(Level::Error))
+    };
     let before: Vec<usize> = (0..signs.len())
-        .filter(|&i| signs[i].line <= horizon)
+        .filter(|&i| signs[i].line <= horizon && !went_on(&signs[i]))
         .collect();
     if let Some(best) = ended(lines, signs, &before) {
         return Some(best);
@@ -90,7 +110,8 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
                 .iter()
                 .any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
         let wrapped = before.iter().rev().copied().find(|&i| {
-            signs[i].strength == Strength::Wrapper && signs[i].rule.starts_with("srun_")
+            signs[i].strength == Strength::Wrapper
+                && (signs[i].rule.starts_with("srun_") || signs[i].rule.starts_with("mpi"))
         });
         if let (true, Some(w)) = (killed_step, wrapped) {
             return Some(w);
@@ -326,7 +347,7 @@ fn last_story(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Option<usi
 
 fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
     let c = &signs[root];
-    let line = &lines[c.line];
+    let line = &lines[continued(lines, c)];
     let infra = c.infra.unwrap_or(c.cause.infra_by_default());
     let quote = line.quote.trim().to_owned();
     let masked_by = masked(lines, signs, root)
@@ -352,6 +373,23 @@ fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
         chain: c.chain.clone(),
         rule: c.rule,
     }
+}
+
+/// Container runtimes chain reasons with colons and may break the line at
+/// one: the reason is where the chain ends.
+fn continued(lines: &[Line], c: &Candidate) -> usize {
+    let mut at = c.line;
+    if c.cause == Cause::Container {
+        while lines[at].text.trim_end().ends_with(':')
+            && at < c.line + 4
+            && let Some(next) = lines.get(at + 1)
+            && next.text.starts_with(' ')
+            && !next.text.trim().is_empty()
+        {
+            at += 1;
+        }
+    }
+    at
 }
 
 /// The type at the root; else the one whose message CPython words like this;

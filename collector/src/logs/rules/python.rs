@@ -183,7 +183,10 @@ pub(crate) fn wrapper(kind: &str) -> bool {
             | "RetryError"
             | "AppException"
             | "FailedJobsException"
-            | "FatalCookieTaskFailure"
+            | "TaskFailedException"
+            | "DTaskFailedException"
+            | "CompositeException"
+            | "CapturedException"
     )
 }
 
