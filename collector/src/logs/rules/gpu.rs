@@ -11,7 +11,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("cuda_free_failed", GpuOom, Fatal, r"Tried to allocate [\d.]+ [KMGT]i?B[.( ]"),
     rule("tf_gpu_oom", GpuOom, Fatal, r"OOM when allocating tensor .*(?:device:GPU|GPU_\d)|\bOOM when allocating tensor\b"),
     rule("xla_oom", GpuOom, Fatal, r"RESOURCE_EXHAUSTED: (?:Out of memory|Failed to allocate|Ran out of memory|XLA:TPU compile permanent error. Ran out of memory)|(?i)\bout of memory (?:while trying to|trying to) allocate \d+ bytes"),
-    rule("gpu_malloc_failed", GpuOom, Fatal, r"(?i)\b(?:cuda|hip|gpu)_?(?:malloc|alloc)\w*\b.{0,40}(?:failed|out of memory)|failed to alloc\w* .{0,60}(?:from|on) (?:the )?(?:device|gpu)\b|not enough (?:gpu|device|video) memory|insufficient (?:gpu|device) memory"),
+    rule("gpu_malloc_failed", GpuOom, Fatal, r"(?i)\b(?:cuda|hip|gpu)_?(?:malloc|alloc)\w*\b.{0,40}(?:failed|out of memory)|failed to alloc\w* .{0,60}(?:from|on) (?:the )?(?:device|gpu)\b|\bout of (?:gpu|device|video) memory|not enough (?:gpu|device|video) memory|insufficient (?:gpu|device) memory"),
     rule("vllm_kv_cache", GpuOom, Fatal, r"No available memory for the cache blocks|larger than the available KV cache memory|larger than the maximum number of tokens that can be stored in KV cache|Free memory on device .* is less than desired GPU memory utilization"),
     // Hardware, driver, visibility.
     rule("nvidia_xid", GpuHw, Fatal, r"\bXid\b.*(?:PCI|\d+,)|GPU has fallen off the bus|fallen off the bus"),
