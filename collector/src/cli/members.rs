@@ -6,6 +6,7 @@ use clap::Args;
 use inquest_journal::JobId;
 
 use super::{FAILURES, GOOD, Where};
+use crate::report::failures::{self, Failure};
 use crate::runs::Member;
 use crate::slurm::target::Target;
 use crate::store::Found;
@@ -65,4 +66,17 @@ impl Picked {
 
 pub(super) fn failed(member: &Member) -> bool {
     member.verdict.as_ref().is_some_and(|v| v.class != Class::Ok)
+}
+
+/// The failures of all members that were found, in the order of their numbers.
+pub(super) fn failures(found: &Found, logs: bool) -> anyhow::Result<Vec<Failure>> {
+    let stories = super::why::stories(found)?;
+    let mut failures = Vec::new();
+    for number in &found.members {
+        let member = &found.run.members[number];
+        if let Some(story) = stories.get(&member.job_id) {
+            failures.extend(failures::failures(&found.run, member, story, logs));
+        }
+    }
+    Ok(failures)
 }

@@ -1,6 +1,8 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
 mod collect;
+mod compare;
+mod errors;
 mod events;
 mod grep;
 mod logs;
@@ -61,6 +63,10 @@ enum Verb {
     Logs(logs::Arguments),
     /// Search the logs of jobs.
     Grep(grep::Arguments),
+    /// List failures, one row per failed attempt, with the root cause.
+    Errors(errors::Arguments),
+    /// Say which failures stayed, came and went between runs.
+    Compare(compare::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
 }
@@ -144,6 +150,8 @@ pub fn main() -> ExitCode {
         Verb::Events(a) => events::main(&a, &zone),
         Verb::Logs(a) => logs::main(&a, &zone),
         Verb::Grep(a) => grep::main(&a),
+        Verb::Errors(a) => errors::main(&a),
+        Verb::Compare(a) => compare::main(&a),
         Verb::Collect(a) => collect::main(a),
     };
     match result {

@@ -6,7 +6,9 @@ terminal. JSON carries a schema version and is printed as it is, because its
 own escapes already keep control characters out.
 */
 
+pub mod compare;
 pub mod events;
+pub mod failures;
 pub mod grep;
 pub mod logfiles;
 pub mod runs;
