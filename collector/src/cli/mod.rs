@@ -7,6 +7,7 @@ mod events;
 mod grep;
 mod logs;
 mod members;
+mod rerun;
 mod run;
 mod runs;
 mod scan;
@@ -72,6 +73,8 @@ enum Verb {
     Errors(errors::Arguments),
     /// Say which failures stayed, came and went between runs.
     Compare(compare::Arguments),
+    /// Print the commands that run failed jobs again.
+    Rerun(rerun::Arguments),
     /// Find out from logs alone why jobs failed; no plugin needed.
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
@@ -204,6 +207,7 @@ pub fn main() -> ExitCode {
         Verb::Grep(a) => grep::main(&a),
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
+        Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
     };

@@ -13,6 +13,8 @@ pub mod failures;
 pub mod grep;
 pub mod ids;
 pub mod logfiles;
+pub mod nodes;
+pub mod rerun;
 pub mod runs;
 pub mod scan;
 pub mod table;
