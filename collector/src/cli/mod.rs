@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod grep;
 mod logs;
+mod man;
 mod members;
 mod rerun;
 mod run;
@@ -61,24 +62,22 @@ enum Verb {
     Runs(runs::Arguments),
     /// List the jobs of a run.
     Run(run::Arguments),
-    /// List the recorded events of a job or run.
     Events(events::Arguments),
-    /// Show what happened when and where, and what happened together.
     Timeline(timeline::Arguments),
-    /// Say where the logs of jobs are, and what is there.
     Logs(logs::Arguments),
-    /// Search the logs of jobs.
     Grep(grep::Arguments),
-    /// List failures, one row per failed attempt, with the root cause.
     Errors(errors::Arguments),
-    /// Say which failures stayed, came and went between runs.
     Compare(compare::Arguments),
-    /// Print the commands that run failed jobs again.
     Rerun(rerun::Arguments),
-    /// Find out from logs alone why jobs failed; no plugin needed.
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(man::Man),
+    /// Print a completion script.
+    #[command(hide = true)]
+    Completions(man::Completions),
 }
 
 /// Which store, and whose runs.
@@ -210,6 +209,8 @@ pub fn main() -> ExitCode {
         Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
+        Verb::Man(a) => man::man(&a),
+        Verb::Completions(a) => man::completions(&a),
     };
     match result {
         Ok(code) => ExitCode::from(code),

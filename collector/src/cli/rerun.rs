@@ -15,7 +15,8 @@ Examples:
   inquest rerun array-4700
   inquest rerun 4700 --class oom --mem 32G --script job.sh
   inquest rerun 4700 --exclude-bad --submit
-  inquest rerun 4700 --csv failed.csv --config-template 'configs/config_%04d.json'
+  inquest rerun 4700 --csv failed.csv \\
+      --config-template 'configs/config_%04d.json'
 
 Jobs that were killed for memory get half as much again as they had, or a
 fifth more than the highest peak of those that succeeded, whichever is more;
@@ -26,6 +27,8 @@ script, or add them to the printed command.
 Exit status: 0 nothing failed or all was submitted, 1 there is something to run
 again, 2 wrong usage, 3 not found or unreadable, 4 permission denied.";
 
+/// Print the commands that run failed jobs again.
+///
 /// Prints one sbatch command per class of failure and array, with the exact
 /// indices. Nothing is submitted without --submit and your yes.
 #[derive(Debug, Args)]

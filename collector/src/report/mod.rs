@@ -18,6 +18,7 @@ pub mod rerun;
 pub mod runs;
 pub mod scan;
 pub mod table;
+pub mod tail;
 pub mod timeline;
 pub mod why;
 
