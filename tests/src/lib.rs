@@ -1,3 +1,4 @@
-//! Whole-system tests.
+//! Whole-system tests: what they share.
 
+pub mod cluster;
 pub mod host;
