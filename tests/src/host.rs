@@ -54,10 +54,13 @@ fn build_plugin(dir: &Path, features: &[&str]) -> PathBuf {
     dir.join("plugin/libspank_inquest.so")
 }
 
-/// The plugin as it is shipped. Built at the first call.
+/// The plugin as it is shipped: the file `INQUEST_PLUGIN`, or built now.
 pub fn plugin() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| build_plugin(&target(), &[]))
+    PATH.get_or_init(|| match std::env::var_os("INQUEST_PLUGIN") {
+        Some(built) => built.into(),
+        None => build_plugin(&target(), &[]),
+    })
 }
 
 /// The plugin that panics where the argument `inject=HOOK` says.
@@ -68,6 +71,11 @@ pub fn faulty_plugin() -> &'static Path {
 
 fn compile(name: &str, flags: &[&str]) -> PathBuf {
     let out = target().join(name);
+    let sources = [workspace().join("tests/host/host.c"), workspace().join("include/spank_abi.h")];
+    let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+    if sources.iter().all(|source| changed(source) < changed(&out)) {
+        return out;
+    }
     fs::create_dir_all(target()).expect("the target directory can be made");
     // Several tests may build at once: each its own file, then one name.
     let mine = target().join(format!("{name}.{}", std::process::id()));
@@ -75,7 +83,7 @@ fn compile(name: &str, flags: &[&str]) -> PathBuf {
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-rdynamic", "-o"])
         .arg(&mine)
         .args(flags)
-        .arg(workspace().join("tests/host/host.c"))
+        .arg(&sources[0])
         .status()
         .expect("cc is installed (ci/setup)");
     assert!(status.success(), "tests/host/host.c does not compile");
