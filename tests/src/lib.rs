@@ -2,3 +2,4 @@
 
 pub mod artefacts;
 pub mod cluster;
+pub mod host;
