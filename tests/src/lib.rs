@@ -1,3 +1,4 @@
 //! Whole-system tests: what they share.
 
+pub mod catalogue;
 pub mod cluster;
