@@ -6,6 +6,7 @@
 mod config;
 mod jobs;
 mod process;
+mod root;
 mod slot;
 mod sweep;
 
@@ -33,6 +34,8 @@ pub const USERS: [&str; 2] = ["inquest-test1", "inquest-test2"];
 #[derive(Debug)]
 pub struct Cluster {
     slot: Slot,
+    /// Whose Slurm runs; None is the machine's.
+    root: Option<PathBuf>,
     nodes: Vec<String>,
     daemons: Vec<Child>,
     /// Held while the nodes are called n1, n2, ...
@@ -58,8 +61,14 @@ impl Cluster {
             })
             .collect();
         // From here on Drop cleans up whatever was started.
-        let mut cluster =
-            Cluster { slot, nodes, daemons: Vec::new(), _short_names: short_names, stopped: false };
+        let mut cluster = Cluster {
+            slot,
+            root: config.root.clone(),
+            nodes,
+            daemons: Vec::new(),
+            _short_names: short_names,
+            stopped: false,
+        };
         cluster.configure(&config)?;
         cluster.start_munge()?;
         cluster.daemon("slurmctld", &["-D", "-c"])?;
@@ -218,7 +227,7 @@ impl Cluster {
         let err = self.dir().join(format!("log/{program}-{}.err", self.daemons.len()));
         let err = File::create(&err).with_context(|| format!("cannot create {}", err.display()))?;
         let (key, value) = sweep::marker(self.dir());
-        let mut command = Command::new(program);
+        let mut command = root::command(self.root.as_deref(), user, program);
         command
             .args(args)
             .env_clear()
@@ -229,9 +238,6 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(err.try_clone()?)
             .stderr(err);
-        if let Some((uid, gid)) = user {
-            command.uid(uid).gid(gid);
-        }
         // SAFETY: setsid and umask are async-signal-safe and touch no memory.
         unsafe {
             command.pre_exec(|| {

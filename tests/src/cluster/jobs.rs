@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::process::Process;
-use super::{Cluster, sweep};
+use super::{Cluster, root, sweep};
 
 /// What Slurm says about one job; one record for each member of an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +71,10 @@ fn parse(line: &str) -> Option<JobRecord> {
     // squeue prints wait statuses as they are.
     let code =
         |raw: &str| raw.parse::<u32>().map_or(raw.to_owned(), |s| format!("{}:{}", s >> 8 & 0xff, s & 0x7f));
-    // And it leaves the patterns in.
+    // From 24.11 on, squeue prints the patterns of a path as they were given.
     let path = |raw: &str| {
-        let name = raw.replace("%j", job).replace("%A", array).replace("%a", index);
-        raw.starts_with('/').then(|| PathBuf::from(name))
+        let path = raw.replace("%j", job).replace("%A", array).replace("%a", index);
+        (path.starts_with('/')).then(|| PathBuf::from(path))
     };
     let std_out = path(std_out);
     Some(JobRecord {
@@ -97,7 +96,12 @@ impl Cluster {
     /// A command on this cluster, as root or as `user`, in a directory that everyone may write to.
     /// Nothing of the caller's environment reaches it: sbatch would hand it on to the job.
     pub fn command(&self, user: Option<&str>, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let ids = user.and_then(super::user_ids);
+        if let (Some(user), None) = (user, ids) {
+            // Fails when it starts, with the name in the error, and does not run as root.
+            return Command::new(format!("/nonexistent/no-such-user/{user}"));
+        }
+        let mut command = root::command(self.root.as_deref(), ids, program);
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
@@ -108,13 +112,6 @@ impl Cluster {
             .env("SLURM_CONF", self.slurm_conf())
             .current_dir(self.work_dir())
             .stdin(Stdio::null());
-        if let Some((uid, gid)) = user.and_then(super::user_ids) {
-            // std drops the supplementary groups when it changes the user.
-            command.uid(uid).gid(gid);
-        } else if let Some(user) = user {
-            // Fail when it starts, with the name in the error, not run it as root.
-            command = Command::new(format!("/nonexistent/no-such-user/{user}"));
-        }
         command
     }
 
