@@ -73,7 +73,7 @@ re!(
 // Words that take the edge off: nothing failed, or it is being mended.
 re!(
     HARMLESS,
-    r"(?i)\b(?:no|0|zero|without(?: any)?|free of|ignor(?:e|ing|ed)|skip(?:ping|ped)?|not an) (?:\w+ )?(?:errors?|failures?|problems?|warnings?)\b|\berrors?\s*[:=]\s*(?:0|none|\[\]|\{\}|no)\b|\b(?:0|no) (?:failed|failing)\b|\bfailed\s*[:=]\s*0\b|\b(?:on|if|--?|_)(?:error|fail)(?:s|ed)?\b[-_= ]|-(?:W|w)error|\berror[-_ ]?(?:rate|bars?|model|function|correction|handling|handler|tolerance|estimate|metric|norm|log\b|reporting|propagation|term|percentage|threshold)|\b(?:mean|absolute|squared|relative|standard|root|test|train(?:ing)?|validation|total|max(?:imum)?|average|rms|residual|fit(?:ting)?|prediction|reconstruction|energy|force|discretization|truncation|numerical|rounding|approximation|integration|estimated|sampling|statistical|l2|final|cumulative|interpolation) errors?\b"
+    r"(?i)\b(?:no|0|zero|without(?: any)?|free of|ignor(?:e|ing|ed)|skip(?:ping|ped)?|not an) (?:\w+ )?(?:errors?|failures?|problems?|warnings?)\b|\berrors?\s*[:=]\s*(?:0\b|\[\]|\{\}|(?:none|no)\s*$)|\b(?:0|no) (?:failed|failing)\b|\bfailed\s*[:=]\s*0\b|\b(?:on|if|--?|_)(?:error|fail)(?:s|ed)?\b[-_= ]|-(?:W|w)error|\berror[-_ ]?(?:rate|bars?|model|function|correction|handling|handler|tolerance|estimate|metric|norm|log\b|reporting|propagation|term|percentage|threshold)|\b(?:mean|absolute|squared|relative|standard|root|test|train(?:ing)?|validation|total|max(?:imum)?|average|rms|residual|fit(?:ting)?|prediction|reconstruction|energy|force|discretization|truncation|numerical|rounding|approximation|integration|estimated|sampling|statistical|l2|final|cumulative|interpolation) errors?\b"
 );
 re!(
     MENDED,
@@ -245,7 +245,13 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
         {
             return Some(Candidate::of_rule(i, inner, soften(inner.strength)));
         }
-        let mut c = Candidate::of_rule(i, rule, soften(rule.strength));
+        // Some codes call a failed cycle a warning.
+        let strength = if rule.name == "scf_not_converged" {
+            rule.strength
+        } else {
+            soften(rule.strength)
+        };
+        let mut c = Candidate::of_rule(i, rule, strength);
         c.mended = mended;
         c.exception = inline_kind(text);
         if c.exception.is_some() && c.lang.is_none() {
@@ -415,7 +421,8 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         }
         _ => base,
     };
-    if python::programming(kind) || kind == "TypeError" {
+    let of_data = kind == "SyntaxError" && r.message.contains("JSON");
+    if !of_data && (python::programming(kind) || kind == "TypeError") {
         return Judged {
             cause: Cause::AppError,
             infra: None,

@@ -58,7 +58,12 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         );
         let warned = matches!(
             c.cause,
-            Cause::Oom | Cause::GpuOom | Cause::Hang | Cause::License | Cause::ParseError
+            Cause::Oom
+                | Cause::GpuOom
+                | Cause::Hang
+                | Cause::License
+                | Cause::ParseError
+                | Cause::Convergence
         );
         let meant = !quiet || service || warned && level == Some(Level::Warn);
         !(survived || far || !meant || c.mended && last_sign + 5 < total)

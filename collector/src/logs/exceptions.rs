@@ -39,7 +39,7 @@ re!(
 );
 re!(
     ALONE,
-    r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
+    r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|Forbidden|Unauthorized|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
 );
 re!(
     DIRECT,
@@ -358,7 +358,7 @@ pub(crate) fn r(lines: &[Line], out: &mut Vec<Raised>) {
 
 re!(
     JULIA,
-    r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |\(|$))?(?P<msg>.*)$"
+    r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |:$|\(|$))?(?P<msg>.*)$"
 );
 re!(
     JULIA_SIGN,

@@ -29,8 +29,8 @@ pub(super) const FIRST: &[Rule] = &[
 
 pub(super) const RULES: &[Rule] = &[
     // Their own errors.
-    rule("snakemake_own", AppError, Fatal, r"^(?:\w+Exception in (?:rule|line|file) |(?:Missing(?:Input|Output|Rule)|AmbiguousRule|CyclicGraph|IncompleteFiles|ProtectedOutput|ChildIO|Lock|Wildcard|RuleException|CreateRule|InputFunction|NoRules|UnknownRule|Workflow|PeriodicWildcard|Directory)\w*(?:Exception|Error)(?: in|:))"),
     rule("snakemake_missing", Filesystem, Fatal, r"^MissingInputException|^Missing input files for rule|^Missing files after \d+ seconds|Job \S* ?completed successfully, but some output files are missing|MissingOutputException"),
+    rule("snakemake_own", AppError, Fatal, r"^(?:\w+Exception in (?:rule|line|file) |(?:Missing(?:Input|Output|Rule)|AmbiguousRule|CyclicGraph|IncompleteFiles|ProtectedOutput|ChildIO|Lock|Wildcard|RuleException|CreateRule|InputFunction|NoRules|UnknownRule|Workflow|PeriodicWildcard|Directory)\w*(?:Exception|Error)(?: in|:))"),
     rule("nextflow_missing_output", EngineWrapper, Wrapper, r"Missing output file\(s\) `"),
     rule("nextflow_script", AppError, Error, r"^(?:ERROR ~ )?(?:Script compilation error|Unknown (?:method invocation|process directive|configuration profile)|No such (?:variable|property): |Missing process or function|No signature of method: |Not a valid (?:path|project) |Cannot find (?:a component|matching process)|Process `.*` (?:declares|input|has been)|Module compilation error|Unexpected input:|Invalid (?:method|include|declaration))").lang("java"),
     // Only the wrapper speaks.
