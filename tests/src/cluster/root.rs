@@ -28,7 +28,10 @@ pub(super) fn command(root: Option<&Path>, user: Option<(u32, u32)>, program: &s
     command.args(["--mount", "sh", "-e", "-c", ENTER]).arg(root);
     if let Some((uid, gid)) = user {
         // After the mounts, which need root.
-        command.arg("setpriv").args([format!("--reuid={uid}"), format!("--regid={gid}")]).arg("--clear-groups");
+        command
+            .arg("setpriv")
+            .args([format!("--reuid={uid}"), format!("--regid={gid}")])
+            .arg("--clear-groups");
     }
     command.arg(program);
     command
