@@ -135,6 +135,16 @@ impl Cluster {
         self.nodes.clone()
     }
 
+    /// Every process of the cluster: daemons, slurmstepds, jobs.
+    pub fn processes(&self) -> Vec<Process> {
+        sweep::processes(self.dir())
+    }
+
+    /// The cgroup directories of the cluster's nodes, one per node and hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        self.nodes.iter().flat_map(|node| sweep::cgroup_trees(node)).collect()
+    }
+
     /// What a node's slurmd and slurmstepds have logged.
     pub fn slurmd_log(&self, node: &str) -> String {
         fs::read_to_string(self.dir().join(format!("log/slurmd-{node}.log"))).unwrap_or_default()
@@ -304,28 +314,16 @@ impl Cluster {
         }
         self.stopped = true;
         // Let Slurm end the jobs in its own way where it can; the sweep kills the rest.
-        let busy = || {
-            self.nodes
-                .iter()
-                .flat_map(|node| sweep::cgroup_trees(node))
-                .any(|tree| !sweep::cgroup_processes(&tree).is_empty())
-        };
+        let busy = || self.cgroups().iter().any(|tree| !sweep::cgroup_processes(tree).is_empty());
         if busy() {
-            let _ = self
-                .command(None, "timeout")
-                .args(["-k1", "5", "scancel", "--user=root"])
-                .args(USERS.map(|user| format!("--user={user}")))
-                .output();
-            let _ = self
-                .command(None, "timeout")
-                .args(["-k1", "5", "scancel", "--signal=KILL", "--partition=main"])
-                .output();
-            let deadline = Instant::now() + Duration::from_secs(4);
+            let _ = self.command(None, "timeout").args(["-k1", "5", "scancel", "--partition=main"]).output();
+            let deadline = Instant::now() + Duration::from_secs(2);
             while busy() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
         let swept = sweep::all(self.dir());
+
         for daemon in &mut self.daemons {
             // Reaps; the sweep has ended it. Not wait(): a Drop must not hang.
             let deadline = Instant::now() + Duration::from_secs(1);

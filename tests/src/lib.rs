@@ -1,3 +1,5 @@
 //! Whole-system tests: what they share.
 
+pub mod artefacts;
+pub mod catalogue;
 pub mod cluster;

@@ -62,7 +62,16 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
     for (i, line) in lines.iter().enumerate() {
         let t = &line.text;
         // Every announcement names an error in one of these ways.
-        if !(t.contains("rror") || t.contains("ERROR") || t.contains("FATAL") || t.contains("atal") || t.contains("aused") || t.contains("xception") || t.contains("panicked") || t.contains("nconsisten") || t.contains("not implemented")) {
+        if !(t.contains("rror")
+            || t.contains("ERROR")
+            || t.contains("FATAL")
+            || t.contains("atal")
+            || t.contains("aused")
+            || t.contains("xception")
+            || t.contains("panicked")
+            || t.contains("nconsisten")
+            || t.contains("not implemented"))
+        {
             continue;
         }
         let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else { continue };
@@ -70,13 +79,7 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
-            out.push(Announced {
-                line: j,
-                head: i,
-                lang: a.lang,
-                default: a.default,
-                strength: a.strength,
-            });
+            out.push(Announced { line: j, head: i, lang: a.lang, default: a.default, strength: a.strength });
         }
     }
     out

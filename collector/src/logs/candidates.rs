@@ -43,13 +43,19 @@ re!(
     UTILITY,
     r"^\s*(?:/?[\w.+\-/]{1,80}): (?:line \d+: )?(?:[^:]{1,200}: )?(?P<msg>(?:cannot|can't|could not|couldn't|unable to|failed to|error|no such|permission denied|missing|invalid|unrecognized|unknown|not a|fatal)\b.*)$"
 );
-re!(SENTENCE, r"(?i)^\s*(?P<msg>(?:error|errors? (?:in|while|during|reading|opening|at|when|occurred)|an? (?:\w+ ){0,2}error (?:has )?occurred|failed to|failure (?:in|to)|fatal\b|unable to|could not|couldn't|cannot|can't|problem (?:in|with))\b.*)$");
+re!(
+    SENTENCE,
+    r"(?i)^\s*(?P<msg>(?:error|errors? (?:in|while|during|reading|opening|at|when|occurred)|an? (?:\w+ ){0,2}error (?:has )?occurred|failed to|failure (?:in|to)|fatal\b|unable to|could not|couldn't|cannot|can't|problem (?:in|with))\b.*)$"
+);
 re!(
     INLINE_EXCEPTION,
     r"\b(?:(?:[a-z_]\w*\.)+)?(?P<kind>[A-Z]\w*(?:Error|Exception))(?:\]|\))?\s?(?::|\()\s?\S"
 );
 // A number where a message should be is a metric: "error: 0.01".
-re!(METRIC, r"^[-+=~<>(\[]*\s*(?:\d+\.\d*|\d*\.\d+|\d+(?:\.\d+)?[eE][-+]?\d+|[-+]?\d+\s*$|\d+(?:\.\d+)?\s*%|nan\b\s*$|None\s*$|null\s*$|0\b|false\s*$|no\s*$)");
+re!(
+    METRIC,
+    r"^[-+=~<>(\[]*\s*(?:\d+\.\d*|\d*\.\d+|\d+(?:\.\d+)?[eE][-+]?\d+|[-+]?\d+\s*$|\d+(?:\.\d+)?\s*%|nan\b\s*$|None\s*$|null\s*$|0\b|false\s*$|no\s*$)"
+);
 // Words that take the edge off: nothing failed, or it is being mended.
 re!(
     HARMLESS,
@@ -141,7 +147,13 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     }
     let mended = MENDED.is_match(text);
     let quiet = matches!(line.level, Some(Level::Info | Level::Warn));
-    let soften = |s: Strength| if (quiet || mended) && s < Strength::Verdict && s > Strength::Soft && s != Strength::Cancel { Strength::Soft } else { s };
+    let soften = |s: Strength| {
+        if (quiet || mended) && s < Strength::Verdict && s > Strength::Soft && s != Strength::Cancel {
+            Strength::Soft
+        } else {
+            s
+        }
+    };
     if let Some(rule) = RULES.standing(text) {
         if quiet && rule.strength <= Strength::Wrapper {
             return None;
@@ -165,7 +177,8 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     if HARMLESS.is_match(text) {
         return None;
     }
-    let statement = STATEMENT.captures(text).or_else(|| STARRED.captures(text)).or_else(|| MARKED.captures(text));
+    let statement =
+        STATEMENT.captures(text).or_else(|| STARRED.captures(text)).or_else(|| MARKED.captures(text));
     let (message, strong) = match &statement {
         Some(c) => (c.name("msg").map_or("", |m| m.as_str()), true),
         None if line.level == Some(Level::Error) => (text, true),
@@ -186,7 +199,15 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
         (Some(r), _) if kind.as_deref().is_none_or(|k| !python::programming(k)) => {
             Candidate::of_rule(i, r, soften(if strong { Strength::Error } else { Strength::Weak }))
         }
-        (_, Some((cause, infra))) => Candidate::new(i, "exception_type", cause, soften(if strong { Strength::Error } else { Strength::Weak }), infra, Some("python"), true),
+        (_, Some((cause, infra))) => Candidate::new(
+            i,
+            "exception_type",
+            cause,
+            soften(if strong { Strength::Error } else { Strength::Weak }),
+            infra,
+            Some("python"),
+            true,
+        ),
         _ => Candidate::new(i, "statement", Cause::AppError, soften(Strength::Weak), None, None, false),
     };
     c.exception = kind;
@@ -268,12 +289,19 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     } else {
         format!("{kind}: {}", r.message)
     };
-    let more: Vec<&str> = if r.lang == Some("java") { vec![] } else {
+    let more: Vec<&str> = if r.lang == Some("java") {
+        vec![]
+    } else {
         lines[r.line + 1..]
             .iter()
             .take(3)
             .map(|l| l.text.as_str())
-            .take_while(|t| !t.trim().is_empty() && !t.contains("srun:") && !t.contains("slurmstepd") && !t.contains("Traceback"))
+            .take_while(|t| {
+                !t.trim().is_empty()
+                    && !t.contains("srun:")
+                    && !t.contains("slurmstepd")
+                    && !t.contains("Traceback")
+            })
             .collect()
     };
     let level = lines[r.head].level;
@@ -290,10 +318,28 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     let killed = |t: &str| RULES.matching(t).find(|m| m.strength == Strength::Kill);
     if strength == Strength::Wrapper {
         return match killed(&text) {
-            Some(m) => Judged { cause: m.cause, infra: m.infra, rule: m.name, strength: Strength::Kill, specific: true },
+            Some(m) => Judged {
+                cause: m.cause,
+                infra: m.infra,
+                rule: m.name,
+                strength: Strength::Kill,
+                specific: true,
+            },
             None => match RULES.about(&r.message).filter(|m| m.strength >= Strength::Error) {
-                Some(m) => Judged { cause: m.cause, infra: m.infra, rule: m.name, strength: Strength::Error, specific: true },
-                None => Judged { cause: Cause::EngineWrapper, infra: None, rule: "wrapper", strength, specific: true },
+                Some(m) => Judged {
+                    cause: m.cause,
+                    infra: m.infra,
+                    rule: m.name,
+                    strength: Strength::Error,
+                    specific: true,
+                },
+                None => Judged {
+                    cause: Cause::EngineWrapper,
+                    infra: None,
+                    rule: "wrapper",
+                    strength,
+                    specific: true,
+                },
             },
         };
     }

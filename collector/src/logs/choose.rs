@@ -37,7 +37,8 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         });
     }
     // What is often survived counts only where the log ends with it.
-    let last_progress = lines.iter().rposition(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+    let last_progress =
+        lines.iter().rposition(|l| success::progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
     signs.retain(|c| {
         if c.strength != Strength::Soft {
@@ -52,9 +53,20 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
 
 fn recovery(text: &str) -> bool {
     let t = text.to_ascii_lowercase();
-    ["retry", "restart", "retries", "attempt", "resum", "recover", "resubmit", "fallback", "falling back", "skipping"]
-        .iter()
-        .any(|w| t.contains(w))
+    [
+        "retry",
+        "restart",
+        "retries",
+        "attempt",
+        "resum",
+        "recover",
+        "resubmit",
+        "fallback",
+        "falling back",
+        "skipping",
+    ]
+    .iter()
+    .any(|w| t.contains(w))
 }
 
 fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
@@ -70,7 +82,8 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
         return Some(best);
     }
     if let Some(c) = cancel {
-        let killed_step = lines[signs[c].line].text.contains("STEP") && !lines.iter().any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
+        let killed_step = lines[signs[c].line].text.contains("STEP")
+            && !lines.iter().any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
         let wrapped = before
             .iter()
             .rev()
@@ -115,12 +128,20 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
             kill_seen
                 || matches!(
                     c.cause,
-                    Cause::Oom | Cause::Crash | Cause::Mpi | Cause::Network | Cause::Hang | Cause::EngineWrapper | Cause::Cancelled
+                    Cause::Oom
+                        | Cause::Crash
+                        | Cause::Mpi
+                        | Cause::Network
+                        | Cause::Hang
+                        | Cause::EngineWrapper
+                        | Cause::Cancelled
                 )
         } else {
             matches!(c.cause, Cause::EngineWrapper | Cause::Cancelled | Cause::Network | Cause::Mpi)
         };
-        let went_on = lines[c.line + 1..signs[v].line].iter().any(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+        let went_on = lines[c.line + 1..signs[v].line]
+            .iter()
+            .any(|l| success::progress(&l.text) && l.level != Some(Level::Error));
         if !consequence && !went_on {
             return Some(i);
         }
@@ -130,10 +151,18 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
 
 /// The sign that ended the program, among those given.
 fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> {
-    let strong: Vec<usize> = among.iter().copied().filter(|&i| signs[i].strength >= Strength::Error && signs[i].strength < Strength::Verdict).collect();
+    let strong: Vec<usize> = among
+        .iter()
+        .copied()
+        .filter(|&i| signs[i].strength >= Strength::Error && signs[i].strength < Strength::Verdict)
+        .collect();
     let story = stories(lines, signs, strong);
     // The last story that holds something fatal, else the last.
-    let story = story.iter().rev().find(|s| s.iter().any(|&i| signs[i].strength == Strength::Fatal)).or(story.last())?;
+    let story = story
+        .iter()
+        .rev()
+        .find(|s| s.iter().any(|&i| signs[i].strength == Strength::Fatal))
+        .or(story.last())?;
     let fatal: Vec<usize> = story.iter().copied().filter(|&i| signs[i].strength == Strength::Fatal).collect();
     let Some(&first) = fatal.first() else {
         // Statements only: the first with a known reason.
@@ -150,13 +179,20 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     if !c.specific || c.cause == Cause::Crash {
         let near = story.iter().copied().find(|&i| {
             let d = lines[c.line].number.saturating_sub(lines[signs[i].line].number);
-            i < first && signs[i].strength == Strength::Error && signs[i].specific && d <= 12 && signs[i].cause != Cause::EngineWrapper
+            i < first
+                && signs[i].strength == Strength::Error
+                && signs[i].specific
+                && d <= 12
+                && signs[i].cause != Cause::EngineWrapper
         });
         // A C++ exception's message can follow its announcement.
         let after = (c.lang == Some("c") && !c.specific)
             .then(|| {
                 story.iter().copied().find(|&i| {
-                    i > first && signs[i].specific && signs[i].cause != Cause::Crash && lines[signs[i].line].number - lines[c.line].number <= 5
+                    i > first
+                        && signs[i].specific
+                        && signs[i].cause != Cause::Crash
+                        && lines[signs[i].line].number - lines[c.line].number <= 5
                 })
             })
             .flatten();
@@ -169,10 +205,18 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
 
 fn explains(later: &Candidate, first: &Candidate) -> bool {
     let strong = matches!(later.cause, Cause::DiskFull | Cause::Oom | Cause::GpuHw | Cause::GpuOom);
-    let general = matches!(first.cause, Cause::AppError | Cause::ParseError | Cause::Filesystem | Cause::Crash);
+    let general =
+        matches!(first.cause, Cause::AppError | Cause::ParseError | Cause::Filesystem | Cause::Crash);
     let echo = matches!(first.cause, Cause::Mpi | Cause::Network | Cause::Hang);
-    let own = !matches!(later.cause, Cause::Mpi | Cause::Network | Cause::Hang | Cause::EngineWrapper | Cause::Crash);
-    strong && general && later.line > first.line && later.cause != first.cause && !matches!(first.cause, Cause::Crash if later.cause == Cause::GpuOom)
+    let own = !matches!(
+        later.cause,
+        Cause::Mpi | Cause::Network | Cause::Hang | Cause::EngineWrapper | Cause::Crash
+    );
+    strong
+        && general
+        && later.line > first.line
+        && later.cause != first.cause
+        && !matches!(first.cause, Cause::Crash if later.cause == Cause::GpuOom)
         || echo && own && later.line > first.line && first.exception.is_some()
 }
 
@@ -200,7 +244,8 @@ fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
     let line = &lines[c.line];
     let infra = c.infra.unwrap_or(c.cause.infra_by_default());
     let quote = line.quote.trim().to_owned();
-    let masked_by = masked(lines, signs, root).map(|i| lines[i].quote.trim().to_owned()).filter(|m| *m != quote);
+    let masked_by =
+        masked(lines, signs, root).map(|i| lines[i].quote.trim().to_owned()).filter(|m| *m != quote);
     Finding {
         cause: c.cause,
         class: c.cause.class(infra),
@@ -232,8 +277,19 @@ fn masked(lines: &[Line], signs: &[Candidate], root: usize) -> Option<usize> {
     {
         return Some(o);
     }
-    let later = |f: &dyn Fn(&Candidate) -> bool| signs.iter().rev().find(|s| s.line > c.line && f(s) && !same(s.line)).map(|s| s.line);
+    let later = |f: &dyn Fn(&Candidate) -> bool| {
+        signs.iter().rev().find(|s| s.line > c.line && f(s) && !same(s.line)).map(|s| s.line)
+    };
     later(&|s| s.strength == Strength::Wrapper)
         .or_else(|| later(&|s| s.strength > Strength::Soft || s.strength == Strength::Aftermath))
-        .or_else(|| signs.iter().find(|s| s.line < c.line && matches!(s.strength, Strength::Wrapper | Strength::Kill) && !same(s.line)).map(|s| s.line))
+        .or_else(|| {
+            signs
+                .iter()
+                .find(|s| {
+                    s.line < c.line
+                        && matches!(s.strength, Strength::Wrapper | Strength::Kill)
+                        && !same(s.line)
+                })
+                .map(|s| s.line)
+        })
 }

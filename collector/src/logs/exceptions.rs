@@ -26,7 +26,10 @@ pub(crate) struct Raised {
 }
 
 re!(TRACEBACK, r"\bTraceback \(most recent call (?:last|first)\)");
-re!(FRAME, r#"^\s*(?:File "[^"]*", line \d+|File [~/\w<][^,]*(?:, in |:\d+)|Cell In\s?\[\d+\], line \d+|Input In \[)"#);
+re!(
+    FRAME,
+    r#"^\s*(?:File "[^"]*", line \d+|File [~/\w<][^,]*(?:, in |:\d+)|Cell In\s?\[\d+\], line \d+|Input In \[)"#
+);
 re!(
     IN_TRACE,
     r"^(?P<indent>[\s|+!>]*)(?P<kind>(?:[A-Za-z_][\w<>]*\.)*[A-Za-z_]\w*)(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
@@ -61,7 +64,9 @@ fn unqualified(kind: &str) -> String {
 fn looks_like_type(kind: &str) -> bool {
     let last = kind.rsplit('.').next().unwrap_or(kind);
     let first_upper = last.starts_with(|c: char| c.is_ascii_uppercase());
-    first_upper || kind.contains('.') && (last == "error" || last == "timeout" || last == "gaierror" || last == "herror")
+    first_upper
+        || kind.contains('.')
+            && (last == "error" || last == "timeout" || last == "gaierror" || last == "herror")
 }
 
 /// Python's tracebacks in the lines of one writer, given as indices.
@@ -80,7 +85,8 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             s.started = i;
             s.last_frame = None;
             let before = text[..m.start()].trim();
-            s.header_kind = (!before.is_empty() && looks_like_type(before) && !before.contains(' ')).then(|| unqualified(before));
+            s.header_kind = (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
+                .then(|| unqualified(before));
             s.indent = if before.is_empty() || s.header_kind.is_some() {
                 text.len() - text.trim_start().len()
             } else {
@@ -113,14 +119,23 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
                 let kind = &c["kind"];
                 let indent = c["indent"].len();
                 let known = ALONE.is_match(text);
-                let shallow = if s.in_trace && s.header_kind.is_none() { indent <= s.indent } else { indent <= 2 };
+                let shallow =
+                    if s.in_trace && s.header_kind.is_none() { indent <= s.indent } else { indent <= 2 };
                 let named = s.header_kind.as_deref().is_none_or(|h| unqualified(kind) == h);
                 let bare = c.name("colon").is_none();
                 // A bare word with text after it is a sentence or code.
                 let sentence = bare && c.name("msg").is_some();
-                if looks_like_type(kind) && !sentence && named && (shallow && (s.last_frame.is_some() || known) || known && indent <= s.indent + 2)
+                if looks_like_type(kind)
+                    && !sentence
+                    && named
+                    && (shallow && (s.last_frame.is_some() || known) || known && indent <= s.indent + 2)
                 {
-                    hit = Some((kind.to_owned(), c.name("msg").map_or("", |m| m.as_str()).to_owned(), c.name("colon").is_some(), true));
+                    hit = Some((
+                        kind.to_owned(),
+                        c.name("msg").map_or("", |m| m.as_str()).to_owned(),
+                        c.name("colon").is_some(),
+                        true,
+                    ));
                 }
             }
         }
@@ -132,7 +147,12 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             // Without frames the name alone must look the part: it ends the
             // line or is followed by a colon.
             if !kind.ends_with("Warning") && (colon || c.name("msg").is_none()) {
-                hit = Some((kind.to_owned(), c.name("msg").map_or("", |m| m.as_str()).to_owned(), colon, s.in_trace || near_frames));
+                hit = Some((
+                    kind.to_owned(),
+                    c.name("msg").map_or("", |m| m.as_str()).to_owned(),
+                    colon,
+                    s.in_trace || near_frames,
+                ));
             }
         }
         let Some((kind, mut message, colon, traceback)) = hit else {
@@ -147,7 +167,11 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             && let Some(&next) = writer.get(at + 1)
         {
             let t = lines[next].text.trim();
-            let continued = colon && !t.is_empty() && !FRAME.is_match(t) && !TRACEBACK.is_match(t) && !t.starts_with("=====");
+            let continued = colon
+                && !t.is_empty()
+                && !FRAME.is_match(t)
+                && !TRACEBACK.is_match(t)
+                && !t.starts_with("=====");
             // Writers that share a pipe cut "Type: message" before the colon.
             if continued || t.starts_with(": ") {
                 message = t.trim_start_matches(": ").to_owned();
@@ -221,9 +245,7 @@ pub(crate) fn java(lines: &[Line], out: &mut Vec<Raised>) {
             implicit: false,
             lang: Some("java"),
         });
-        if caused
-            && let Some(o) = outer
-        {
+        if caused && let Some(o) = outer {
             out[o].inner = Some(n);
         }
         outer = Some(n);
@@ -234,7 +256,10 @@ re!(R_ERROR, r"^\s*Error in (?P<call>.+?) : ?(?P<msg>.*)$|^\s*Error in (?P<call2
 re!(R_CLI, r"^\s*(?:Error(?: in `[^`]*(?:`[^`]*)?`)?|Caused by error(?: in `.*`)?):\s*$");
 re!(R_CAUSED, r"^\s*Caused by error");
 re!(R_PLAIN, r"^\s*Error: (?P<msg>\S.*)$");
-re!(R_SIGN, r"^\s*(?:Execution halted|Calls: .*|Backtrace:|Loading required package: .*|Warning message:|In addition: Warning message.*|Attaching package: .*)\s*$|^\s*Rscript\b");
+re!(
+    R_SIGN,
+    r"^\s*(?:Execution halted|Calls: .*|Backtrace:|Loading required package: .*|Warning message:|In addition: Warning message.*|Attaching package: .*)\s*$|^\s*Rscript\b"
+);
 
 /// R's errors: the message is on the same line or on the next, and conditions
 /// of the tidyverse put a "!" before each.
@@ -285,9 +310,7 @@ pub(crate) fn r(lines: &[Line], out: &mut Vec<Raised>) {
             implicit: false,
             lang: Some("r"),
         });
-        if caused
-            && let Some(p) = previous
-        {
+        if caused && let Some(p) = previous {
             out[p].inner = Some(n);
         }
         previous = Some(n);
@@ -298,7 +321,10 @@ re!(
     JULIA,
     r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |\(|$))?(?P<msg>.*)$"
 );
-re!(JULIA_SIGN, r"^\s*Stacktrace:|^\s*in expression starting at |^\s*ERROR: (?:LoadError|InitError|TaskFailedException)|\.jl:\d+\s*$");
+re!(
+    JULIA_SIGN,
+    r"^\s*Stacktrace:|^\s*in expression starting at |^\s*ERROR: (?:LoadError|InitError|TaskFailedException)|\.jl:\d+\s*$"
+);
 
 /// Julia's errors and the task errors nested in them.
 pub(crate) fn julia(lines: &[Line], out: &mut Vec<Raised>) {
@@ -312,7 +338,10 @@ pub(crate) fn julia(lines: &[Line], out: &mut Vec<Raised>) {
         if !(how == "ERROR: " || how == "caused by: " || how == "nested task error: ") {
             continue;
         }
-        let kind = c.name("kind").map(|m| m.as_str().to_owned()).filter(|k| k.ends_with("Error") || k.ends_with("Exception"));
+        let kind = c
+            .name("kind")
+            .map(|m| m.as_str().to_owned())
+            .filter(|k| k.ends_with("Error") || k.ends_with("Exception"));
         let rest = line.text.trim_start().get(how.len()..).unwrap_or("");
         let n = out.len();
         out.push(Raised {
@@ -334,7 +363,10 @@ pub(crate) fn julia(lines: &[Line], out: &mut Vec<Raised>) {
     }
 }
 
-re!(CPP, r"terminate called after throwing an instance of '(?P<kind>[^']+)'|terminating (?:with|due to) uncaught exception of type (?P<kind2>[\w:<>]+)");
+re!(
+    CPP,
+    r"terminate called after throwing an instance of '(?P<kind>[^']+)'|terminating (?:with|due to) uncaught exception of type (?P<kind2>[\w:<>]+)"
+);
 re!(CPP_NOISE, r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)");
 re!(WHAT, r"^\s*what\(\):\s*(?P<msg>.*)$");
 
@@ -346,7 +378,9 @@ pub(crate) fn cpp(lines: &[Line], out: &mut Vec<Raised>) {
         let kind = full.rsplit("::").next().unwrap_or(full).to_owned();
         let (mut line, mut message) = (i, String::new());
         for (j, l) in lines.iter().enumerate().skip(i + 1).take(5) {
-            let said = WHAT.captures(&l.text).map_or_else(|| l.text.trim().to_owned(), |w| w["msg"].trim().to_owned());
+            let said = WHAT
+                .captures(&l.text)
+                .map_or_else(|| l.text.trim().to_owned(), |w| w["msg"].trim().to_owned());
             if said.is_empty() || CPP_NOISE.is_match(&said) || CPP_NOISE.is_match(&l.text) {
                 continue;
             }
@@ -390,7 +424,9 @@ mod tests {
 
     #[test]
     fn chains_are_linked() {
-        let got = py("Traceback (most recent call last):\n  File \"a.py\", line 1, in f\n    x()\nOSError: [Errno 28] full\n\nThe above exception was the direct cause of the following exception:\n\nTraceback (most recent call last):\n  File \"a.py\", line 9, in g\n    f()\nmy.pkg.StageError: stage failed\n");
+        let got = py(
+            "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\n    x()\nOSError: [Errno 28] full\n\nThe above exception was the direct cause of the following exception:\n\nTraceback (most recent call last):\n  File \"a.py\", line 9, in g\n    f()\nmy.pkg.StageError: stage failed\n",
+        );
         assert_eq!(
             got,
             [
@@ -402,7 +438,9 @@ mod tests {
 
     #[test]
     fn pool_reraise_is_the_outer_one() {
-        let got = py("Traceback (most recent call last):\n  File \"m.py\", line 1, in f\n    x()\nKeyError: Caught KeyError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File \"w.py\", line 2, in g\n    d['k']\nKeyError: 'k'\n");
+        let got = py(
+            "Traceback (most recent call last):\n  File \"m.py\", line 1, in f\n    x()\nKeyError: Caught KeyError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File \"w.py\", line 2, in g\n    d['k']\nKeyError: 'k'\n",
+        );
         assert_eq!(got[0].2, Some(1));
         assert_eq!(got[1].1, "'k'");
     }
@@ -411,14 +449,18 @@ mod tests {
     fn types_without_suffix_need_frames() {
         assert_eq!(py("Empty\n"), []);
         assert_eq!(
-            py("Traceback (most recent call last):\n  File \"q.py\", line 1, in <module>\n    q.get()\nqueue.Empty\n"),
+            py(
+                "Traceback (most recent call last):\n  File \"q.py\", line 1, in <module>\n    q.get()\nqueue.Empty\n"
+            ),
             [("Empty".into(), String::new(), None)]
         );
     }
 
     #[test]
     fn java_innermost() {
-        let l = lines("Exception in thread \"main\" a.b.JobException: job\n\tat a.b.C.d(C.java:1)\nCaused by: java.io.IOException: disk\n\tat a.b.E.f(E.java:2)\n");
+        let l = lines(
+            "Exception in thread \"main\" a.b.JobException: job\n\tat a.b.C.d(C.java:1)\nCaused by: java.io.IOException: disk\n\tat a.b.E.f(E.java:2)\n",
+        );
         let mut out = Vec::new();
         java(&l, &mut out);
         assert_eq!((out.len(), out[0].inner, out[1].kind.as_deref()), (2, Some(1), Some("IOException")));
@@ -442,7 +484,9 @@ mod tests {
 
     #[test]
     fn julia_nested() {
-        let l = lines("ERROR: LoadError: TaskFailedException\n\n    nested task error: BoundsError: attempt to access\n    Stacktrace:\n");
+        let l = lines(
+            "ERROR: LoadError: TaskFailedException\n\n    nested task error: BoundsError: attempt to access\n    Stacktrace:\n",
+        );
         let mut out = Vec::new();
         julia(&l, &mut out);
         assert_eq!((out[0].inner, out[1].kind.as_deref()), (Some(1), Some("BoundsError")));

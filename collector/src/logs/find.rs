@@ -41,11 +41,7 @@ pub fn expand_pattern(pattern: &str, context: &PatternContext) -> PathBuf {
         (true, None) => "slurm-%j.out",
         (false, _) => pattern,
     };
-    let name = if pattern.contains('\\') {
-        pattern.replace('\\', "")
-    } else {
-        expand(pattern, context)
-    };
+    let name = if pattern.contains('\\') { pattern.replace('\\', "") } else { expand(pattern, context) };
     match &context.workdir {
         Some(dir) if Path::new(&name).is_relative() => dir.join(name),
         _ => PathBuf::from(name),

@@ -94,10 +94,19 @@ mod tests {
     fn same_failure_same_name() {
         for (a, b) in [
             ("FileNotFoundError: '/scratch/a/run1/x.csv'", "FileNotFoundError: '/scratch/b/c/x.csv'"),
-            ("slurmstepd: error: *** JOB 12 ON n001 CANCELLED AT 2024-01-02T03:04:05 ***", "slurmstepd: error: *** JOB 99 ON gpu-a7 CANCELLED AT 2025-11-12T13:14:15 ***"),
+            (
+                "slurmstepd: error: *** JOB 12 ON n001 CANCELLED AT 2024-01-02T03:04:05 ***",
+                "slurmstepd: error: *** JOB 99 ON gpu-a7 CANCELLED AT 2025-11-12T13:14:15 ***",
+            ),
             ("[rank0]: RuntimeError: step 17 at 0x7f00aa", "[rank31]: RuntimeError: step 4 at 0x55aa01"),
-            ("srun: error: node7: task 3: Segmentation fault", "srun: error: c12-4: tasks 0-3,9: Segmentation fault"),
-            ("job 6ba7b810-9dad-11d1-80b4-00c04fd430c8 lost", "job 00000000-9dad-11d1-80b4-00c04fd430c8 lost"),
+            (
+                "srun: error: node7: task 3: Segmentation fault",
+                "srun: error: c12-4: tasks 0-3,9: Segmentation fault",
+            ),
+            (
+                "job 6ba7b810-9dad-11d1-80b4-00c04fd430c8 lost",
+                "job 00000000-9dad-11d1-80b4-00c04fd430c8 lost",
+            ),
         ] {
             assert_eq!(normalise(a).replace("tasks", "task"), normalise(b).replace("tasks", "task"));
         }

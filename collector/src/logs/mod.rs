@@ -43,7 +43,9 @@ pub(crate) fn analyze_numbered<'a>(lines: impl Iterator<Item = (u64, &'a str)>) 
         if raw.contains('\r') {
             let mut states: Vec<&str> = raw.split('\r').filter(|s| !s.trim().is_empty()).collect();
             let last = states.pop();
-            clean.extend(states.into_iter().filter(|s| trigger::may_matter(s)).map(|s| text::clean(number, s)));
+            clean.extend(
+                states.into_iter().filter(|s| trigger::may_matter(s)).map(|s| text::clean(number, s)),
+            );
             clean.extend(last.map(|s| text::clean(number, s)));
         } else {
             clean.push(text::clean(number, raw));

@@ -27,11 +27,7 @@ pub struct ScanOptions {
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        ScanOptions {
-            tail: 20,
-            context: 5,
-            block: 1 << 20,
-        }
+        ScanOptions { tail: 20, context: 5, block: 1 << 20 }
     }
 }
 
@@ -227,7 +223,12 @@ impl Kept {
         // Backwards from the end, at most TAIL lines.
         let body = block.strip_suffix(b"\n").unwrap_or(block);
         let last = self.lines + newlines + u64::from(!block.ends_with(b"\n"));
-        let new: Vec<_> = body.rsplit(|&b| b == b'\n').take(TAIL).zip(0u64..).map(|(l, back)| (last.saturating_sub(back), cut(l))).collect();
+        let new: Vec<_> = body
+            .rsplit(|&b| b == b'\n')
+            .take(TAIL)
+            .zip(0u64..)
+            .map(|(l, back)| (last.saturating_sub(back), cut(l)))
+            .collect();
         while !self.tail.is_empty() && self.tail.len() + new.len() > TAIL {
             self.tail.pop_front();
         }

@@ -127,8 +127,9 @@ fn plain(s: &str) -> Cow<'_, str> {
 
 macro_rules! re {
     ($name:ident, $pattern:expr) => {
-        static $name: ::std::sync::LazyLock<::regex::Regex> =
-            ::std::sync::LazyLock::new(|| ::regex::Regex::new($pattern).expect("a pattern of this file compiles"));
+        static $name: ::std::sync::LazyLock<::regex::Regex> = ::std::sync::LazyLock::new(|| {
+            ::regex::Regex::new($pattern).expect("a pattern of this file compiles")
+        });
     };
 }
 pub(crate) use re;
@@ -222,7 +223,8 @@ pub fn clean(number: u64, raw: &str) -> Line {
     for _ in 0..2 {
         let Some(c) = LOGGER.captures(rest) else { break };
         for name in [
-            "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich", "dask", "basic",
+            "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich", "dask",
+            "basic",
         ] {
             if let Some(word) = c.name(name) {
                 level = level.max(Some(level_of(word.as_str())));
@@ -239,20 +241,15 @@ pub fn clean(number: u64, raw: &str) -> Line {
             level = Some(Level::Warn);
         }
     }
-    Line {
-        number,
-        text: plain(rest).into_owned(),
-        quote: quote.to_owned(),
-        rank,
-        level,
-    }
+    Line { number, text: plain(rest).into_owned(), quote: quote.to_owned(), rank, level }
 }
 
 fn take_rank(s: &str) -> (&str, Option<String>) {
     let Some(c) = RANK.captures(s) else {
         return (s, None);
     };
-    for (name, tag) in [("torch", "rank"), ("ompi", "ompi"), ("srun", "task"), ("actor", ""), ("rankpid", "")] {
+    for (name, tag) in [("torch", "rank"), ("ompi", "ompi"), ("srun", "task"), ("actor", ""), ("rankpid", "")]
+    {
         if let Some(m) = c.name(name) {
             return (&s[c.get(0).map_or(0, |m| m.end())..], Some(format!("{tag}{}", m.as_str())));
         }

@@ -74,7 +74,7 @@ fn parse(line: &str) -> Option<JobRecord> {
     // squeue prints wait statuses as they are.
     let code =
         |raw: &str| raw.parse::<u32>().map_or(raw.to_owned(), |s| format!("{}:{}", s >> 8 & 0xff, s & 0x7f));
-    // 24.11 prints the patterns as they were given, 26.05 also what they are relative to.
+    // And it leaves the patterns in; that of 26.05 also leaves out what they are relative to.
     let path = |raw: &str| {
         let name = raw.replace("%j", job).replace("%A", array).replace("%a", index);
         (!matches!(raw, "" | "(null)" | "N/A")).then(|| Path::new(work_dir).join(name))
@@ -120,12 +120,20 @@ impl Cluster {
 
     /// Submit a batch script; `args` go to sbatch. Returns the job id.
     pub fn sbatch(&self, user: &str, args: &[impl AsRef<str>], script: &str) -> Result<u32> {
-        let mut command = self.command(Some(user), "sbatch");
-        command.arg("--parsable");
-        for arg in args {
-            command.arg(arg.as_ref());
-        }
-        let mut child = command
+        self.submit(user, args, None, script)
+    }
+
+    /// Submit a batch script that is a file.
+    pub fn sbatch_file(&self, user: &str, args: &[impl AsRef<str>], script: &Path) -> Result<u32> {
+        self.submit(user, args, Some(script), "")
+    }
+
+    fn submit(&self, user: &str, args: &[impl AsRef<str>], file: Option<&Path>, script: &str) -> Result<u32> {
+        let mut child = self
+            .command(Some(user), "sbatch")
+            .arg("--parsable")
+            .args(args.iter().map(AsRef::as_ref))
+            .args(file)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 
 use super::process::{self, Process};
@@ -17,24 +18,40 @@ pub(super) fn marker(dir: &Path) -> (&'static str, String) {
     ("INQUEST_LAB", dir.display().to_string())
 }
 
+fn marked(dir: &Path) -> Vec<Process> {
+    let (key, value) = marker(dir);
+    process::with_environment(&format!("{key}={value}"))
+}
+
+/// Everything that runs on behalf of the cluster in `dir`.
+pub(super) fn processes(dir: &Path) -> Vec<Process> {
+    let record = Record::read(dir);
+    let mut found: Vec<Process> = record.processes.iter().copied().filter(|p| p.is_alive()).collect();
+    found.extend(marked(dir));
+    found.extend(record.nodes.iter().flat_map(|node| cgroup_trees(node)).flat_map(|t| cgroup_processes(&t)));
+    found.sort_by_key(|p| p.pid);
+    found.dedup();
+    found
+}
+
 /// Stop the daemons, kill what is left in the nodes' cgroups, remove these and the directory.
 pub(super) fn all(dir: &Path) -> Result<()> {
     let record = Record::read(dir);
     // slurmctld's script daemon is its child and ends with it, unless it was killed too early.
     let mut daemons = record.processes.clone();
     daemons.extend(record.processes.iter().filter(|p| p.is_alive()).flat_map(|p| children(*p)));
-    let left = process::end(&daemons, Signal::TERM, Duration::from_secs(5));
+    // slurmd would wait for steps that end for nothing but SIGKILL.
+    let left = process::end(&daemons, Signal::TERM, Duration::from_secs(2));
     process::end(&left, Signal::KILL, Duration::from_secs(5));
 
-    let (key, value) = marker(dir);
-    let strays = process::with_environment(&format!("{key}={value}"));
-    process::end(&strays, Signal::KILL, Duration::from_secs(5));
+    process::end(&marked(dir), Signal::KILL, Duration::from_secs(5));
 
     for node in &record.nodes {
         for tree in cgroup_trees(node) {
             remove_tree(&tree)?;
         }
     }
+    unmount_below(dir)?;
     // A dying process may still write a last line of log.
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -87,6 +104,21 @@ fn remove_tree(tree: &Path) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What a test has mounted in the directory must not be emptied with it.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    // Later mounts may lie on top of earlier ones.
+    for line in mounts.lines().rev() {
+        if let Some(point) = line.split(' ').nth(4)
+            && Path::new(point).starts_with(dir)
+        {
+            unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                .with_context(|| format!("cannot unmount {point}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// A frozen process takes no signal, not even SIGKILL.

@@ -5,8 +5,18 @@ use crate::logs::finding::Cause::*;
 
 /// Space: asked early, because it explains what follows.
 pub(super) const SPACE: &[Rule] = &[
-    rule("enospc", DiskFull, Fatal, r"(?i)\bno space left on device\b|\[Errno 28\]|\bENOSPC\b|not enough (?:disk )?space\b|insufficient (?:disk |free )?space\b|disk (?:is )?full\b|filesystem (?:is )?full|No more space on disk|not enough free space|write failed:? .*space"),
-    rule("edquot", DiskFull, Fatal, r"(?i)\bdisk quota exceeded|\[Errno 122\]|\bEDQUOT\b|quota exceeded (?:on|for) (?:file|volume|disk|group|user|home|/)|file ?system quota|exceeded .{0,20}\b(?:disk|storage|inode) quota|over (?:disk|file) quota|storage quota"),
+    rule(
+        "enospc",
+        DiskFull,
+        Fatal,
+        r"(?i)\bno space left on device\b|\[Errno 28\]|\bENOSPC\b|not enough (?:disk )?space\b|insufficient (?:disk |free )?space\b|disk (?:is )?full\b|filesystem (?:is )?full|No more space on disk|not enough free space|write failed:? .*space",
+    ),
+    rule(
+        "edquot",
+        DiskFull,
+        Fatal,
+        r"(?i)\bdisk quota exceeded|\[Errno 122\]|\bEDQUOT\b|quota exceeded (?:on|for) (?:file|volume|disk|group|user|home|/)|file ?system quota|exceeded .{0,20}\b(?:disk|storage|inode) quota|over (?:disk|file) quota|storage quota",
+    ),
 ];
 
 pub(super) const RULES: &[Rule] = &[

@@ -6,8 +6,19 @@ use crate::logs::finding::Cause;
 /// Types that are always about the code itself, whatever words the message
 /// holds.
 const PROGRAMMING: &[&str] = &[
-    "NameError", "UnboundLocalError", "SyntaxError", "IndentationError", "TabError", "AttributeError", "IndexError",
-    "KeyError", "ZeroDivisionError", "RecursionError", "StopIteration", "NotImplementedError", "InstantiationException",
+    "NameError",
+    "UnboundLocalError",
+    "SyntaxError",
+    "IndentationError",
+    "TabError",
+    "AttributeError",
+    "IndexError",
+    "KeyError",
+    "ZeroDivisionError",
+    "RecursionError",
+    "StopIteration",
+    "NotImplementedError",
+    "InstantiationException",
 ];
 
 /// True when the type alone decides that this is an error of the code.
@@ -22,36 +33,114 @@ pub(crate) fn by_type(kind: &str) -> Option<(Cause, Option<bool>)> {
         "MemoryError" | "ArrayMemoryError" => (Cause::Oom, None),
         "OutOfMemoryError" => (Cause::GpuOom, None),
         "ResourceExhaustedError" => (Cause::GpuOom, None),
-        "ModuleNotFoundError" | "ImportError" | "DistributionNotFound" | "PackageNotFoundError"
-        | "NoClassDefFoundError" | "ClassNotFoundException" | "UnsatisfiedLinkError" | "NoSuchMethodError"
+        "ModuleNotFoundError"
+        | "ImportError"
+        | "DistributionNotFound"
+        | "PackageNotFoundError"
+        | "NoClassDefFoundError"
+        | "ClassNotFoundException"
+        | "UnsatisfiedLinkError"
+        | "NoSuchMethodError"
         | "UnsupportedClassVersionError" => (Cause::Env, None),
-        "FileNotFoundError" | "NotADirectoryError" | "IsADirectoryError" | "FileExistsError" | "NoSuchFileException"
-        | "FileNotFoundException" | "NoSuchKey" | "NoSuchBucket" => (Cause::Filesystem, None),
-        "PermissionError" | "AuthenticationError" | "PermissionDeniedError" | "AccessDeniedException"
-        | "NoCredentialsError" | "Forbidden" | "Unauthorized" | "GatedRepoError" => (Cause::Permission, None),
-        "ConnectionError" | "ConnectionRefusedError" | "ConnectionResetError" | "ConnectionAbortedError"
-        | "BrokenPipeError" | "ConnectTimeout" | "ReadTimeout" | "ReadTimeoutError" | "ConnectTimeoutError"
-        | "MaxRetryError" | "NewConnectionError" | "ProtocolError" | "SSLError" | "SSLCertVerificationError"
-        | "gaierror" | "URLError" | "HTTPError" | "ChunkedEncodingError" | "IncompleteRead" | "RemoteDisconnected"
-        | "ProxyError" | "ConnectError" | "RemoteProtocolError" | "APIConnectionError" | "APITimeoutError"
-        | "ClientConnectorError" | "ServerDisconnectedError" | "ClientPayloadError" | "CommClosedError"
-        | "StreamClosedError" | "UnknownHostException" | "ConnectException" | "SocketTimeoutException"
-        | "SocketException" | "InternalServerError" | "ServiceUnavailable" | "ServiceUnavailableError"
-        | "EndpointConnectionError" | "LocalEntryNotFoundError" | "ContentTooShortError" | "herror"
-        | "ServerError" | "DeadlineExceeded" => (Cause::Network, None),
-        "RateLimitError" | "ResourceExhausted" | "TooManyRequests" | "ThrottlingException" | "OverloadedError" => {
-            (Cause::RateLimit, None)
-        }
-        "JSONDecodeError" | "OutputParserException" | "ParserError" | "ScannerError" | "ParseError" | "XMLSyntaxError"
-        | "EmptyDataError" | "UnpicklingError" | "UnicodeDecodeError" | "ArrowInvalid" | "NotJSONError"
-        | "TomlDecodeError" | "TOMLDecodeError" | "JsonParseException" | "JsonSyntaxException" | "ParseException" => {
-            (Cause::ParseError, None)
-        }
-        "ValidationError" | "SchemaError" | "ConfigError" | "ConfigurationError" | "ConfigKeyError"
-        | "MissingMandatoryValue" | "InvalidParameterError" | "MissingConfigException" | "ConfigAttributeError"
-        | "BadRequestError" | "UnprocessableEntityError" | "InvalidRequestError" => (Cause::Validation, None),
-        "LinAlgError" | "ConvergenceError" | "NoConvergence" | "ArpackNoConvergence" | "SCFError"
-        | "PosDefException" | "SingularException" => (Cause::Convergence, None),
+        "FileNotFoundError"
+        | "NotADirectoryError"
+        | "IsADirectoryError"
+        | "FileExistsError"
+        | "NoSuchFileException"
+        | "FileNotFoundException"
+        | "NoSuchKey"
+        | "NoSuchBucket" => (Cause::Filesystem, None),
+        "PermissionError"
+        | "AuthenticationError"
+        | "PermissionDeniedError"
+        | "AccessDeniedException"
+        | "NoCredentialsError"
+        | "Forbidden"
+        | "Unauthorized"
+        | "GatedRepoError" => (Cause::Permission, None),
+        "ConnectionError"
+        | "ConnectionRefusedError"
+        | "ConnectionResetError"
+        | "ConnectionAbortedError"
+        | "BrokenPipeError"
+        | "ConnectTimeout"
+        | "ReadTimeout"
+        | "ReadTimeoutError"
+        | "ConnectTimeoutError"
+        | "MaxRetryError"
+        | "NewConnectionError"
+        | "ProtocolError"
+        | "SSLError"
+        | "SSLCertVerificationError"
+        | "gaierror"
+        | "URLError"
+        | "HTTPError"
+        | "ChunkedEncodingError"
+        | "IncompleteRead"
+        | "RemoteDisconnected"
+        | "ProxyError"
+        | "ConnectError"
+        | "RemoteProtocolError"
+        | "APIConnectionError"
+        | "APITimeoutError"
+        | "ClientConnectorError"
+        | "ServerDisconnectedError"
+        | "ClientPayloadError"
+        | "CommClosedError"
+        | "StreamClosedError"
+        | "UnknownHostException"
+        | "ConnectException"
+        | "SocketTimeoutException"
+        | "SocketException"
+        | "InternalServerError"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableError"
+        | "EndpointConnectionError"
+        | "LocalEntryNotFoundError"
+        | "ContentTooShortError"
+        | "herror"
+        | "ServerError"
+        | "DeadlineExceeded" => (Cause::Network, None),
+        "RateLimitError"
+        | "ResourceExhausted"
+        | "TooManyRequests"
+        | "ThrottlingException"
+        | "OverloadedError" => (Cause::RateLimit, None),
+        "JSONDecodeError"
+        | "OutputParserException"
+        | "ParserError"
+        | "ScannerError"
+        | "ParseError"
+        | "XMLSyntaxError"
+        | "EmptyDataError"
+        | "UnpicklingError"
+        | "UnicodeDecodeError"
+        | "ArrowInvalid"
+        | "NotJSONError"
+        | "TomlDecodeError"
+        | "TOMLDecodeError"
+        | "JsonParseException"
+        | "JsonSyntaxException"
+        | "ParseException" => (Cause::ParseError, None),
+        "ValidationError"
+        | "SchemaError"
+        | "ConfigError"
+        | "ConfigurationError"
+        | "ConfigKeyError"
+        | "MissingMandatoryValue"
+        | "InvalidParameterError"
+        | "MissingConfigException"
+        | "ConfigAttributeError"
+        | "BadRequestError"
+        | "UnprocessableEntityError"
+        | "InvalidRequestError" => (Cause::Validation, None),
+        "LinAlgError"
+        | "ConvergenceError"
+        | "NoConvergence"
+        | "ArpackNoConvergence"
+        | "SCFError"
+        | "PosDefException"
+        | "SingularException" => (Cause::Convergence, None),
         "TimeoutExpired" => (Cause::Hang, None),
         "GurobiError" => (Cause::License, None),
         "DistBackendError" | "DistNetworkError" => (Cause::Mpi, None),
