@@ -3,3 +3,4 @@
 pub mod artefacts;
 pub mod catalogue;
 pub mod cluster;
+pub mod host;

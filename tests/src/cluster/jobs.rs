@@ -74,7 +74,7 @@ fn parse(line: &str) -> Option<JobRecord> {
     // squeue prints wait statuses as they are.
     let code =
         |raw: &str| raw.parse::<u32>().map_or(raw.to_owned(), |s| format!("{}:{}", s >> 8 & 0xff, s & 0x7f));
-    // And it leaves the patterns in; that of 26.05 also leaves out what they are relative to.
+    // From 24.11 on, it leaves the patterns in; 26.05 also leaves out what they are relative to.
     let path = |raw: &str| {
         let name = raw.replace("%j", job).replace("%A", array).replace("%a", index);
         (!matches!(raw, "" | "(null)" | "N/A")).then(|| Path::new(work_dir).join(name))
