@@ -65,8 +65,9 @@ fn records_on(suite: &str) -> String {
     let record = cluster.wait_end(job, SOON).unwrap();
     assert_eq!(record.state, "OUT_OF_MEMORY", "{record:?}");
     let nodes = cluster.nodes();
+    let id = Value::from(job.to_string());
     let of = |event: &Value, kind: &str, step: &str| {
-        event["event_type"] == kind && event["step"] == step && event["job_id"] == job.to_string()
+        event["event_type"] == kind && event["step"] == step && event["job_id"] == id
     };
     // The last hooks of a job: the extern step's, on both nodes.
     let events = cluster
