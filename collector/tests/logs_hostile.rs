@@ -44,9 +44,7 @@ fn fragment() -> impl Strategy<Value = String> {
         Just("f(9)...: no".to_owned()),
         Just("--> FOAM FATAL ERROR:".to_owned()),
         Just("Command error:".to_owned()),
-        Just(
-            "slurmstepd: error: *** STEP 1.0 ON n CANCELLED AT 2024-01-01T00:00:00 ***".to_owned()
-        ),
+        Just("slurmstepd: error: *** STEP 1.0 ON n CANCELLED AT 2024-01-01T00:00:00 ***".to_owned()),
         Just("srun: error: n: task 0: Killed".to_owned()),
         Just("\u{1b}[31mred\r50%\r\u{8}".to_owned()),
         "[ -~]{0,40}",
@@ -110,19 +108,12 @@ fn a_failure_between_much_noise_is_found() {
     }
     log.push_str("Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    f()\nOSError: [Errno 28] No space left on device\n");
     for i in 0..20_000 {
-        log.push_str(&format!(
-            "WARNING: sample {i} failed a soft check\nline {i}\n"
-        ));
+        log.push_str(&format!("WARNING: sample {i} failed a soft check\nline {i}\n"));
     }
     let report = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
     assert_eq!(report.finding.cause, inquest::logs::Cause::DiskFull);
     assert_eq!(report.finding.line_number, Some(20_004));
-    assert!(
-        report
-            .excerpt
-            .iter()
-            .any(|(n, l)| *n == 20_004 && l.contains("Errno 28"))
-    );
+    assert!(report.excerpt.iter().any(|(n, l)| *n == 20_004 && l.contains("Errno 28")));
     assert_eq!(report.lines, 60_004);
 }
 
@@ -139,8 +130,7 @@ fn one_endless_line() {
 fn repeated_hits_stay_linear() {
     // Lines that begin like every structure and end none of them. The test
     // is that it ends: quadratic work on 200,000 lines would not.
-    let log = "Traceback (most recent call last):\nError in f(x) :\nCaused by:\nf(1)...:\n"
-        .repeat(50_000);
+    let log = "Traceback (most recent call last):\nError in f(x) :\nCaused by:\nf(1)...:\n".repeat(50_000);
     let report = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
     assert_eq!(report.lines, 200_000);
 }

@@ -159,7 +159,9 @@ impl Step {
             }
             (Some(_), None) => {}
         }
-        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link));
+        // The task sets up its descriptors while we look; until it has, they
+        // are slurmstepd's own, which is /dev/null.
+        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link)).filter(|path| path != "/dev/null");
         let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
         if !self.started {
             self.start(spank, stamp, pid, &logs);
