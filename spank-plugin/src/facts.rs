@@ -200,6 +200,11 @@ pub(crate) fn proc_link(pid: u32, link: &[u8]) -> Option<String> {
     target.starts_with(b"/").then(|| text(target))
 }
 
+/// The file behind a task's descriptor; a terminal is none.
+pub(crate) fn log_path(pid: u32, link: &[u8]) -> Option<String> {
+    proc_link(pid, link).filter(|path| !path.starts_with("/dev/") || path == "/dev/null")
+}
+
 /// The cluster's name from slurm.conf, whose path slurmstepd has in its own
 /// environment. The job's environment could be forged, and the extern step
 /// has none.

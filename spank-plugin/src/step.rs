@@ -159,7 +159,7 @@ impl Step {
             }
             (Some(_), None) => {}
         }
-        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link));
+        let log = |link| pid.and_then(|pid| facts::log_path(pid, link));
         let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
         if !self.started {
             self.start(spank, stamp, pid, &logs);
