@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
                     _ => NOT_FOUND,
                 }
             };
-            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&format!("{error:#}")));
+            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&error.to_string()));
             ExitCode::from(code)
         }
     }

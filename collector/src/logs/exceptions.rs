@@ -25,7 +25,10 @@ pub(crate) struct Raised {
     pub(crate) lang: Option<&'static str>,
 }
 
-re!(TRACEBACK, r"\bTraceback \(most recent call (?:last|first)\)");
+re!(
+    TRACEBACK,
+    r"\bTraceback \(most recent call (?:last|first)\)"
+);
 re!(
     FRAME,
     r#"^\s*(?:File "[^"]*", line \d+|File [~/\w<][^,]*(?:, in |:\d+)|Cell In\s?\[\d+\], line \d+|Input In \[)"#
@@ -36,10 +39,16 @@ re!(
 );
 re!(
     ALONE,
-    r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
+    r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|Forbidden|Unauthorized|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
 );
-re!(DIRECT, r"The above exception was the direct cause of the following exception");
-re!(DURING, r"During handling of the above exception, another exception occurred");
+re!(
+    DIRECT,
+    r"The above exception was the direct cause of the following exception"
+);
+re!(
+    DURING,
+    r"During handling of the above exception, another exception occurred"
+);
 re!(CARETS, r"^[\s^~|]*$");
 re!(REPEATED, r"^\s*\[Previous line repeated");
 
@@ -85,8 +94,9 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             s.started = i;
             s.last_frame = None;
             let before = text[..m.start()].trim();
-            s.header_kind = (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
-                .then(|| unqualified(before));
+            s.header_kind =
+                (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
+                    .then(|| unqualified(before));
             s.indent = if before.is_empty() || s.header_kind.is_some() {
                 text.len() - text.trim_start().len()
             } else {
@@ -112,23 +122,32 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
         if CARETS.is_match(text) || REPEATED.is_match(text) {
             continue;
         }
-        let near_frames = s.last_frame.is_some_and(|f| at_distance(writer, at, f) <= 6);
+        let near_frames = s
+            .last_frame
+            .is_some_and(|f| at_distance(writer, at, f) <= 6);
         let mut hit = None;
         if s.in_trace || near_frames {
             if let Some(c) = IN_TRACE.captures(text) {
                 let kind = &c["kind"];
                 let indent = c["indent"].len();
                 let known = ALONE.is_match(text);
-                let shallow =
-                    if s.in_trace && s.header_kind.is_none() { indent <= s.indent } else { indent <= 2 };
-                let named = s.header_kind.as_deref().is_none_or(|h| unqualified(kind) == h);
+                let shallow = if s.in_trace && s.header_kind.is_none() {
+                    indent <= s.indent
+                } else {
+                    indent <= 2
+                };
+                let named = s
+                    .header_kind
+                    .as_deref()
+                    .is_none_or(|h| unqualified(kind) == h);
                 let bare = c.name("colon").is_none();
                 // A bare word with text after it is a sentence or code.
                 let sentence = bare && c.name("msg").is_some();
                 if looks_like_type(kind)
                     && !sentence
                     && named
-                    && (shallow && (s.last_frame.is_some() || known) || known && indent <= s.indent + 2)
+                    && (shallow && (s.last_frame.is_some() || known)
+                        || known && indent <= s.indent + 2)
                 {
                     hit = Some((
                         kind.to_owned(),
@@ -220,20 +239,32 @@ re!(
     JAVA,
     r#"^\s*(?P<thread>Exception in thread "[^"]*"\s+)?(?P<cause>(?:Caused by|Suppressed|Cause):\s+)?(?P<kind>(?:[a-z_]\w*\.)+[A-Z][\w$]*)(?::\s*(?P<msg>.*))?$"#
 );
-re!(JAVA_FRAME, r"^\s+at [\w.$<>/@]+\(.*\)\s*$|^\s*\.\.\. \d+ (?:more|common frames)");
+re!(
+    JAVA_FRAME,
+    r"^\s+at [\w.$<>/@]+\(.*\)\s*$|^\s*\.\.\. \d+ (?:more|common frames)"
+);
 
 /// Java's, Scala's and Groovy's stack traces.
 pub(crate) fn java(lines: &[Line], out: &mut Vec<Raised>) {
     let mut outer: Option<usize> = None;
     for i in 0..lines.len() {
         let text = lines[i].text.as_str();
-        let Some(c) = JAVA.captures(text) else { continue };
-        let follows = lines[i + 1..].iter().take(4).any(|l| JAVA_FRAME.is_match(&l.text));
+        let Some(c) = JAVA.captures(text) else {
+            continue;
+        };
+        let follows = lines[i + 1..]
+            .iter()
+            .take(4)
+            .any(|l| JAVA_FRAME.is_match(&l.text));
         let caused = c.name("cause").is_some();
         if !follows && c.name("thread").is_none() && !caused {
             continue;
         }
-        let kind = c["kind"].rsplit(['.', '$']).next().unwrap_or_default().to_owned();
+        let kind = c["kind"]
+            .rsplit(['.', '$'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let n = out.len();
         out.push(Raised {
             line: i,
@@ -252,8 +283,14 @@ pub(crate) fn java(lines: &[Line], out: &mut Vec<Raised>) {
     }
 }
 
-re!(R_ERROR, r"^\s*Error in (?P<call>.+?) : ?(?P<msg>.*)$|^\s*Error in (?P<call2>.+?) :\s*$");
-re!(R_CLI, r"^\s*(?:Error(?: in `[^`]*(?:`[^`]*)?`)?|Caused by error(?: in `.*`)?):\s*$");
+re!(
+    R_ERROR,
+    r"^\s*Error in (?P<call>.+?) : ?(?P<msg>.*)$|^\s*Error in (?P<call2>.+?) :\s*$"
+);
+re!(
+    R_CLI,
+    r"^\s*(?:Error(?: in `[^`]*(?:`[^`]*)?`)?|Caused by error(?: in `.*`)?):\s*$"
+);
 re!(R_CAUSED, r"^\s*Caused by error");
 re!(R_PLAIN, r"^\s*Error: (?P<msg>\S.*)$");
 re!(
@@ -274,7 +311,9 @@ pub(crate) fn r(lines: &[Line], out: &mut Vec<Raised>) {
         let (mut line, mut message) = (i, String::new());
         let mut cli = false;
         if R_CLI.is_match(text) {
-            let has_bang = lines.get(i + 1).is_some_and(|l| l.text.trim_start().starts_with("! "));
+            let has_bang = lines
+                .get(i + 1)
+                .is_some_and(|l| l.text.trim_start().starts_with("! "));
             if !has_bang && !is_r {
                 continue;
             }
@@ -319,7 +358,7 @@ pub(crate) fn r(lines: &[Line], out: &mut Vec<Raised>) {
 
 re!(
     JULIA,
-    r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |\(|$))?(?P<msg>.*)$"
+    r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |:$|\(|$))?(?P<msg>.*)$"
 );
 re!(
     JULIA_SIGN,
@@ -333,7 +372,9 @@ pub(crate) fn julia(lines: &[Line], out: &mut Vec<Raised>) {
     }
     let mut previous: Option<usize> = None;
     for (i, line) in lines.iter().enumerate() {
-        let Some(c) = JULIA.captures(&line.text) else { continue };
+        let Some(c) = JULIA.captures(&line.text) else {
+            continue;
+        };
         let how = &c["how"];
         if !(how == "ERROR: " || how == "caused by: " || how == "nested task error: ") {
             continue;
@@ -367,14 +408,22 @@ re!(
     CPP,
     r"terminate called after throwing an instance of '(?P<kind>[^']+)'|terminating (?:with|due to) uncaught exception of type (?P<kind2>[\w:<>]+)"
 );
-re!(CPP_NOISE, r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)");
+re!(
+    CPP_NOISE,
+    r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)"
+);
 re!(WHAT, r"^\s*what\(\):\s*(?P<msg>.*)$");
 
 /// C++: `terminate` names the type, `what()` the message, possibly below it.
 pub(crate) fn cpp(lines: &[Line], out: &mut Vec<Raised>) {
     for i in 0..lines.len() {
-        let Some(c) = CPP.captures(&lines[i].text) else { continue };
-        let full = c.name("kind").or(c.name("kind2")).map_or("", |m| m.as_str());
+        let Some(c) = CPP.captures(&lines[i].text) else {
+            continue;
+        };
+        let full = c
+            .name("kind")
+            .or(c.name("kind2"))
+            .map_or("", |m| m.as_str());
         let kind = full.rsplit("::").next().unwrap_or(full).to_owned();
         let (mut line, mut message) = (i, String::new());
         for (j, l) in lines.iter().enumerate().skip(i + 1).take(5) {
@@ -411,7 +460,10 @@ mod tests {
     use crate::logs::text::clean;
 
     fn lines(text: &str) -> Vec<Line> {
-        text.lines().enumerate().map(|(i, l)| clean(i as u64 + 1, l)).collect()
+        text.lines()
+            .enumerate()
+            .map(|(i, l)| clean(i as u64 + 1, l))
+            .collect()
     }
 
     fn py(text: &str) -> Vec<(String, String, Option<usize>)> {
@@ -419,7 +471,9 @@ mod tests {
         let all: Vec<usize> = (0..l.len()).collect();
         let mut out = Vec::new();
         python(&l, &all, &mut out);
-        out.into_iter().map(|r| (r.kind.unwrap_or_default(), r.message, r.inner)).collect()
+        out.into_iter()
+            .map(|r| (r.kind.unwrap_or_default(), r.message, r.inner))
+            .collect()
     }
 
     #[test]
@@ -463,7 +517,10 @@ mod tests {
         );
         let mut out = Vec::new();
         java(&l, &mut out);
-        assert_eq!((out.len(), out[0].inner, out[1].kind.as_deref()), (2, Some(1), Some("IOException")));
+        assert_eq!(
+            (out.len(), out[0].inner, out[1].kind.as_deref()),
+            (2, Some(1), Some("IOException"))
+        );
     }
 
     #[test]
@@ -471,12 +528,16 @@ mod tests {
         let l = lines("Error in f(x, y) :\n  object 'y' not found\nCalls: f\nExecution halted\n");
         let mut out = Vec::new();
         r(&l, &mut out);
-        assert_eq!((out[0].line, out[0].message.as_str()), (1, "object 'y' not found"));
+        assert_eq!(
+            (out[0].line, out[0].message.as_str()),
+            (1, "object 'y' not found")
+        );
     }
 
     #[test]
     fn r_condition_chain() {
-        let l = lines("Error in `fit()`:\n! Could not fit.\nCaused by error in `solve()`:\n! no way\n");
+        let l =
+            lines("Error in `fit()`:\n! Could not fit.\nCaused by error in `solve()`:\n! no way\n");
         let mut out = Vec::new();
         r(&l, &mut out);
         assert_eq!((out[0].inner, out[1].message.as_str()), (Some(1), "no way"));
@@ -489,6 +550,9 @@ mod tests {
         );
         let mut out = Vec::new();
         julia(&l, &mut out);
-        assert_eq!((out[0].inner, out[1].kind.as_deref()), (Some(1), Some("BoundsError")));
+        assert_eq!(
+            (out[0].inner, out[1].kind.as_deref()),
+            (Some(1), Some("BoundsError"))
+        );
     }
 }

@@ -24,13 +24,17 @@ pub use find::{PatternContext, expand_pattern};
 pub use finding::{Cause, Class, Confidence, Finding};
 pub use fingerprint::{Fingerprint, VERSION as FINGERPRINT_VERSION, fingerprint, normalise};
 pub use scan::{ScanOptions, ScanReport, scan_reader};
+pub use trigger::literals as prefilter_literals;
 
 /// Finds the root cause in lines that are the whole of a log, or all of it
 /// that is left.
 ///
 /// Pure: reads nothing, knows no time. Linear in the size of the input.
 pub fn analyze_lines(lines: &[&str]) -> Finding {
-    let numbered = lines.iter().zip(1u64..).map(|(line, number)| (number, *line));
+    let numbered = lines
+        .iter()
+        .zip(1u64..)
+        .map(|(line, number)| (number, *line));
     analyze_numbered(numbered)
 }
 
@@ -44,7 +48,10 @@ pub(crate) fn analyze_numbered<'a>(lines: impl Iterator<Item = (u64, &'a str)>) 
             let mut states: Vec<&str> = raw.split('\r').filter(|s| !s.trim().is_empty()).collect();
             let last = states.pop();
             clean.extend(
-                states.into_iter().filter(|s| trigger::may_matter(s)).map(|s| text::clean(number, s)),
+                states
+                    .into_iter()
+                    .filter(|s| trigger::may_matter(s))
+                    .map(|s| text::clean(number, s)),
             );
             clean.extend(last.map(|s| text::clean(number, s)));
         } else {

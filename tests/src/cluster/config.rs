@@ -52,7 +52,7 @@ SlurmctldHost=localhost
 SlurmctldPort={port}
 SlurmUser=slurm
 AuthType=auth/munge
-AuthInfo=socket={dir}/munge/socket
+AuthInfo=socket={dir}/munge/socket,cred_expire=20
 StateSaveLocation={dir}/state
 SlurmdSpoolDir={dir}/spool/%n
 SlurmctldPidFile={dir}/pid/slurmctld

@@ -11,8 +11,9 @@ use super::process::Process;
 use super::sweep;
 
 /// All clusters of this machine live below. Short, because unix sockets are, and on a path that
-/// munge trusts and every user may pass.
-const ROOT: &str = "/run/inquest-lab";
+/// munge trusts and every user may pass. Not in /run, which is often mounted noexec: job scripts are
+/// spooled here, and the plugin is loaded from here.
+const ROOT: &str = "/var/lib/inquest-lab";
 const SLOTS: u16 = 64;
 /// Below the ephemeral range, away from Slurm's own 6817 and 6818.
 const FIRST_PORT: u16 = 21_000;

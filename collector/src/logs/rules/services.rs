@@ -22,7 +22,7 @@ pub(super) const RULES: &[Rule] = &[
         "rate_limit",
         RateLimit,
         Soft,
-        r"(?i)\brate[_ -]?limit(?:ed|_exceeded|_error|s? (?:exceeded|reached|hit|error|for))|\bRateLimitError\b|\brequests? rate (?:is )?too (?:high|large)|(?:exceeded|reached) (?:your |the |its )?(?:\w+ )?(?:rate limit|pull rate limit|request limit|requests per)|reached your (?:unauthenticated )?pull rate limit|pull rate limit|quota exceeded for (?:quota )?metric|RESOURCE_EXHAUSTED.*(?:quota|rate|exhausted)|ResourceExhausted: 429|ThrottlingException|\bThrottling\b|ThrottledException|SlowDown\b|tokens per (?:minute|day)|requests per (?:minute|day)",
+        r"(?i)\brate[_ -]?limit(?:ed|_exceeded|_error|s? (?:was |been )?(?:exceeded|reached|hit|error))|\bRateLimitError\b|\brequests? rate (?:is )?too (?:high|large)|(?:exceeded|reached) (?:your |the |its )?(?:\w+ )?(?:rate limit|pull rate limit|request limit|requests per)|reached your (?:unauthenticated )?pull rate limit|pull rate limit|quota exceeded for (?:quota )?metric|RESOURCE_EXHAUSTED.*(?:quota|rate|exhausted)|ResourceExhausted: 429|ThrottlingException|\bThrottling\b|ThrottledException|SlowDown\b|(?:exceed|reach)\w* .{0,60}(?:tokens|requests) per (?:minute|day)",
     ),
     rule(
         "overloaded",
