@@ -46,7 +46,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
 
 /// The stories of the members that were asked for, from one pass over the
 /// part of the file that holds them.
-fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError> {
+pub(super) fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError> {
     let members = found.members.iter().map(|n| &found.run.members[n]);
     let mut stories: BTreeMap<JobId, Story> = members.clone().map(|m| (m.job_id, Story::default())).collect();
     let from = members.clone().map(|m| m.range.0).min().unwrap_or(0);
