@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use inquest_tests::catalogue::{CATALOGUE, Entry, Expected, Submitted};
+use inquest_tests::catalogue::{CATALOGUE, Entry, Submitted};
 use inquest_tests::cluster::{Cluster, Config, Process, USERS};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -135,7 +135,7 @@ fn demo(arguments: &Arguments, plugin: &Path, inquest: &Path) -> Result<bool> {
                 inquest.run(&["why", &job])?
             );
         }
-        wrong.extend(deviations(entry, &why).into_iter().map(|d| format!("{} (job {job}): {d}", entry.name)));
+        wrong.extend(entry.misjudged(&why).into_iter().map(|d| format!("{} (job {job}): {d}", entry.name)));
     }
     for deviation in &wrong {
         println!("WRONG: {deviation}");
@@ -207,37 +207,6 @@ fn wait(
         std::thread::sleep(Duration::from_millis(200));
     }
     Ok(runs)
-}
-
-/// Where the answer of `inquest why --json` is not what the catalogue expects.
-fn deviations(entry: &Entry, why: &Value) -> Vec<String> {
-    let no_jobs = Vec::new();
-    let jobs = why["jobs"].as_array().unwrap_or(&no_jobs);
-    let mut found = Vec::new();
-    let expected = entry.array.map_or(1, |(members, _)| members as usize);
-    if jobs.len() != expected {
-        found.push(format!("{} jobs, not {expected}", jobs.len()));
-    }
-    for job in jobs {
-        let id = job["id"].as_str().unwrap_or_default();
-        let index = id.split_once('_').and_then(|(_, index)| index.parse().ok());
-        let fails = match (entry.array, index) {
-            (Some((_, failing)), Some(index)) => failing.contains(&index),
-            _ => true,
-        };
-        let want = if fails { entry.verdict } else { Expected { class: "ok", cause: "ok" } };
-        let said = |key: &str| job["verdict"][key].as_str().unwrap_or("nothing").to_owned();
-        if (said("class").as_str(), said("cause").as_str()) != (want.class, want.cause) {
-            found.push(format!(
-                "{id} is said to be {}, {}, but is {}, {}",
-                said("class"),
-                said("cause"),
-                want.class,
-                want.cause
-            ));
-        }
-    }
-    found
 }
 
 /// The inquest command, and its collector at work.
