@@ -280,53 +280,7 @@ exit $?
         verdict: verdict("app_error", "app_error"),
         ..PLAIN
     },
-]
-    /// Whether the member of this index, or the job when it is no array, is one that fails.
-    fn fails(&self, index: Option<u32>) -> bool {
-        match (self.array, index) {
-            (Some((_, failing)), Some(index)) => failing.contains(&index),
-            _ => true,
-        }
-    }
-
-    /// How many jobs Slurm makes of it.
-    pub fn jobs(&self) -> usize {
-        self.array.map_or(1, |(members, _)| members as usize)
-    }
-
-    /// Where the answer of `inquest why --json` is not what the catalogue expects.
-    pub fn misjudged(&self, why: &Value) -> Vec<String> {
-        let none = Vec::new();
-        let jobs = why["jobs"].as_array().unwrap_or(&none);
-        let mut found = Vec::new();
-        if jobs.len() != self.jobs() {
-            found.push(format!("{} jobs, not {}", jobs.len(), self.jobs()));
-        }
-        for job in jobs {
-            let id = job["id"].as_str().unwrap_or_default();
-            let fails = self.fails(id.split_once('_').and_then(|(_, index)| index.parse().ok()));
-            let want = if fails { self.verdict } else { PLAIN.verdict };
-            let verdict = &job["verdict"];
-            let said = |key: &str| verdict[key].as_str().unwrap_or("nothing").to_owned();
-            if (said("class").as_str(), said("cause").as_str()) != (want.class, want.cause) {
-                found.push(format!(
-                    "{id} is said to be {}, {}, but is {}, {}",
-                    said("class"),
-                    said("cause"),
-                    want.class,
-                    want.cause
-                ));
-            }
-            let first = &verdict["first_failure"];
-            if let Some((step, task)) = self.first
-                && (first["step"].as_str(), first["task"].as_u64()) != (Some(step), Some(task))
-            {
-                found.push(format!("{id} is said to have failed first in {first}, not in step {step} task {task}"));
-            }
-        }
-        found
-    }
-}
+];
 
 /// An entry's job on a cluster.
 #[derive(Debug)]
@@ -373,6 +327,54 @@ impl Entry {
             }
         };
         Ok(Submitted { entry: self, job, srun })
+    }
+
+    /// Whether the member of this index, or the job when it is no array, is one that fails.
+    fn fails(&self, index: Option<u32>) -> bool {
+        match (self.array, index) {
+            (Some((_, failing)), Some(index)) => failing.contains(&index),
+            _ => true,
+        }
+    }
+
+    /// How many jobs Slurm makes of it.
+    pub fn jobs(&self) -> usize {
+        self.array.map_or(1, |(members, _)| members as usize)
+    }
+
+    /// Where the answer of `inquest why --json` is not what the catalogue expects.
+    pub fn misjudged(&self, why: &Value) -> Vec<String> {
+        let none = Vec::new();
+        let jobs = why["jobs"].as_array().unwrap_or(&none);
+        let mut found = Vec::new();
+        if jobs.len() != self.jobs() {
+            found.push(format!("{} jobs, not {}", jobs.len(), self.jobs()));
+        }
+        for job in jobs {
+            let id = job["id"].as_str().unwrap_or_default();
+            let fails = self.fails(id.split_once('_').and_then(|(_, index)| index.parse().ok()));
+            let want = if fails { self.verdict } else { PLAIN.verdict };
+            let verdict = &job["verdict"];
+            let said = |key: &str| verdict[key].as_str().unwrap_or("nothing").to_owned();
+            if (said("class").as_str(), said("cause").as_str()) != (want.class, want.cause) {
+                found.push(format!(
+                    "{id} is said to be {}, {}, but is {}, {}",
+                    said("class"),
+                    said("cause"),
+                    want.class,
+                    want.cause
+                ));
+            }
+            let first = &verdict["first_failure"];
+            if let Some((step, task)) = self.first
+                && (first["step"].as_str(), first["task"].as_u64()) != (Some(step), Some(task))
+            {
+                found.push(format!(
+                    "{id} is said to have failed first in {first}, not in step {step} task {task}"
+                ));
+            }
+        }
+        found
     }
 }
 
