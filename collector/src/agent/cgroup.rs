@@ -45,7 +45,8 @@ impl<'a> StepPath<'a> {
             } else if let (Some(step), Some((_, job))) = (step_of(name), before) {
                 let parent = grand.map_or("/", |end| &path[..end]);
                 let job_id = str::strip_prefix(job, "job_").and_then(number).map(JobId);
-                found = Some(StepPath { step_dir: &path[..end], parent, job_id, step, task: None, uid, node });
+                found =
+                    Some(StepPath { step_dir: &path[..end], parent, job_id, step, task: None, uid, node });
             } else {
                 uid = name.strip_prefix("uid_").and_then(number).or(uid);
                 node = node_of(name).or(node);
@@ -191,7 +192,8 @@ mod tests {
 
     #[test]
     fn paths_that_are_no_step() {
-        for path in ["/", "", "/slurm/uid_1/job_5", "/step_0", "/job_5/step_x", "/job_5/step_", "/job_5/step_-1"]
+        for path in
+            ["/", "", "/slurm/uid_1/job_5", "/step_0", "/job_5/step_x", "/job_5/step_", "/job_5/step_-1"]
         {
             assert_eq!(StepPath::parse(path), None, "{path}");
         }

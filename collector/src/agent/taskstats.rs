@@ -225,14 +225,14 @@ mod tests {
     #[test]
     fn every_layout_is_read() {
         for (version, len, comm, tgid) in [
-            (8, 328, 80, None),         // 3.10
-            (9, 344, 80, None),         // 4.18
-            (12, 400, 80, Some(368)),   // 5.14 with backports, 5.19
-            (14, 432, 80, Some(368)),   // 6.12
-            (14, 496, 104, Some(416)),  // on the way to 6.14
-            (15, 560, 128, Some(464)),  // 6.15
-            (16, 560, 80, Some(368)),   // 6.18
-            (17, 688, 80, Some(368)),   // 7.x
+            (8, 328, 80, None),        // 3.10
+            (9, 344, 80, None),        // 4.18
+            (12, 400, 80, Some(368)),  // 5.14 with backports, 5.19
+            (14, 432, 80, Some(368)),  // 6.12
+            (14, 496, 104, Some(416)), // on the way to 6.14
+            (15, 560, 128, Some(464)), // 6.15
+            (16, 560, 80, Some(368)),  // 6.18
+            (17, 688, 80, Some(368)),  // 7.x
         ] {
             let got = read(&message(31, 4242, &stats(version, len, comm, tgid, 0x8b)), 31).unwrap();
             assert_eq!((got.pid, got.ppid, got.uid), (4242, 4200, 1001), "version {version}");

@@ -1,7 +1,9 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
+mod agent;
 mod collect;
 mod events;
+mod note;
 mod run;
 mod runs;
 mod why;
@@ -55,6 +57,10 @@ enum Verb {
     Events(events::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    /// Record what the jobs of this node do not tell (a daemon, one per node).
+    Agent(agent::Arguments),
+    /// Say something from inside a job: a stage, a message, an error, progress.
+    Note(note::Arguments),
 }
 
 /// Which store, and whose runs.
@@ -130,6 +136,8 @@ pub fn main() -> ExitCode {
         Verb::Run(a) => run::main(&a, &zone),
         Verb::Events(a) => events::main(&a, &zone),
         Verb::Collect(a) => collect::main(a),
+        Verb::Agent(a) => agent::main(a),
+        Verb::Note(a) => Ok(note::main(&a)),
     };
     match result {
         Ok(code) => ExitCode::from(code),
