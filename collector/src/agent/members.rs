@@ -18,7 +18,9 @@ pub(super) enum Look {
     In(Place),
     /// It is in a cgroup that is no step's.
     Elsewhere,
-    /// Nothing left to see; also the root cgroup of v1, in which zombies are.
+    /// It is ending and shows no cgroup any more (v1), but still its parent.
+    Ending(u32),
+    /// Nothing left to see.
     Gone,
 }
 
@@ -52,6 +54,8 @@ const FRESH_US: u64 = 1_000_000;
 /// For so long a pid that is gone counts as what it was. It may be given to
 /// another process once all others were: 32,768 forks at the very least.
 const GONE_US: u64 = 5_000_000;
+/// Generations of ending ancestors that are climbed.
+const MOST_ANCESTORS: u32 = 8;
 
 impl Members {
     /// The step of process `pid` with parent `ppid`. `look` reads /proc.
@@ -69,41 +73,33 @@ impl Members {
         // A process whose parent died first is init's child and says nothing
         // by that, so it is asked itself.
         let orphan = ppid <= 1;
-        let asked = if orphan { pid } else { ppid };
-        if let Some(seen) = self.get(asked).filter(|s| now_us.saturating_sub(s.at_us) < FRESH_US) {
-            return seen.place.map_or(Membership::None, Membership::Of);
-        }
-        match look(asked) {
-            Look::In(place) => {
-                self.put(asked, Some(place), now_us);
-                Membership::Of(place)
+        let mut asked = if orphan { pid } else { ppid };
+        for _ in 0..MOST_ANCESTORS {
+            if let Some(place) = steps.of_task(asked) {
+                return Membership::Of(place);
             }
-            Look::Elsewhere => {
-                self.put(asked, None, now_us);
-                Membership::None
+            let seen = self.get(asked);
+            let age_us = seen.map_or(u64::MAX, |s| now_us.saturating_sub(s.at_us));
+            if let Some(seen) = seen.filter(|_| age_us < FRESH_US) {
+                return seen.place.map_or(Membership::None, Membership::Of);
             }
-            Look::Gone => self.remember(pid, asked, orphan, steps, now_us, look),
+            let found = look(asked);
+            match (found, seen.filter(|_| age_us < GONE_US).and_then(|s| s.place)) {
+                (Look::In(place), _) => {
+                    self.put(asked, Some(place), now_us);
+                    return Membership::Of(place);
+                }
+                (Look::Elsewhere, _) => {
+                    self.put(asked, None, now_us);
+                    return Membership::None;
+                }
+                (Look::Ending(_) | Look::Gone, Some(place)) => return Membership::Of(place),
+                (Look::Ending(parent), None) if parent > 1 => asked = parent,
+                (Look::Ending(_) | Look::Gone, None) => break,
+            }
         }
-    }
-
-    fn remember(
-        &mut self,
-        pid: u32,
-        asked: u32,
-        orphan: bool,
-        steps: &Steps,
-        now_us: u64,
-        mut look: impl FnMut(u32) -> Look,
-    ) -> Membership {
-        if let Some(place) = steps.of_task(asked) {
-            return Membership::Of(place);
-        }
-        if let Some(seen) = self.get(asked).filter(|s| now_us.saturating_sub(s.at_us) < GONE_US)
-            && let Some(place) = seen.place
-        {
-            return Membership::Of(place);
-        }
-        match if orphan { Look::Gone } else { look(pid) } {
+        // Not reaped yet, it may still be in its cgroup (v2).
+        match look(pid) {
             Look::In(place) => Membership::Of(place),
             _ => Membership::Unknown,
         }
@@ -155,6 +151,20 @@ mod tests {
         assert_eq!(members.find(60, 50, &steps, 6_000_000, gone), Membership::Unknown);
         let zombie = |pid| if pid == 60 { Look::In(HERE) } else { Look::Gone };
         assert_eq!(members.find(60, 50, &steps, 6_000_000, zombie), Membership::Of(HERE));
+    }
+
+    #[test]
+    fn ending_ancestors_are_climbed() {
+        let (mut members, steps) = (Members::default(), Steps::new("n1"));
+        let family = |pid| match pid {
+            60 => Look::Ending(50),
+            50 => Look::Ending(40),
+            40 => Look::In(HERE),
+            _ => Look::Gone,
+        };
+        assert_eq!(members.find(70, 60, &steps, 0, family), Membership::Of(HERE));
+        assert_eq!(members.find(71, 61, &steps, 0, |_| Look::Ending(61)), Membership::Unknown);
+        assert_eq!(members.find(72, 62, &steps, 0, |_| Look::Ending(1)), Membership::Unknown);
     }
 
     #[test]

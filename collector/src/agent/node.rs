@@ -134,17 +134,22 @@ impl Node {
         self.emit(now, Severity::Warn, Source::Agent, None, None, body);
     }
 
-    /// A process ended abnormally.
-    pub(super) fn ended(&mut self, ended: Ended, stamp: Stamp) {
-        let now = stamp.mono_us;
+    /// Whose process it was that ended. To be asked at once: the parent, who
+    /// knows, may be about to end too.
+    pub(super) fn find(&mut self, ended: &Ended, now: Stamp) -> Membership {
         let (steps, mounts) = (&self.steps, &self.mounts);
         let look = |pid| look(pid, steps, mounts);
-        match self.members.find(ended.pid, ended.ppid, steps, now, look) {
+        self.members.find(ended.pid, ended.ppid, steps, now.mono_us, look)
+    }
+
+    /// A process ended abnormally.
+    pub(super) fn ended(&mut self, ended: Ended, membership: Membership, stamp: Stamp) {
+        match membership {
             Membership::Of(place) => self.died(place, &ended, stamp),
             Membership::None => {}
             Membership::Unknown => {
                 if let Some(out) = self.deaths.wait(ended, stamp) {
-                    self.give_up(&out, now);
+                    self.give_up(&out, stamp.mono_us);
                 }
             }
         }
@@ -311,8 +316,8 @@ impl Node {
         for waiting in self.deaths.take_expired(now.mono_us) {
             self.give_up(&waiting, now.mono_us);
         }
-        while let Some((kill, at)) =
-            self.kills.pop_front_if(|(_, at)| at.mono_us + KILL_PATIENCE_US <= now.mono_us)
+        while self.kills.front().is_some_and(|(_, at)| at.mono_us + KILL_PATIENCE_US <= now.mono_us)
+            && let Some((kill, at)) = self.kills.pop_front()
         {
             self.killed(&kill, None, at);
         }
@@ -323,12 +328,20 @@ impl Node {
         [self.deaths.deadline(), kill, self.tell_us].into_iter().flatten().min()
     }
 
+    /// Says what is left to say at the end of this life.
+    pub(super) fn finish(&mut self, now: Stamp) {
+        for waiting in self.deaths.take_expired(u64::MAX) {
+            self.give_up(&waiting, now.mono_us);
+        }
+        self.tell(now);
+    }
+
     fn tell_later(&mut self, now_us: u64) {
         self.tell_us.get_or_insert(now_us + TELL_US);
     }
 
     /// Says what was held back or lost since it was last said.
-    pub(super) fn tell(&mut self, now: Stamp) {
+    fn tell(&mut self, now: Stamp) {
         self.tell_us = None;
         let mut lost: Vec<(Option<Key>, Severity, Option<u64>, &str)> = Vec::new();
         for (key, step) in self.steps.iter_mut() {
@@ -386,11 +399,51 @@ fn look(pid: u32, steps: &Steps, mounts: &Mounts) -> Look {
     if let Some(path) = step_path(text) {
         return steps.of_path(path, |dir| mounts.is_roots(dir)).map_or(Look::Elsewhere, Look::In);
     }
-    if text.lines().all(|l| l.ends_with(":/")) { Look::Gone } else { Look::Elsewhere }
+    if text.lines().any(|l| !l.ends_with(":/")) {
+        return Look::Elsewhere;
+    }
+    // The root cgroup, in which v1 shows whoever is ending.
+    let mut buffer = [0; 512];
+    let read = std::fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut f| f.read(&mut buffer));
+    let parent = read.ok().and_then(|n| parent_of(buffer.get(..n)?));
+    parent.map_or(Look::Gone, Look::Ending)
+}
+
+/// Field 4 of a /proc/pid/stat; the command in field 2 may hold anything.
+fn parent_of(stat: &[u8]) -> Option<u32> {
+    let end = stat.iter().rposition(|&b| b == b')')?;
+    let mut fields = stat.get(end + 2..)?.split(|&b| b == b' ');
+    std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
 }
 
 fn read_cgroups(pid: u32, buffer: &mut [u8]) -> Option<&str> {
     let n = std::fs::File::open(format!("/proc/{pid}/cgroup")).ok()?.read(buffer).ok()?;
     // One read gives all of it: the kernel makes the text in a page of its own.
     std::str::from_utf8(buffer.get(..n)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parents_survive_a_hostile_command() {
+        assert_eq!(parent_of(b"42 (a) b) (c) S 7 2 3 4 5"), Some(7));
+        assert_eq!(parent_of(b"42 (a"), None);
+    }
+
+    #[test]
+    fn times_of_the_log_are_never_in_the_future() {
+        let now = Stamp { wall: Timestamp(1_000_000_000), mono_us: 500 };
+        assert_eq!(past(200, now), Stamp { wall: Timestamp(999_999_700), mono_us: 200 });
+        assert_eq!(past(9_000, now), now);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parent_of(&bytes);
+        }
+    }
 }
