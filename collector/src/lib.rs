@@ -8,6 +8,7 @@ keeps runs on disk, [`report`] shows them, [`recover`] plans to run jobs again, 
 [`collect`] is the one loop that moves the data.
 */
 
+pub mod agent;
 pub mod cli;
 pub mod collect;
 pub mod follow;

@@ -1,5 +1,6 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
+mod agent;
 mod collect;
 mod compare;
 mod errors;
@@ -7,6 +8,7 @@ mod events;
 mod grep;
 mod logs;
 mod members;
+mod note;
 mod run;
 mod runs;
 mod scan;
@@ -73,6 +75,10 @@ enum Verb {
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    /// Record what the jobs of this node do not tell (a daemon, one per node).
+    Agent(agent::Arguments),
+    /// Say something from inside a job: a stage, a message, an error, progress.
+    Note(note::Arguments),
 }
 
 /// Which store, and whose runs.
@@ -202,6 +208,8 @@ pub fn main() -> ExitCode {
         Verb::Compare(a) => compare::main(&a),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
+        Verb::Agent(a) => agent::main(a),
+        Verb::Note(a) => Ok(note::main(&a)),
     };
     match result {
         Ok(code) => ExitCode::from(code),
