@@ -1,3 +1,3 @@
 //! The collector.
-#![allow(missing_docs)]
+
 pub mod logs;

@@ -89,6 +89,15 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
+            // "Can not open file:" announces once more.
+            let j = match lines.get(j + 1) {
+                Some(next)
+                    if said.text.trim_end().ends_with(':') && !DECORATION.is_match(&next.text) =>
+                {
+                    j + 1
+                }
+                _ => j,
+            };
             out.push(Announced {
                 line: j,
                 head: i,

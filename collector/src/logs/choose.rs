@@ -271,6 +271,7 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
                 && signs[i].specific
                 && d <= 12
                 && signs[i].cause != Cause::EngineWrapper
+                && signs[i].rule != "self_test"
         });
         // A C++ exception's message can follow its announcement.
         let after = (c.lang == Some("c") && !c.specific)

@@ -126,36 +126,35 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             .last_frame
             .is_some_and(|f| at_distance(writer, at, f) <= 6);
         let mut hit = None;
-        if s.in_trace || near_frames {
-            if let Some(c) = IN_TRACE.captures(text) {
-                let kind = &c["kind"];
-                let indent = c["indent"].len();
-                let known = ALONE.is_match(text);
-                let shallow = if s.in_trace && s.header_kind.is_none() {
-                    indent <= s.indent
-                } else {
-                    indent <= 2
-                };
-                let named = s
-                    .header_kind
-                    .as_deref()
-                    .is_none_or(|h| unqualified(kind) == h);
-                let bare = c.name("colon").is_none();
-                // A bare word with text after it is a sentence or code.
-                let sentence = bare && c.name("msg").is_some();
-                if looks_like_type(kind)
-                    && !sentence
-                    && named
-                    && (shallow && (s.last_frame.is_some() || known)
-                        || known && indent <= s.indent + 2)
-                {
-                    hit = Some((
-                        kind.to_owned(),
-                        c.name("msg").map_or("", |m| m.as_str()).to_owned(),
-                        c.name("colon").is_some(),
-                        true,
-                    ));
-                }
+        if (s.in_trace || near_frames)
+            && let Some(c) = IN_TRACE.captures(text)
+        {
+            let kind = &c["kind"];
+            let indent = c["indent"].len();
+            let known = ALONE.is_match(text);
+            let shallow = if s.in_trace && s.header_kind.is_none() {
+                indent <= s.indent
+            } else {
+                indent <= 2
+            };
+            let named = s
+                .header_kind
+                .as_deref()
+                .is_none_or(|h| unqualified(kind) == h);
+            let bare = c.name("colon").is_none();
+            // A bare word with text after it is a sentence or code.
+            let sentence = bare && c.name("msg").is_some();
+            if looks_like_type(kind)
+                && !sentence
+                && named
+                && (shallow && (s.last_frame.is_some() || known) || known && indent <= s.indent + 2)
+            {
+                hit = Some((
+                    kind.to_owned(),
+                    c.name("msg").map_or("", |m| m.as_str()).to_owned(),
+                    c.name("colon").is_some(),
+                    true,
+                ));
             }
         }
         if hit.is_none()

@@ -174,7 +174,7 @@ impl Kept {
         let n = self.kinds.entry(h).or_insert(0);
         *n = n.saturating_add(1);
         // The latest of each kind matter too: one in a while is refreshed.
-        *n <= 64 || n.is_power_of_two() || *n % 256 == 0
+        *n <= 64 || n.is_power_of_two() || n.is_multiple_of(256)
     }
 
     fn keep_hit(
