@@ -352,8 +352,12 @@ fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>)
         });
         writers[at].1.push(i);
     }
+    let mut ignored = Vec::new();
     for (_, indices) in &writers {
-        exceptions::python(lines, indices, &mut raised);
+        exceptions::python(lines, indices, &mut raised, &mut ignored);
+    }
+    for i in ignored {
+        taken[i] = true;
     }
     for r in &raised {
         taken[r.line] = true;

@@ -62,6 +62,8 @@ struct Stream {
     // The exception that the next one follows from.
     link: Option<(usize, bool)>,
     last: Option<usize>,
+    // The interpreter prints this one and goes on.
+    ignored: bool,
     // "Original Traceback": the next exception is the cause of this one.
     reraised: Option<usize>,
 }
@@ -78,8 +80,14 @@ fn looks_like_type(kind: &str) -> bool {
             && (last == "error" || last == "timeout" || last == "gaierror" || last == "herror")
 }
 
-/// Python's tracebacks in the lines of one writer, given as indices.
-pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
+/// Python's tracebacks in the lines of one writer, given as indices. Lines
+/// that name an exception which ended nothing go to `ignored`.
+pub(crate) fn python(
+    lines: &[Line],
+    writer: &[usize],
+    out: &mut Vec<Raised>,
+    ignored: &mut Vec<usize>,
+) {
     let mut s = Stream::default();
     for (at, &i) in writer.iter().enumerate() {
         let text = lines[i].text.as_str();
@@ -93,6 +101,14 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             s.in_trace = true;
             s.started = i;
             s.last_frame = None;
+            s.ignored = writer[..at]
+                .iter()
+                .rev()
+                .map(|&p| lines[p].text.trim())
+                .find(|t| !t.is_empty())
+                .is_some_and(|t| {
+                    t.starts_with("Exception ignored ") || t == "--- Logging error ---"
+                });
             let before = text[..m.start()].trim();
             s.header_kind =
                 (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
@@ -113,6 +129,8 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             continue;
         }
         if FRAME.is_match(text) {
+            // Clean-up at exit, whose failure changes no result.
+            s.ignored |= text.contains("in _run_finalizers");
             if !s.in_trace && s.last_frame.is_none_or(|f| i.saturating_sub(f) > 12) {
                 s.started = i;
             }
@@ -178,6 +196,12 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
         };
         if kind.ends_with("RemoteTraceback") {
             s.in_trace = false;
+            continue;
+        }
+        if std::mem::take(&mut s.ignored) && traceback {
+            ignored.push(i);
+            s.in_trace = false;
+            s.last_frame = None;
             continue;
         }
         let mut quote = i;
@@ -469,7 +493,7 @@ mod tests {
         let l = lines(text);
         let all: Vec<usize> = (0..l.len()).collect();
         let mut out = Vec::new();
-        python(&l, &all, &mut out);
+        python(&l, &all, &mut out, &mut Vec::new());
         out.into_iter()
             .map(|r| (r.kind.unwrap_or_default(), r.message, r.inner))
             .collect()

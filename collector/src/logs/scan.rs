@@ -106,8 +106,7 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
         if !end_of_file && filled < block / 2 {
             continue;
         }
-        let broken = whole > 0 && buffer[whole - 1] != b'\n' && !end_of_file;
-        kept.block(&buffer[..whole], broken);
+        kept.block(&buffer[..whole]);
         buffer.copy_within(whole..filled, 0);
         filled -= whole;
         if end_of_file {
@@ -121,8 +120,6 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
 struct Kept {
     // Number of lines before the current block.
     lines: u64,
-    // The current block continues a line that was too long for a buffer.
-    continued: bool,
     head: Vec<(u64, Vec<u8>)>,
     first: Vec<(u64, Vec<u8>)>,
     latest: VecDeque<(u64, Vec<u8>)>,
@@ -131,7 +128,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn block(&mut self, block: &[u8], broken: bool) {
+    fn block(&mut self, block: &[u8]) {
         if block.is_empty() {
             return;
         }
@@ -157,7 +154,6 @@ impl Kept {
             number += 1;
         }
         self.lines += newlines;
-        self.continued = broken;
     }
 
     /// A kind of hit that was seen often in this log is kept only among the
@@ -208,7 +204,8 @@ impl Kept {
             }
             end = memchr::memchr(b'\n', &block[end + 1..]).map_or(block.len(), |p| end + 1 + p);
         }
-        if end < begin {
+        // All of it is kept already.
+        if end < begin || begin >= block.len() {
             return;
         }
         for (n, line) in (first_number..).zip(block[begin..end].split(|&b| b == b'\n')) {
