@@ -158,6 +158,19 @@ fn the_excerpt_is_the_log() {
 }
 
 #[test]
+fn a_site_says_what_success_is() {
+    let log = "ERROR: step 3 was odd\nALL STAGES GREEN\n";
+    let plain = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
+    assert_eq!(plain.finding.cause, inquest::logs::Cause::AppError);
+    let options = ScanOptions {
+        success: vec!["STAGES GREEN".into()],
+        ..ScanOptions::default()
+    };
+    let told = scan_reader(log.as_bytes(), &options).expect("memory reads");
+    assert_eq!(told.finding.cause, inquest::logs::Cause::None);
+}
+
+#[test]
 fn one_endless_line() {
     let mut log = vec![b'x'; 5 << 20];
     log.extend_from_slice(b"\rSegmentation fault (core dumped)\n");

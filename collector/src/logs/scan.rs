@@ -23,6 +23,9 @@ pub struct ScanOptions {
     /// Bytes that are read at once. A line longer than this is looked at in
     /// pieces.
     pub block: usize,
+    /// Texts by which this site's jobs say that all their work was done: a
+    /// line that holds one counts like a tool's own statement of success.
+    pub success: Vec<String>,
 }
 
 impl Default for ScanOptions {
@@ -31,6 +34,7 @@ impl Default for ScanOptions {
             tail: 20,
             context: 5,
             block: 1 << 20,
+            success: Vec::new(),
         }
     }
 }
@@ -262,7 +266,10 @@ impl Kept {
             .iter()
             .map(|(n, l)| (*n, text::repair(l).into_owned()))
             .collect();
-        let finding = analyze_numbered(lines.iter().map(|(n, l)| (*n, l.as_str())));
+        let finding = analyze_numbered(
+            lines.iter().map(|(n, l)| (*n, l.as_str())),
+            &options.success,
+        );
         let shown = |l: &str| {
             text::strip_controls(text::last_state(l))
                 .trim_end()
