@@ -42,7 +42,7 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
         (r"^\s*\w+(?:Error|Exception) in (?:rule|line|file|group|module)\b.*:\s*$", Some("python"), AppError, Fatal),
         (r"^\s*WorkflowError:\s*$", Some("python"), AppError, Error),
         (r"^thread '.*' (?:\(\d+\) )?panicked at [^']*:\d+:\d+:\s*$", Some("rust"), AppError, Fatal),
-        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
+        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR(?: ABORT)?|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
         (r"^\s*\*+\s*(?:Error|ERROR)\s*\*+\s*$", None, AppError, Weak),
     ]
     .into_iter()

@@ -112,7 +112,7 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
             (None, None) => ("announced", a.default, a.strength, None, false),
         };
         taken[a.line] = true;
-        taken[a.head] = taken[a.head] || a.strength > Strength::Weak;
+        taken[a.head] = true;
         let mut c = Candidate::new(a.line, rule, cause, strength, infra, a.lang, specific);
         // Groovy's own wording of two exceptions.
         c.exception = match message {
