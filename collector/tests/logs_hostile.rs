@@ -118,6 +118,50 @@ fn a_failure_between_much_noise_is_found() {
 }
 
 #[test]
+fn the_excerpt_is_the_log() {
+    let mut log: Vec<String> = (1..=5000).map(|i| format!("row {i}")).collect();
+    for at in [10, 700, 701, 703, 2500, 4999] {
+        log[at] = format!("ValueError: row {}", at + 1);
+    }
+    for end in ["", "\n"] {
+        let text = log.join("\n") + end;
+        let options = ScanOptions {
+            block: 4096,
+            context: 4,
+            ..ScanOptions::default()
+        };
+        let report = scan_reader(text.as_bytes(), &options).expect("memory reads");
+        assert_eq!(report.lines, 5000);
+        assert_eq!(
+            report.excerpt.len(),
+            report
+                .excerpt
+                .iter()
+                .map(|(n, _)| n)
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+        );
+        for (n, line) in &report.excerpt {
+            assert_eq!(*line, log[*n as usize - 1]);
+        }
+        assert_eq!(report.tail.last(), log.last());
+    }
+}
+
+#[test]
+fn a_site_says_what_success_is() {
+    let log = "ERROR: step 3 was odd\nALL STAGES GREEN\n";
+    let plain = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
+    assert_eq!(plain.finding.cause, inquest::logs::Cause::AppError);
+    let options = ScanOptions {
+        success: vec!["STAGES GREEN".into()],
+        ..ScanOptions::default()
+    };
+    let told = scan_reader(log.as_bytes(), &options).expect("memory reads");
+    assert_eq!(told.finding.cause, inquest::logs::Cause::None);
+}
+
+#[test]
 fn one_endless_line() {
     let mut log = vec![b'x'; 5 << 20];
     log.extend_from_slice(b"\rSegmentation fault (core dumped)\n");

@@ -45,5 +45,5 @@ pub(super) const RULES: &[Rule] = &[
     rule("nextflow_executing", EngineWrapper, Aftermath, r"Error executing process > "),
     rule("snakemake_remark", EngineWrapper, Aftermath, r"one of the commands exited with non-zero exit code"),
     rule("execution_halted", EngineWrapper, Aftermath, r"^\s*(?:Execution halted|Calls: )"),
-    rule("self_test", AppError, Error, r"^=+ (?:\d+ \w+, )*\d+ failed\b.* in |^FAILED \S+::|^\s*\d+ tests? failed\b|\bTest(?:s)? FAILED\b|^FAIL(?:ED)?\b -- |^(?:FAIL|FAILED)[: ]|\bself-?test failed|^\[  FAILED  \]|benchmark (?:check )?failed|^not ok \d+"),
+    rule("self_test", AppError, Error, r"^=+ (?:\d+ \w+, )*\d+ failed\b.* in |^FAILED \S+::|^\s*\d+ tests? failed\b|\bTest(?:s)? FAILED\b|^FAIL(?:ED)?\b -- |^FAIL: \w+ \(|\bself-?test failed|^\[  FAILED  \]|benchmark (?:check )?failed|^not ok \d+"),
 ];

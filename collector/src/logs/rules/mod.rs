@@ -153,7 +153,7 @@ pub(crate) fn set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> RegexSet {
     RegexSetBuilder::new(patterns)
         .unicode(false)
         .size_limit(64 << 20)
-        .dfa_size_limit(16 << 20)
+        .dfa_size_limit(64 << 20)
         .build()
         .expect("the patterns of the tables compile")
 }
