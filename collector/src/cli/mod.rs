@@ -12,6 +12,7 @@ mod note;
 mod run;
 mod runs;
 mod scan;
+mod timeline;
 mod why;
 
 use std::io::{ErrorKind, Write};
@@ -63,6 +64,8 @@ enum Verb {
     Run(run::Arguments),
     /// List the recorded events of a job or run.
     Events(events::Arguments),
+    /// Show what happened when and where, and what happened together.
+    Timeline(timeline::Arguments),
     /// Say where the logs of jobs are, and what is there.
     Logs(logs::Arguments),
     /// Search the logs of jobs.
@@ -202,6 +205,7 @@ pub fn main() -> ExitCode {
         Verb::Runs(a) => runs::main(&a, &zone),
         Verb::Run(a) => run::main(&a, &zone),
         Verb::Events(a) => events::main(&a, &zone),
+        Verb::Timeline(a) => timeline::main(&a, &zone),
         Verb::Logs(a) => logs::main(&a, &zone),
         Verb::Grep(a) => grep::main(&a),
         Verb::Errors(a) => errors::main(&a),

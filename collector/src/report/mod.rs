@@ -16,6 +16,7 @@ pub mod logfiles;
 pub mod runs;
 pub mod scan;
 pub mod table;
+pub mod timeline;
 pub mod why;
 
 use inquest_journal::Timestamp;
