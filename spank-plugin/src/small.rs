@@ -70,8 +70,10 @@ impl<const N: usize> Buf<N> {
 
     /// The first `n` bytes, which the kernel has just written.
     fn filled(&self, n: usize) -> Option<&[u8]> {
-        // SAFETY: the callers have n from a system call that wrote that many.
-        Some(unsafe { self.0.get(..n)?.assume_init_ref() })
+        let filled = self.0.get(..n)?;
+        // SAFETY: the callers have n from a system call that wrote that many,
+        // and an initialised MaybeUninit<u8> is a u8.
+        Some(unsafe { std::slice::from_raw_parts(filled.as_ptr().cast(), n) })
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct Step {
     tasks: Vec<Task>,
     batch_end: Option<End>,
     totals: Totals,
-    kmsg: Option<Kmsg>,
+    kmsg: Kmsg,
     /// Time in all hooks of this plugin, in nanoseconds.
     pub(crate) hook_ns: u64,
     pub(crate) hook_max_ns: u64,
@@ -79,8 +79,16 @@ impl Step {
         let job = JobId(spank.u32(SPK_JOB_ID)?);
         let step = StepId::from_raw(spank.u32(SPK_JOB_STEPID)?);
         let cluster = config.cluster.clone().or_else(facts::cluster_of_slurm_conf);
-        let identity =
-            Identity::of_this_process(cluster.as_deref().unwrap_or("unknown"), &facts::node_name());
+        // The life of this writer starts now; that of slurmstepd a few
+        // milliseconds ago, but asking for that takes 25 us.
+        let (pid, began) = (std::process::id(), Stamp::now());
+        let identity = Identity::new(
+            cluster.as_deref().unwrap_or("unknown"),
+            &facts::node_name(),
+            &facts::boot_id(),
+            pid,
+            began.mono_us,
+        );
         let writer = match Writer::open(&config.journal, identity, Source::Plugin) {
             Ok((writer, None)) => writer,
             Ok((writer, Some(e))) => {
@@ -102,8 +110,8 @@ impl Step {
             job,
             step,
             uid: spank.u32(SPK_JOB_UID),
-            stepd_pid: std::process::id(),
-            began: Stamp::now(),
+            stepd_pid: pid,
+            began,
             run: None,
             off: false,
             started: false,
@@ -114,7 +122,7 @@ impl Step {
             tasks: Vec::new(),
             batch_end: None,
             totals: Totals::default(),
-            kmsg: Kmsg::open(),
+            kmsg: Kmsg::new(pid),
             hook_ns: 0,
             hook_max_ns: 0,
             panics: 0,
@@ -159,7 +167,7 @@ impl Step {
             }
             (Some(_), None) => {}
         }
-        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link));
+        let log = |link| pid.and_then(|pid| facts::log_path(pid, link));
         let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
         if !self.started {
             self.start(spank, stamp, pid, &logs);
@@ -429,14 +437,14 @@ impl Step {
     /// the last resort for when the kernel left the cgroup out. Such a victim
     /// has no cgroup in the event.
     fn victims(&mut self, below: &str, pid: Option<u32>, count: u64) -> (Vec<Victim>, Option<Level>) {
-        let (Some(kmsg), Some(cgroup)) = (&mut self.kmsg, &self.cgroup) else { return (Vec::new(), None) };
+        let Some(cgroup) = &self.cgroup else { return (Vec::new(), None) };
         let uid_of_job = self.uid;
-        let kills = kmsg.kills();
+        let kills = self.kmsg.kills();
         let wanted = usize::try_from(count).unwrap_or(usize::MAX).min(VICTIMS_MAX);
         let mut victims = Vec::new();
         let mut level = None;
         for pass in 0..3 {
-            for kill in kills.iter_mut() {
+            for kill in kills.iter_mut().rev() {
                 if victims.len() >= wanted {
                     break;
                 }
@@ -455,6 +463,7 @@ impl Step {
                 victims.push(kill.victim.clone());
             }
         }
+        victims.reverse();
         (victims, level)
     }
 

@@ -6,6 +6,7 @@
 mod config;
 mod jobs;
 mod process;
+mod root;
 mod slot;
 mod sweep;
 
@@ -24,7 +25,7 @@ pub use jobs::JobRecord;
 pub use process::Process;
 
 use config::Layout;
-use slot::Slot;
+use slot::{Lock, Slot};
 
 /// Ordinary users that jobs run as; made by the first start where they are missing.
 pub const USERS: [&str; 2] = ["inquest-test1", "inquest-test2"];
@@ -33,10 +34,12 @@ pub const USERS: [&str; 2] = ["inquest-test1", "inquest-test2"];
 #[derive(Debug)]
 pub struct Cluster {
     slot: Slot,
+    /// Whose Slurm runs; None is the machine's.
+    root: Option<PathBuf>,
     nodes: Vec<String>,
     daemons: Vec<Child>,
     /// Held while the nodes are called n1, n2, ...
-    _short_names: Option<File>,
+    _short_names: Option<Lock>,
     stopped: bool,
 }
 
@@ -54,12 +57,18 @@ impl Cluster {
         let nodes: Vec<String> = (1..=config.nodes)
             .map(|n| match short_names {
                 Some(_) => format!("n{n}"),
-                None => format!("lab{}n{n}", slot.number),
+                None => slot.node_name(n),
             })
             .collect();
         // From here on Drop cleans up whatever was started.
-        let mut cluster =
-            Cluster { slot, nodes, daemons: Vec::new(), _short_names: short_names, stopped: false };
+        let mut cluster = Cluster {
+            slot,
+            root: config.root.clone(),
+            nodes,
+            daemons: Vec::new(),
+            _short_names: short_names,
+            stopped: false,
+        };
         cluster.configure(&config)?;
         cluster.start_munge()?;
         cluster.daemon("slurmctld", &["-D", "-c"])?;
@@ -124,6 +133,16 @@ impl Cluster {
     /// Node names.
     pub fn nodes(&self) -> Vec<String> {
         self.nodes.clone()
+    }
+
+    /// Every process of the cluster: daemons, slurmstepds, jobs.
+    pub fn processes(&self) -> Vec<Process> {
+        sweep::processes(self.dir())
+    }
+
+    /// The cgroup directories of the cluster's nodes, one per node and hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        self.nodes.iter().flat_map(|node| sweep::cgroup_trees(node)).collect()
     }
 
     /// What a node's slurmd and slurmstepds have logged.
@@ -207,21 +226,17 @@ impl Cluster {
         let user = if program == "munged" { user_ids("munge") } else { None };
         let err = self.dir().join(format!("log/{program}-{}.err", self.daemons.len()));
         let err = File::create(&err).with_context(|| format!("cannot create {}", err.display()))?;
-        let (key, value) = sweep::marker(self.dir());
-        let mut command = Command::new(program);
+        let mut command = root::command(self.root.as_deref(), user, program);
         command
             .args(args)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("SLURM_CONF", self.slurm_conf())
-            .env(key, value)
+            .env(sweep::MARKER, self.slot.marker())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(err.try_clone()?)
             .stderr(err);
-        if let Some((uid, gid)) = user {
-            command.uid(uid).gid(gid);
-        }
         // SAFETY: setsid and umask are async-signal-safe and touch no memory.
         unsafe {
             command.pre_exec(|| {
@@ -298,28 +313,16 @@ impl Cluster {
         }
         self.stopped = true;
         // Let Slurm end the jobs in its own way where it can; the sweep kills the rest.
-        let busy = || {
-            self.nodes
-                .iter()
-                .flat_map(|node| sweep::cgroup_trees(node))
-                .any(|tree| !sweep::cgroup_processes(&tree).is_empty())
-        };
+        let busy = || self.cgroups().iter().any(|tree| !sweep::cgroup_processes(tree).is_empty());
         if busy() {
-            let _ = self
-                .command(None, "timeout")
-                .args(["-k1", "5", "scancel", "--user=root"])
-                .args(USERS.map(|user| format!("--user={user}")))
-                .output();
-            let _ = self
-                .command(None, "timeout")
-                .args(["-k1", "5", "scancel", "--signal=KILL", "--partition=main"])
-                .output();
-            let deadline = Instant::now() + Duration::from_secs(4);
+            let _ = self.command(None, "timeout").args(["-k1", "5", "scancel", "--partition=main"]).output();
+            let deadline = Instant::now() + Duration::from_secs(2);
             while busy() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
         let swept = sweep::all(self.dir());
+
         for daemon in &mut self.daemons {
             // Reaps; the sweep has ended it. Not wait(): a Drop must not hang.
             let deadline = Instant::now() + Duration::from_secs(1);
@@ -340,12 +343,10 @@ impl Drop for Cluster {
 }
 
 /// The right to the names n1, n2, ...; None when another cluster of this machine uses them.
-fn short_names(nodes: usize) -> Result<Option<File>> {
-    let path = Slot::root().join("short-names.lock");
-    let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let free =
-        lock.try_lock().is_ok() && (1..=nodes).all(|n| sweep::cgroup_trees(&format!("n{n}")).is_empty());
-    Ok(free.then_some(lock))
+fn short_names(nodes: usize) -> Result<Option<Lock>> {
+    let lock = Lock::take("short-names")?;
+    let free = (1..=nodes).all(|n| sweep::cgroup_trees(&format!("n{n}")).is_empty());
+    Ok(lock.filter(|_| free))
 }
 
 /// User and group id, from /etc/passwd.

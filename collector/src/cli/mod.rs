@@ -1,5 +1,6 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
+mod agent;
 mod collect;
 mod compare;
 mod errors;
@@ -8,6 +9,7 @@ mod grep;
 mod logs;
 mod man;
 mod members;
+mod note;
 mod rerun;
 mod run;
 mod runs;
@@ -72,6 +74,10 @@ enum Verb {
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    /// Record what the jobs of this node do not tell (a daemon, one per node).
+    Agent(agent::Arguments),
+    /// Say something from inside a job: a stage, a message, an error, progress.
+    Note(note::Arguments),
     /// Write the manual pages.
     #[command(hide = true)]
     Man(man::Man),
@@ -209,6 +215,8 @@ pub fn main() -> ExitCode {
         Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
+        Verb::Agent(a) => agent::main(a),
+        Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
         Verb::Completions(a) => man::completions(&a),
     };
@@ -227,7 +235,7 @@ pub fn main() -> ExitCode {
                     _ => NOT_FOUND,
                 }
             };
-            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&format!("{error:#}")));
+            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&error.to_string()));
             ExitCode::from(code)
         }
     }

@@ -42,7 +42,7 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
         (r"^\s*\w+(?:Error|Exception) in (?:rule|line|file|group|module)\b.*:\s*$", Some("python"), AppError, Fatal),
         (r"^\s*WorkflowError:\s*$", Some("python"), AppError, Error),
         (r"^thread '.*' (?:\(\d+\) )?panicked at [^']*:\d+:\d+:\s*$", Some("rust"), AppError, Fatal),
-        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
+        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR(?: ABORT)?|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
         (r"^\s*\*+\s*(?:Error|ERROR)\s*\*+\s*$", None, AppError, Weak),
     ]
     .into_iter()
@@ -89,6 +89,15 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
+            // "Can not open file:" announces once more.
+            let j = match lines.get(j + 1) {
+                Some(next)
+                    if said.text.trim_end().ends_with(':') && !DECORATION.is_match(&next.text) =>
+                {
+                    j + 1
+                }
+                _ => j,
+            };
             out.push(Announced {
                 line: j,
                 head: i,

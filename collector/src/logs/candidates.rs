@@ -68,12 +68,12 @@ re!(
 // terminals, displays, and libraries that probe for hardware.
 re!(
     NOISE,
-    r"(?i)cannot find name for (?:group|user) ID|setlocale|cannot change locale|set the locale|^stty: |^tput: |tcsetattr|no version information available|\bxauth\b|cannot open display|X11 (?:forwarding|connection)|libGL error|Gtk-(?:WARNING|CRITICAL)|^ALSA lib|QStandardPaths|XDG_RUNTIME_DIR|Unable to register (?:cuDNN|cuFFT|cuBLAS)|could not find cuda drivers|rm: cannot remove .*: No such file|mkdir: cannot create directory .*: File exists|^mv: .* are the same file|error initializing an OpenFabrics device|OpenFabrics device|libibverbs: Warning|btl_openib_warn|no job control in this shell|cannot set terminal process group|Inappropriate ioctl for device|(?:un)?able to find cuda|NUMA node|Exception ignored in|command line option .* is valid for|Failed to load image Python extension|could not retrieve (?:the )?git|not a git repository|tensorrt|nvinfer|mesg: ttyname failed|Can't stat .*bash_profile|error_if_nonfinite"
+    r"(?i)forces have not converged to the requested precision|cannot find name for (?:group|user) ID|setlocale|cannot change locale|set the locale|^stty: |^tput: |tcsetattr|no version information available|\bxauth\b|cannot open display|X11 (?:forwarding|connection)|libGL error|Gtk-(?:WARNING|CRITICAL)|^ALSA lib|QStandardPaths|XDG_RUNTIME_DIR|Unable to register (?:cuDNN|cuFFT|cuBLAS)|could not find cuda drivers|rm: cannot remove .*: No such file|mkdir: cannot create directory .*: File exists|^mv: .* are the same file|error initializing an OpenFabrics device|OpenFabrics device|libibverbs: Warning|btl_openib_warn|no job control in this shell|cannot set terminal process group|Inappropriate ioctl for device|(?:un)?able to find cuda|NUMA node|Exception ignored in|command line option .* is valid for|Failed to load image Python extension|could not retrieve (?:the )?git|not a git repository|tensorrt|nvinfer|mesg: ttyname failed|Can't stat .*bash_profile|error_if_nonfinite"
 );
 // Words that take the edge off: nothing failed, or it is being mended.
 re!(
     HARMLESS,
-    r"(?i)\b(?:no|0|zero|without(?: any)?|free of|ignor(?:e|ing|ed)|skip(?:ping|ped)?|not an) (?:\w+ )?(?:errors?|failures?|problems?|warnings?)\b|\berrors?\s*[:=]\s*(?:0|none|\[\]|\{\}|no)\b|\b(?:0|no) (?:failed|failing)\b|\bfailed\s*[:=]\s*0\b|\b(?:on|if|--?|_)(?:error|fail)(?:s|ed)?\b[-_= ]|-(?:W|w)error|\berror[-_ ]?(?:rate|bars?|model|function|correction|handling|handler|tolerance|estimate|metric|norm|log\b|reporting|propagation|term|percentage|threshold)|\b(?:mean|absolute|squared|relative|standard|root|test|train(?:ing)?|validation|total|max(?:imum)?|average|rms|residual|fit(?:ting)?|prediction|reconstruction|energy|force|discretization|truncation|numerical|rounding|approximation|integration|estimated|sampling|statistical|l2|final|cumulative|interpolation) errors?\b"
+    r"(?i)\b(?:no|0|zero|without(?: any)?|free of|ignor(?:e|ing|ed)|skip(?:ping|ped)?|not an) (?:\w+ )?(?:errors?|failures?|problems?|warnings?)\b|\berrors?\s*[:=]\s*(?:0\b|\[\]|\{\}|(?:none|no)\s*$)|\b(?:0|no) (?:failed|failing)\b|\bfailed\s*[:=]\s*0\b|\b(?:on|if|--?|_)(?:error|fail)(?:s|ed)?\b[-_= ]|-(?:W|w)error|\berror[-_ ]?(?:rate|bars?|model|function|correction|handling|handler|tolerance|estimate|metric|norm|log\b|reporting|propagation|term|percentage|threshold)|\b(?:mean|absolute|squared|relative|standard|root|test|train(?:ing)?|validation|total|max(?:imum)?|average|rms|residual|fit(?:ting)?|prediction|reconstruction|energy|force|discretization|truncation|numerical|rounding|approximation|integration|estimated|sampling|statistical|l2|final|cumulative|interpolation) errors?\b"
 );
 re!(
     MENDED,
@@ -112,7 +112,7 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
             (None, None) => ("announced", a.default, a.strength, None, false),
         };
         taken[a.line] = true;
-        taken[a.head] = taken[a.head] || a.strength > Strength::Weak;
+        taken[a.head] = true;
         let mut c = Candidate::new(a.line, rule, cause, strength, infra, a.lang, specific);
         // Groovy's own wording of two exceptions.
         c.exception = match message {
@@ -245,7 +245,13 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
         {
             return Some(Candidate::of_rule(i, inner, soften(inner.strength)));
         }
-        let mut c = Candidate::of_rule(i, rule, soften(rule.strength));
+        // Some codes call a failed cycle a warning.
+        let strength = if rule.name == "scf_not_converged" {
+            rule.strength
+        } else {
+            soften(rule.strength)
+        };
+        let mut c = Candidate::of_rule(i, rule, strength);
         c.mended = mended;
         c.exception = inline_kind(text);
         if c.exception.is_some() && c.lang.is_none() {
@@ -346,8 +352,12 @@ fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>)
         });
         writers[at].1.push(i);
     }
+    let mut ignored = Vec::new();
     for (_, indices) in &writers {
-        exceptions::python(lines, indices, &mut raised);
+        exceptions::python(lines, indices, &mut raised, &mut ignored);
+    }
+    for i in ignored {
+        taken[i] = true;
     }
     for r in &raised {
         taken[r.line] = true;
@@ -386,7 +396,11 @@ struct Judged {
 
 fn judge(lines: &[Line], r: &Raised) -> Judged {
     let kind = r.kind.as_deref().unwrap_or("");
-    let base = python::strength(kind, r.traceback);
+    let mut base = python::strength(kind, r.traceback);
+    // sys.exit("reason") says why; sys.exit(1) does not.
+    if kind == "SystemExit" && r.message.len() > 4 {
+        base = Strength::Fatal;
+    }
     // The message may go on below its first line.
     let mut text = if r.lang == Some("python") && r.line == r.head {
         lines[r.line].text.clone()
@@ -399,6 +413,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         lines[r.line + 1..]
             .iter()
             .take(3)
+            .take_while(|l| l.rank == lines[r.line].rank && l.level.is_none())
             .map(|l| l.text.as_str())
             .take_while(|t| {
                 !t.trim().is_empty()
@@ -415,7 +430,8 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         }
         _ => base,
     };
-    if python::programming(kind) || kind == "TypeError" {
+    let of_data = kind == "SyntaxError" && r.message.contains("JSON");
+    if !of_data && (python::programming(kind) || kind == "TypeError") {
         return Judged {
             cause: Cause::AppError,
             infra: None,

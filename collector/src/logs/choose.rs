@@ -6,7 +6,7 @@
 
 use super::candidates::Candidate;
 use super::finding::{Cause, Confidence, Finding};
-use super::rules::{Strength, python, success};
+use super::rules::{Strength, python, success as known};
 use super::text::{Level, Line};
 
 /// Signs further apart than this, in lines, belong to different stories.
@@ -15,8 +15,15 @@ const GAP: u64 = 300;
 const NEAR: u64 = 40;
 
 /// Chooses among the signs.
-pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>) -> Finding {
-    let complete = lines.iter().rposition(|l| success::complete(&l.text));
+pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>, success: &[String]) -> Finding {
+    let site = |l: &Line| {
+        success
+            .iter()
+            .any(|s| !s.is_empty() && l.quote.contains(s.as_str()))
+    };
+    let complete = lines
+        .iter()
+        .rposition(|l| known::complete(&l.text) || site(l));
     survive(lines, &mut signs, complete);
     let Some(root) = root(lines, &signs) else {
         return Finding::nothing();
@@ -39,7 +46,7 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
     // What is often survived counts only where the log ends with it.
     let last_progress = lines
         .iter()
-        .rposition(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+        .rposition(|l| known::progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
     let last_sign = signs.last().map_or(0, |c| c.line);
     signs.retain(|c| {
@@ -58,7 +65,12 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         );
         let warned = matches!(
             c.cause,
-            Cause::Oom | Cause::GpuOom | Cause::Hang | Cause::License | Cause::ParseError
+            Cause::Oom
+                | Cause::GpuOom
+                | Cause::Hang
+                | Cause::License
+                | Cause::ParseError
+                | Cause::Convergence
         );
         let meant = !quiet || service || warned && level == Some(Level::Warn);
         !(survived || far || !meant || c.mended && last_sign + 5 < total)
@@ -96,7 +108,7 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
             && c.strength < Strength::Fatal
             && lines[c.line + 1..signs[cancel.unwrap_or(0)].line.max(c.line + 1)]
                 .iter()
-                .any(|l| success::progress(&l.text) && l.level != Some(Level::Error))
+                .any(|l| known::progress(&l.text) && l.level != Some(Level::Error))
     };
     let before: Vec<usize> = (0..signs.len())
         .filter(|&i| signs[i].line <= horizon && !went_on(&signs[i]))
@@ -173,7 +185,7 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
         };
         let went_on = lines[c.line + 1..signs[v].line]
             .iter()
-            .any(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+            .any(|l| known::progress(&l.text) && l.level != Some(Level::Error));
         if !consequence && !went_on {
             return Some(i);
         }
@@ -266,6 +278,7 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
                 && signs[i].specific
                 && d <= 12
                 && signs[i].cause != Cause::EngineWrapper
+                && signs[i].rule != "self_test"
         });
         // A C++ exception's message can follow its announcement.
         let after = (c.lang == Some("c") && !c.specific)

@@ -39,7 +39,7 @@ re!(
 );
 re!(
     ALONE,
-    r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
+    r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|Forbidden|Unauthorized|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
 );
 re!(
     DIRECT,
@@ -62,6 +62,8 @@ struct Stream {
     // The exception that the next one follows from.
     link: Option<(usize, bool)>,
     last: Option<usize>,
+    // The interpreter prints this one and goes on.
+    ignored: bool,
     // "Original Traceback": the next exception is the cause of this one.
     reraised: Option<usize>,
 }
@@ -78,8 +80,14 @@ fn looks_like_type(kind: &str) -> bool {
             && (last == "error" || last == "timeout" || last == "gaierror" || last == "herror")
 }
 
-/// Python's tracebacks in the lines of one writer, given as indices.
-pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
+/// Python's tracebacks in the lines of one writer, given as indices. Lines
+/// that name an exception which ended nothing go to `ignored`.
+pub(crate) fn python(
+    lines: &[Line],
+    writer: &[usize],
+    out: &mut Vec<Raised>,
+    ignored: &mut Vec<usize>,
+) {
     let mut s = Stream::default();
     for (at, &i) in writer.iter().enumerate() {
         let text = lines[i].text.as_str();
@@ -93,6 +101,14 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             s.in_trace = true;
             s.started = i;
             s.last_frame = None;
+            s.ignored = writer[..at]
+                .iter()
+                .rev()
+                .map(|&p| lines[p].text.trim())
+                .find(|t| !t.is_empty())
+                .is_some_and(|t| {
+                    t.starts_with("Exception ignored ") || t == "--- Logging error ---"
+                });
             let before = text[..m.start()].trim();
             s.header_kind =
                 (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
@@ -113,6 +129,8 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             continue;
         }
         if FRAME.is_match(text) {
+            // Clean-up at exit, whose failure changes no result.
+            s.ignored |= text.contains("in _run_finalizers");
             if !s.in_trace && s.last_frame.is_none_or(|f| i.saturating_sub(f) > 12) {
                 s.started = i;
             }
@@ -126,36 +144,35 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             .last_frame
             .is_some_and(|f| at_distance(writer, at, f) <= 6);
         let mut hit = None;
-        if s.in_trace || near_frames {
-            if let Some(c) = IN_TRACE.captures(text) {
-                let kind = &c["kind"];
-                let indent = c["indent"].len();
-                let known = ALONE.is_match(text);
-                let shallow = if s.in_trace && s.header_kind.is_none() {
-                    indent <= s.indent
-                } else {
-                    indent <= 2
-                };
-                let named = s
-                    .header_kind
-                    .as_deref()
-                    .is_none_or(|h| unqualified(kind) == h);
-                let bare = c.name("colon").is_none();
-                // A bare word with text after it is a sentence or code.
-                let sentence = bare && c.name("msg").is_some();
-                if looks_like_type(kind)
-                    && !sentence
-                    && named
-                    && (shallow && (s.last_frame.is_some() || known)
-                        || known && indent <= s.indent + 2)
-                {
-                    hit = Some((
-                        kind.to_owned(),
-                        c.name("msg").map_or("", |m| m.as_str()).to_owned(),
-                        c.name("colon").is_some(),
-                        true,
-                    ));
-                }
+        if (s.in_trace || near_frames)
+            && let Some(c) = IN_TRACE.captures(text)
+        {
+            let kind = &c["kind"];
+            let indent = c["indent"].len();
+            let known = ALONE.is_match(text);
+            let shallow = if s.in_trace && s.header_kind.is_none() {
+                indent <= s.indent
+            } else {
+                indent <= 2
+            };
+            let named = s
+                .header_kind
+                .as_deref()
+                .is_none_or(|h| unqualified(kind) == h);
+            let bare = c.name("colon").is_none();
+            // A bare word with text after it is a sentence or code.
+            let sentence = bare && c.name("msg").is_some();
+            if looks_like_type(kind)
+                && !sentence
+                && named
+                && (shallow && (s.last_frame.is_some() || known) || known && indent <= s.indent + 2)
+            {
+                hit = Some((
+                    kind.to_owned(),
+                    c.name("msg").map_or("", |m| m.as_str()).to_owned(),
+                    c.name("colon").is_some(),
+                    true,
+                ));
             }
         }
         if hit.is_none()
@@ -179,6 +196,12 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
         };
         if kind.ends_with("RemoteTraceback") {
             s.in_trace = false;
+            continue;
+        }
+        if std::mem::take(&mut s.ignored) && traceback {
+            ignored.push(i);
+            s.in_trace = false;
+            s.last_frame = None;
             continue;
         }
         let mut quote = i;
@@ -358,7 +381,7 @@ pub(crate) fn r(lines: &[Line], out: &mut Vec<Raised>) {
 
 re!(
     JULIA,
-    r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |\(|$))?(?P<msg>.*)$"
+    r"^\s*(?P<how>ERROR: |caused by: |nested task error: |Got exception outside of a @test|signal \(\d+\): )(?P<load>(?:LoadError: |InitError: |On worker \d+:\s*)*)(?:(?P<kind>[A-Z]\w*(?:Error|Exception|\{.*?\})?)(?P<sep>: |:$|\(|$))?(?P<msg>.*)$"
 );
 re!(
     JULIA_SIGN,
@@ -470,7 +493,7 @@ mod tests {
         let l = lines(text);
         let all: Vec<usize> = (0..l.len()).collect();
         let mut out = Vec::new();
-        python(&l, &all, &mut out);
+        python(&l, &all, &mut out, &mut Vec::new());
         out.into_iter()
             .map(|r| (r.kind.unwrap_or_default(), r.message, r.inner))
             .collect()

@@ -35,11 +35,15 @@ pub fn analyze_lines(lines: &[&str]) -> Finding {
         .iter()
         .zip(1u64..)
         .map(|(line, number)| (number, *line));
-    analyze_numbered(numbered)
+    analyze_numbered(numbered, &[])
 }
 
 /// Like [`analyze_lines`] for an excerpt whose lines know their numbers.
-pub(crate) fn analyze_numbered<'a>(lines: impl Iterator<Item = (u64, &'a str)>) -> Finding {
+/// `success` holds texts that say, like a tool's own, that all was done.
+pub(crate) fn analyze_numbered<'a>(
+    lines: impl Iterator<Item = (u64, &'a str)>,
+    success: &[String],
+) -> Finding {
     let mut clean = Vec::new();
     for (number, raw) in lines {
         // Earlier states of a progress bar are shown only where one of them
@@ -58,5 +62,5 @@ pub(crate) fn analyze_numbered<'a>(lines: impl Iterator<Item = (u64, &'a str)>) 
             clean.push(text::clean(number, raw));
         }
     }
-    choose::choose(&clean, candidates::collect(&clean))
+    choose::choose(&clean, candidates::collect(&clean), success)
 }

@@ -23,6 +23,9 @@ pub struct ScanOptions {
     /// Bytes that are read at once. A line longer than this is looked at in
     /// pieces.
     pub block: usize,
+    /// Texts by which this site's jobs say that all their work was done: a
+    /// line that holds one counts like a tool's own statement of success.
+    pub success: Vec<String>,
 }
 
 impl Default for ScanOptions {
@@ -31,6 +34,7 @@ impl Default for ScanOptions {
             tail: 20,
             context: 5,
             block: 1 << 20,
+            success: Vec::new(),
         }
     }
 }
@@ -106,8 +110,7 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
         if !end_of_file && filled < block / 2 {
             continue;
         }
-        let broken = whole > 0 && buffer[whole - 1] != b'\n' && !end_of_file;
-        kept.block(&buffer[..whole], broken);
+        kept.block(&buffer[..whole]);
         buffer.copy_within(whole..filled, 0);
         filled -= whole;
         if end_of_file {
@@ -121,8 +124,6 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
 struct Kept {
     // Number of lines before the current block.
     lines: u64,
-    // The current block continues a line that was too long for a buffer.
-    continued: bool,
     head: Vec<(u64, Vec<u8>)>,
     first: Vec<(u64, Vec<u8>)>,
     latest: VecDeque<(u64, Vec<u8>)>,
@@ -131,7 +132,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn block(&mut self, block: &[u8], broken: bool) {
+    fn block(&mut self, block: &[u8]) {
         if block.is_empty() {
             return;
         }
@@ -157,7 +158,6 @@ impl Kept {
             number += 1;
         }
         self.lines += newlines;
-        self.continued = broken;
     }
 
     /// A kind of hit that was seen often in this log is kept only among the
@@ -174,7 +174,7 @@ impl Kept {
         let n = self.kinds.entry(h).or_insert(0);
         *n = n.saturating_add(1);
         // The latest of each kind matter too: one in a while is refreshed.
-        *n <= 64 || n.is_power_of_two() || *n % 256 == 0
+        *n <= 64 || n.is_power_of_two() || n.is_multiple_of(256)
     }
 
     fn keep_hit(
@@ -208,7 +208,8 @@ impl Kept {
             }
             end = memchr::memchr(b'\n', &block[end + 1..]).map_or(block.len(), |p| end + 1 + p);
         }
-        if end < begin {
+        // All of it is kept already.
+        if end < begin || begin >= block.len() {
             return;
         }
         for (n, line) in (first_number..).zip(block[begin..end].split(|&b| b == b'\n')) {
@@ -265,7 +266,10 @@ impl Kept {
             .iter()
             .map(|(n, l)| (*n, text::repair(l).into_owned()))
             .collect();
-        let finding = analyze_numbered(lines.iter().map(|(n, l)| (*n, l.as_str())));
+        let finding = analyze_numbered(
+            lines.iter().map(|(n, l)| (*n, l.as_str())),
+            &options.success,
+        );
         let shown = |l: &str| {
             text::strip_controls(text::last_state(l))
                 .trim_end()

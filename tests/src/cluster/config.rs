@@ -1,7 +1,7 @@
 //! What a test asks of its cluster, and the files Slurm reads from it.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a cluster shall be. `Config::default()` is two nodes, no plugin.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub extra_slurm_conf: Vec<String>,
     /// slurm.conf's PrologFlags; empty leaves the line out.
     pub prolog_flags: String,
+    /// A root directory whose Slurm shall run, as `ci/roots` makes them; None for the machine's own.
+    pub root: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -27,6 +29,7 @@ impl Default for Config {
             plugstack: Vec::new(),
             extra_slurm_conf: Vec::new(),
             prolog_flags: "Alloc,Contain".into(),
+            root: None,
         }
     }
 }
@@ -49,7 +52,7 @@ SlurmctldHost=localhost
 SlurmctldPort={port}
 SlurmUser=slurm
 AuthType=auth/munge
-AuthInfo=socket={dir}/munge/socket
+AuthInfo=socket={dir}/munge/socket,cred_expire=20
 StateSaveLocation={dir}/state
 SlurmdSpoolDir={dir}/spool/%n
 SlurmctldPidFile={dir}/pid/slurmctld

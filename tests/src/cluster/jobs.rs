@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::process::Process;
-use super::{Cluster, sweep};
+use super::{Cluster, root, sweep};
 
 /// What Slurm says about one job; one record for each member of an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,19 +59,26 @@ impl JobRecord {
 
 // squeue, not scontrol: it can be told to leave out the name and the comment, which may hold
 // newlines and text that looks like other fields.
-const FIELDS: &str = "JobID:|,ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|,DerivedEC:|,Reason:|,RestartCnt:|,NodeList:|,STDOUT:|,STDERR:|";
+const FIELDS: &str = "JobID:|,ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|,DerivedEC:|,Reason:|,RestartCnt:|,NodeList:|,WorkDir:|,STDOUT:|,STDERR:|";
 
 fn parse(line: &str) -> Option<JobRecord> {
     let field: Vec<&str> = line.split('|').collect();
-    let [job, array, index, state, exit_code, derived, reason, restarts, node_list, std_out, std_err, ..] =
+    let [job, array, index, state, exit_code, derived, reason, restarts, node_list, ref paths @ ..] =
         field[..]
     else {
+        return None;
+    };
+    let [work_dir, std_out, std_err, ..] = paths[..] else {
         return None;
     };
     // squeue prints wait statuses as they are.
     let code =
         |raw: &str| raw.parse::<u32>().map_or(raw.to_owned(), |s| format!("{}:{}", s >> 8 & 0xff, s & 0x7f));
-    let path = |raw: &str| (raw.starts_with('/')).then(|| PathBuf::from(raw));
+    // From 24.11 on, it leaves the patterns in; 26.05 also leaves out what they are relative to.
+    let path = |raw: &str| {
+        let name = raw.replace("%j", job).replace("%A", array).replace("%a", index);
+        (!matches!(raw, "" | "(null)" | "N/A")).then(|| Path::new(work_dir).join(name))
+    };
     let std_out = path(std_out);
     Some(JobRecord {
         job: job.parse().ok()?,
@@ -93,7 +99,12 @@ impl Cluster {
     /// A command on this cluster, as root or as `user`, in a directory that everyone may write to.
     /// Nothing of the caller's environment reaches it: sbatch would hand it on to the job.
     pub fn command(&self, user: Option<&str>, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let ids = user.and_then(super::user_ids);
+        if let (Some(user), None) = (user, ids) {
+            // Fails when it starts, with the name in the error, and does not run as root.
+            return Command::new(format!("/nonexistent/no-such-user/{user}"));
+        }
+        let mut command = root::command(self.root.as_deref(), ids, program);
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
@@ -104,24 +115,25 @@ impl Cluster {
             .env("SLURM_CONF", self.slurm_conf())
             .current_dir(self.work_dir())
             .stdin(Stdio::null());
-        if let Some((uid, gid)) = user.and_then(super::user_ids) {
-            // std drops the supplementary groups when it changes the user.
-            command.uid(uid).gid(gid);
-        } else if let Some(user) = user {
-            // Fail when it starts, with the name in the error, not run it as root.
-            command = Command::new(format!("/nonexistent/no-such-user/{user}"));
-        }
         command
     }
 
     /// Submit a batch script; `args` go to sbatch. Returns the job id.
     pub fn sbatch(&self, user: &str, args: &[impl AsRef<str>], script: &str) -> Result<u32> {
-        let mut command = self.command(Some(user), "sbatch");
-        command.arg("--parsable");
-        for arg in args {
-            command.arg(arg.as_ref());
-        }
-        let mut child = command
+        self.submit(user, args, None, script)
+    }
+
+    /// Submit a batch script that is a file.
+    pub fn sbatch_file(&self, user: &str, args: &[impl AsRef<str>], script: &Path) -> Result<u32> {
+        self.submit(user, args, Some(script), "")
+    }
+
+    fn submit(&self, user: &str, args: &[impl AsRef<str>], file: Option<&Path>, script: &str) -> Result<u32> {
+        let mut child = self
+            .command(Some(user), "sbatch")
+            .arg("--parsable")
+            .args(args.iter().map(AsRef::as_ref))
+            .args(file)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

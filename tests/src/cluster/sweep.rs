@@ -6,15 +6,30 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 
 use super::process::{self, Process};
 use super::slot::Record;
 
-/// Environment entry of every daemon of the cluster in `dir`. slurmstepd inherits it from slurmd,
-/// and no job has it, so it names strays that are in no record and in no cgroup (yet).
-pub(super) fn marker(dir: &Path) -> (&'static str, String) {
-    ("INQUEST_LAB", dir.display().to_string())
+/// Environment variable of every daemon. slurmstepd inherits it from slurmd and no job has it, so
+/// it names strays that are in no record and in no cgroup (yet).
+pub(super) const MARKER: &str = "INQUEST_LAB";
+
+fn marked(record: &Record) -> Vec<Process> {
+    let entry = record.marker.as_ref().map(|marker| format!("{MARKER}={marker}"));
+    entry.map(|entry| process::with_environment(&entry)).unwrap_or_default()
+}
+
+/// Everything that runs on behalf of the cluster in `dir`.
+pub(super) fn processes(dir: &Path) -> Vec<Process> {
+    let record = Record::read(dir);
+    let mut found: Vec<Process> = record.processes.iter().copied().filter(|p| p.is_alive()).collect();
+    found.extend(marked(&record));
+    found.extend(record.nodes.iter().flat_map(|node| cgroup_trees(node)).flat_map(|t| cgroup_processes(&t)));
+    found.sort_by_key(|p| p.pid);
+    found.dedup();
+    found
 }
 
 /// Stop the daemons, kill what is left in the nodes' cgroups, remove these and the directory.
@@ -23,18 +38,18 @@ pub(super) fn all(dir: &Path) -> Result<()> {
     // slurmctld's script daemon is its child and ends with it, unless it was killed too early.
     let mut daemons = record.processes.clone();
     daemons.extend(record.processes.iter().filter(|p| p.is_alive()).flat_map(|p| children(*p)));
-    let left = process::end(&daemons, Signal::TERM, Duration::from_secs(5));
+    // slurmd would wait for steps that end for nothing but SIGKILL.
+    let left = process::end(&daemons, Signal::TERM, Duration::from_secs(2));
     process::end(&left, Signal::KILL, Duration::from_secs(5));
 
-    let (key, value) = marker(dir);
-    let strays = process::with_environment(&format!("{key}={value}"));
-    process::end(&strays, Signal::KILL, Duration::from_secs(5));
+    process::end(&marked(&record), Signal::KILL, Duration::from_secs(5));
 
     for node in &record.nodes {
         for tree in cgroup_trees(node) {
             remove_tree(&tree)?;
         }
     }
+    unmount_below(dir)?;
     // A dying process may still write a last line of log.
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -59,6 +74,15 @@ pub(super) fn cgroup_trees(node: &str) -> Vec<PathBuf> {
         .map(|h| h.path().join(format!("slurm_{node}")))
         .filter(|tree| tree.is_dir())
         .collect()
+}
+
+/// Whether there is a cgroup of any node whose name begins so.
+pub(super) fn has_nodes(prefix: &str) -> bool {
+    let prefix = format!("slurm_{prefix}");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    hierarchies
+        .flat_map(|h| fs::read_dir(h.path()).into_iter().flatten().flatten())
+        .any(|tree| tree.file_name().to_string_lossy().starts_with(&prefix))
 }
 
 /// Every process in a cgroup and below.
@@ -87,6 +111,21 @@ fn remove_tree(tree: &Path) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What a test has mounted in the directory must not be emptied with it.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    // Later mounts may lie on top of earlier ones.
+    for line in mounts.lines().rev() {
+        if let Some(point) = line.split(' ').nth(4)
+            && Path::new(point).starts_with(dir)
+        {
+            unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                .with_context(|| format!("cannot unmount {point}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// A frozen process takes no signal, not even SIGKILL.

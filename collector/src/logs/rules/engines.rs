@@ -29,8 +29,8 @@ pub(super) const FIRST: &[Rule] = &[
 
 pub(super) const RULES: &[Rule] = &[
     // Their own errors.
-    rule("snakemake_own", AppError, Fatal, r"^(?:\w+Exception in (?:rule|line|file) |(?:Missing(?:Input|Output|Rule)|AmbiguousRule|CyclicGraph|IncompleteFiles|ProtectedOutput|ChildIO|Lock|Wildcard|RuleException|CreateRule|InputFunction|NoRules|UnknownRule|Workflow|PeriodicWildcard|Directory)\w*(?:Exception|Error)(?: in|:))"),
     rule("snakemake_missing", Filesystem, Fatal, r"^MissingInputException|^Missing input files for rule|^Missing files after \d+ seconds|Job \S* ?completed successfully, but some output files are missing|MissingOutputException"),
+    rule("snakemake_own", AppError, Fatal, r"^(?:\w+Exception in (?:rule|line|file) |(?:Missing(?:Input|Output|Rule)|AmbiguousRule|CyclicGraph|IncompleteFiles|ProtectedOutput|ChildIO|Lock|Wildcard|RuleException|CreateRule|InputFunction|NoRules|UnknownRule|Workflow|PeriodicWildcard|Directory)\w*(?:Exception|Error)(?: in|:))"),
     rule("nextflow_missing_output", EngineWrapper, Wrapper, r"Missing output file\(s\) `"),
     rule("nextflow_script", AppError, Error, r"^(?:ERROR ~ )?(?:Script compilation error|Unknown (?:method invocation|process directive|configuration profile)|No such (?:variable|property): |Missing process or function|No signature of method: |Not a valid (?:path|project) |Cannot find (?:a component|matching process)|Process `.*` (?:declares|input|has been)|Module compilation error|Unexpected input:|Invalid (?:method|include|declaration))").lang("java"),
     // Only the wrapper speaks.
@@ -45,5 +45,5 @@ pub(super) const RULES: &[Rule] = &[
     rule("nextflow_executing", EngineWrapper, Aftermath, r"Error executing process > "),
     rule("snakemake_remark", EngineWrapper, Aftermath, r"one of the commands exited with non-zero exit code"),
     rule("execution_halted", EngineWrapper, Aftermath, r"^\s*(?:Execution halted|Calls: )"),
-    rule("self_test", AppError, Error, r"^=+ (?:\d+ \w+, )*\d+ failed\b.* in |^FAILED \S+::|^\s*\d+ tests? failed\b|\bTest(?:s)? FAILED\b|^FAIL(?:ED)?\b -- |^(?:FAIL|FAILED)[: ]|\bself-?test failed|^\[  FAILED  \]|benchmark (?:check )?failed|^not ok \d+"),
+    rule("self_test", AppError, Error, r"^=+ (?:\d+ \w+, )*\d+ failed\b.* in |^FAILED \S+::|^\s*\d+ tests? failed\b|\bTest(?:s)? FAILED\b|^FAIL(?:ED)?\b -- |^FAIL: \w+ \(|\bself-?test failed|^\[  FAILED  \]|benchmark (?:check )?failed|^not ok \d+"),
 ];

@@ -88,10 +88,11 @@ const fn rule(name: &'static str, cause: Cause, strength: Strength, pattern: &'s
 }
 
 /// All tables, in the order in which they are asked.
-fn tables() -> [&'static [Rule]; 18] {
+fn tables() -> [&'static [Rule]; 20] {
     [
         slurm::RULES,
         engines::FIRST,
+        science::FIRST,
         services::FIRST,
         gpu::RULES,
         licences::RULES,
@@ -99,6 +100,7 @@ fn tables() -> [&'static [Rule]; 18] {
         filesystem::SPACE,
         services::RULES,
         shell::FIRST,
+        network::FIRST,
         environment::RULES,
         mpi::RULES,
         containers::RULES,
@@ -151,7 +153,7 @@ pub(crate) fn set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> RegexSet {
     RegexSetBuilder::new(patterns)
         .unicode(false)
         .size_limit(64 << 20)
-        .dfa_size_limit(16 << 20)
+        .dfa_size_limit(64 << 20)
         .build()
         .expect("the patterns of the tables compile")
 }

@@ -4,6 +4,25 @@
 use super::{Rule, Strength::*, rule};
 use crate::logs::finding::Cause::*;
 
+/// Asked early: short words of other families are in these texts.
+pub(super) const FIRST: &[Rule] = &[
+    // The codes' own words for a cycle that did not converge; some say it as a
+    // warning and go on, and it is still the result.
+    rule(
+        "scf_not_converged",
+        Convergence,
+        Fatal,
+        r"SCF run NOT converged|[Cc]onvergence (?:has )?NOT (?:been )?achieved|SCF (?:is|has) (?:unconverged|not (?:been )?converged)|SCF NOT CONVERGED|No convergence in SCF|[Ss]elf-?consistency was not achieved|SCFConvergenceError|[Cc]ould not converge SCF|OptimizationConvergenceError|SCF failed to converge|The optimization did not converge but reached",
+    ),
+    rule(
+        "lammps_input",
+        Validation,
+        Fatal,
+        r"ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|Incorrect|Unexpected) .*\([\w./\-]+\.(?:cpp|h):\d+\)",
+    )
+    .lang("c"),
+];
+
 pub(super) const RULES: &[Rule] = &[
     // Electronic structure.
     rule("vasp_fatal", Convergence, Fatal, r"ZBRENT: fatal|EDDDAV: .*(?:ZHEGV|failed)|EDDRMM: call to ZHEGV failed|\bERROR in subspace rotation|Sub-Space-Matrix is not hermitian|BRMIX: very serious problems|RSPHER|\bZPOTRF\b.*(?:fail|error)|LAPACK: Routine ZPOTRF failed|PRICEL|internal error in subroutine (?:SGRCON|PRICEL|IBZKPT|RHFATM|FOCK)|DENTET: can't reach specified precision|Error EDDDAV|linear search failed|WARNING: PSMAXN for non-local potential too small").lang("fortran"),
@@ -24,8 +43,8 @@ pub(super) const RULES: &[Rule] = &[
     rule("cesm_endrun", AppError, Error, r"\bENDRUN\b|(?:shr_sys_abort|endrun)(?: ERROR)?:|MOM_error|FATAL from PE +\d+:|\bERROR: .*(?:in|at) \S+\.F90").lang("fortran"),
     // Validation.
     rule("nan_input", Validation, Error, r"(?i)\bInput (?:\w+ )?contains (?:NaN|infinity)|contains? (?:NaN|missing values|infinit\w+)(?: or \w+)?\b.{0,60}|Input X contains|NaNs? (?:are )?not allowed|missing values in object|NA/NaN/Inf in foreign|\bfound (?:NaN|missing|unknown) (?:values?|categories)"),
-    rule("fortran_namelist", Validation, Error, r"(?i)\bnamelist\b.{0,80}\b(?:error|invalid|wrong|cannot match|not found|bad|unknown|unrecognized|illegal|fail)|\berror\b.{0,40}\bnamelist\b|Cannot match namelist object name|input conversion error|Bad (?:integer|real) (?:for item|number)"),
-    rule("schema", Validation, Error, r"(?i)\b(?:\w*ValidationError|SchemaError|InvalidConfig\w*|ConfigError|ConfigurationError|ConfigKeyError|ConfigAttributeError|MissingMandatoryValue|ConfigTypeError|InvalidParameterError|SchemaException|BadParameter|UsageError|MissingParameter)\b|\bvalidation (?:error|failed|failure|of pipeline parameters failed)|\d+ validation errors? for|ERROR ~ Validation|does not (?:conform|comply|match) (?:to|with)? ?(?:the )?(?:json ?)?schema|fails? (?:schema )?validation|failed validation"),
+    rule("fortran_namelist", Validation, Error, r"(?i)\binput line \d+ is not formatted|\bnamelist\b.{0,80}\b(?:error|invalid|wrong|cannot match|not found|bad|unknown|unrecognized|illegal|fail)|\berror\b.{0,40}\bnamelist\b|Cannot match namelist object name|input conversion error|Bad (?:integer|real) (?:for item|number)"),
+    rule("schema", Validation, Error, r"(?i)\b(?:\w*ValidationError|SchemaError|InvalidConfig\w*|ConfigError|ConfigurationError|ConfigKeyError|ConfigAttributeError|MissingMandatoryValue|ConfigTypeError|Config\w*Exception|InvalidParameterError|SchemaException|BadParameter|UsageError|MissingParameter)\b|\bvalidation (?:error|failed|failure|of pipeline parameters failed)|\berror (?:in |while )?validating\b|\d+ validation errors? for|ERROR ~ Validation|does not (?:conform|comply|match) (?:to|with)? ?(?:the )?(?:json ?)?schema|fails? (?:schema )?validation|failed validation"),
     rule("bad_input", Validation, Error, r"(?i)\berror in input\b|cannot understand the following words|\b(?:invalid|illegal|unknown|unrecogni[sz]ed|unsupported|inconsistent|wrong) (?:input|config\w*|namelist)(?: (?:file|value|parameter|option|format|data|keyword|section|block|variable))?s?\b|^\s*(?:input|configuration|parameter) error\b|\bincompatible (?:options|parameters|settings|arguments|combination)|\bmutually exclusive\b|Error in user input|Inconsistency in user input"),
     rule("validation_text", Validation, Text, r"(?i)already exists.{0,300}\b(?:overwrite|force)\b|\b(?:is|are) (?:mutually )?exclusive|\b(?:must|needs? to|has to|have to) (?:be|have|contain|equal|match|divide|provide|specify|set)\b.{0,80}\b(?:divisible|positive|negative|between|greater|less|at least|at most|one of|multiple|range|columns?|specified|provided|defined)\b|\b(?:out of|outside) (?:the )?(?:valid |allowed )?(?:range|bounds)\b.{0,20}(?:parameter|option|value|input)|\bnot a valid (?:value|option|choice|config|input|parameter|argument|keyword)|\binvalid (?:value|choice|option|parameter|setting|configuration|input|config|combination)s?\b|\b(?:missing|required) (?:required )?(?:parameter|field|column|key|option|argument|input)s?\b|duplicate (?:samples?|ids?|names?|entries|keys?|rows?|columns?)\b|sample ?sheet|\bdata ?(?:set|frame)? (?:is|has|contains) (?:empty|no|invalid|0)|\bless than .{0,30}(?:required|minimum)|does not match .{0,40}(?:expected|required|config|header|number|shape of the (?:data|input))|\bmismatch(?:ed)? (?:between|in) (?:input|config|number|header|sample|column)"),
     // Parsing of data.

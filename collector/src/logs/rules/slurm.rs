@@ -36,7 +36,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("slurm_execve_missing", Env, Fatal, r"execve\(\): .*: (?:No such file or directory|Exec format error|bad interpreter)").lang("shell"),
     rule("slurm_launch_socket", Launch, Fatal, r"(?:Task launch for |Unable to create step|Unable to (?:allocate|confirm)).*(?:Socket timed out|find an address|Communication connection failure|Zero Bytes|Connection refused|Unable to contact|Transport endpoint|[Ll]aunch failed due to)").infra(true).lang("shell"),
     rule("slurm_prolog", Launch, Fatal, r"(?i)\b(?:prolog|job_prolog|task_prolog|TaskProlog|spank)\b.{0,60}\b(?:fail(?:ed|ure)|error|exited)|Job launch failed due to prolog").infra(true).lang("shell"),
-    rule("slurm_task_launch", Launch, Fatal, r"Task launch for (?:StepId=|\d).*failed").lang("shell"),
+    rule("slurm_task_launch", Launch, Fatal, r"Task launch for (?:StepId=|\d).*failed|error: task \d+ launch failed").lang("shell"),
     rule("slurm_create_step", Launch, Fatal, r"Unable to create (?:job )?step").lang("shell"),
     rule("slurm_allocate", Launch, Fatal, r"(?:Unable to allocate resources|Job submit/allocate failed|Batch job submission failed|Unable to confirm allocation for job|allocation failure)(?:: |$)").lang("shell"),
     rule("slurm_bad_request", Launch, Error, r"^(?:sbatch|srun|salloc): (?:error|fatal): .*(?:[Ii]nvalid|[Uu]nable to|[Rr]equested|[Uu]nrecognized|not a valid|[Cc]annot|[Cc]an't|not supported|violates|exceeds?|must|conflict|[Ii]ncompatible|not permitted|denied|not found|No such)").lang("shell"),
@@ -57,6 +57,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("slurm_task_failure", EngineWrapper, Wrapper, r"DUE TO TASK FAILURE"),
     // Cancellation, with no reason beside it.
     rule("slurm_cancelled", Cancelled, Cancel, r"\*\*\* (?:JOB|STEP) \S+ (?:ON|on) .*CANCELLED AT|\*\*\* (?:JOB|STEP) \S+ CANCELLED AT|\bJob \S+ (?:has been|was) (?:cancelled|canceled) by"),
+    rule("keyboard_interrupt", Cancelled, Cancel, r"^\s*\^C\w*KeyboardInterrupt|^\s*\^C\s*$"),
     rule("slurm_state_cancelled", Cancelled, Cancel, r"\b(?:JobState|State|state)\s*[=:]\s*CANCELLED\b|\bTERM_OWNER\b"),
     rule("srun_interrupt", Cancelled, Cancel, r"^srun: (?:interrupt|sending Ctrl-C to)|^salloc: Job allocation \d+ has been revoked by"),
     rule("slurm_step_failed", EngineWrapper, Wrapper, r"\*\*\* (?:JOB|STEP) \S+ ON \S+ FAILED \("),
