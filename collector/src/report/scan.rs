@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regex::Regex;
 use serde::Serialize;
@@ -20,7 +19,7 @@ use super::failures::{FromLog, scan};
 use super::grep::Grep;
 use super::logfiles::LogError;
 use super::table::Table;
-use super::{JSON_SCHEMA, clean, ids};
+use super::{JSON_SCHEMA, clean, ids, parallel};
 use crate::logs::{Cause, Class, Fingerprint, fingerprint};
 
 /// How deep directories are searched.
@@ -179,24 +178,7 @@ impl JobScan {
 /// Reads the logs of all jobs, several at a time. `success` makes a search for
 /// the marker of success, one per thread.
 pub fn scan_jobs(jobs: &[JobLogs], success: Option<&(dyn Fn() -> Grep + Sync)>) -> Vec<JobScan> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut marker = success.map(|make| make());
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = jobs.get(index) else { return done };
-            done.push((index, scan_job(job, marker.as_mut())));
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    let mut all: Vec<(usize, JobScan)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        // A panic of a worker is a bug and stays one.
-        workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
-    });
-    all.sort_by_key(|(index, _)| *index);
-    all.into_iter().map(|(_, scan)| scan).collect()
+    parallel::map(jobs, || success.map(|make| make()), |marker, job| scan_job(job, marker.as_mut()))
 }
 
 fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
