@@ -112,6 +112,9 @@ fn a_log_that_cannot_be_read_is_said_and_costs_only_itself() {
     assert_eq!(code, 1);
     assert!(out.contains("4700_6|unreadable\n") && !out.contains("4700_5"), "{out}");
     assert!(err.lines().count() == 1 && err.contains("odd_4700_6.err is missing"), "{err}");
+    let (_, out, _) = lab.run(&["scan", &dir]);
+    assert!(out.contains("3 of 6 jobs failed, 1 cannot be read\n") && out.contains("--array=2-3\n"), "{out}");
+    assert_eq!(lab.run(&["scan", &format!("{dir}/odd_4700_6.err")]).0, 3);
 }
 
 #[test]

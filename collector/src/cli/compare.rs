@@ -69,8 +69,17 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 
 fn collect(arguments: &Arguments, targets: &[Target], logs: bool) -> anyhow::Result<Vec<Compared>> {
     let mut runs: Vec<Compared> = Vec::new();
+    let mut seen = Vec::new();
     for target in targets {
         let found = arguments.place.find(target)?;
+        let which = (found.dir.clone(), found.members.clone());
+        if seen.contains(&which) {
+            let run = found.run.run_id;
+            return Err(
+                Usage(format!("two of the names mean the same jobs of {run}; name different runs")).into()
+            );
+        }
+        seen.push(which);
         let failures = super::members::failures(&found, logs)?;
         let members = found.members.iter().map(|n| &found.run.members[n]);
         runs.push(Compared {

@@ -98,8 +98,8 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         eprintln!("inquest: {}", clean(line));
     }
     Ok(match () {
-        () if scans.iter().all(JobScan::unknown) => NOT_FOUND,
         () if scans.iter().any(JobScan::failed) => FAILURES,
+        () if scans.iter().any(JobScan::unknown) => NOT_FOUND,
         () => GOOD,
     })
 }

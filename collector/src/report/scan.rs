@@ -161,7 +161,7 @@ pub struct JobScan {
 impl JobScan {
     /// Its logs say that it failed, or do not say that it succeeded.
     pub fn failed(&self) -> bool {
-        self.class != Class::None
+        self.class != Class::None && !self.unknown()
     }
 
     /// None of its logs could be read.
@@ -217,7 +217,7 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
         files: job.files.iter().map(|f| f.to_string_lossy().into_owned()).collect(),
         class,
         cause,
-        fingerprint: (class != Class::None).then(|| fingerprint(line.unwrap_or(cause))),
+        fingerprint: (class != Class::None && !blind).then(|| fingerprint(line.unwrap_or(cause))),
         log: best,
         success,
         unread,
@@ -232,7 +232,7 @@ pub fn class_word(class: Class) -> String {
 /// One row per job; those that succeeded only with `all`.
 pub fn table(scans: &[JobScan], all: bool) -> Table {
     let mut table = Table::new(&["JOB", "NAME", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]);
-    for scan in scans.iter().filter(|s| all || s.failed()) {
+    for scan in scans.iter().filter(|s| all || s.failed() || s.unknown()) {
         let log = scan.log.as_ref().map(|l| l.path.to_string_lossy().into_owned());
         let line = scan.log.as_ref().and_then(|l| l.finding.line_number);
         let place = line.map_or(String::new(), |n| format!(":{n}"));
@@ -264,7 +264,11 @@ pub fn summary(scans: &[JobScan]) -> String {
     }
     let failed = scans.iter().filter(|s| s.failed()).count();
     let (n, rows) = (scans.len(), table.print(&super::table::Style::default()).unwrap_or_default());
-    format!("{failed} of {n} jobs failed\n{rows}")
+    let unknown = match scans.iter().filter(|s| s.unknown()).count() {
+        0 => String::new(),
+        n => format!(", {n} cannot be read"),
+    };
+    format!("{failed} of {n} jobs failed{unknown}\n{rows}")
 }
 
 fn members(jobs: &[&JobScan]) -> String {
