@@ -16,6 +16,7 @@ One thread waits for all of them; while nothing happens it does not run.
 
 mod cgroup;
 mod deaths;
+pub mod host;
 mod kmsg;
 mod members;
 mod memory;
@@ -222,7 +223,7 @@ impl Agent {
         let boot = self.node.boot().to_owned();
         match &last {
             Some(last) => {
-                self.node.boot_is_new(last, now);
+                self.node.begins_again(last, now);
                 let seen = last.kmsg_seq.filter(|_| last.boot == boot);
                 self.kmsg_seq = seen;
                 self.read_log(|seq| seen.is_none_or(|seen| seq > seen));
