@@ -124,10 +124,10 @@ impl Node {
     }
 
     /// A further life begins: tells of a new boot, once, or of what nobody
-    /// watched in between.
-    pub(super) fn begins_again(&mut self, last: &State, now: Stamp) {
+    /// watched in between; `watched` says that the kernel kept it for us.
+    pub(super) fn begins_again(&mut self, last: &State, watched: bool, now: Stamp) {
         if last.boot == self.boot() {
-            if self.steps.live().next().is_some() {
+            if !watched && self.steps.live().next().is_some() {
                 let reason = "process_died while no agent was running";
                 let body = Lost { count: None, reason: Some(reason.into()) };
                 self.emit(now, Severity::Warn, Source::Agent, None, None, body);
