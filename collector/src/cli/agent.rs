@@ -5,7 +5,13 @@ use clap::Args;
 use super::GOOD;
 use crate::agent::{Options, host, note, retention::Keep, run};
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest agent
+  inquest agent --journal /shared/inquest";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Directory of the journals, one subdirectory per node.
     #[arg(long, env = "INQUEST_JOURNAL", default_value = "/var/spool/inquest", value_name = "DIR")]

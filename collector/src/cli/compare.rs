@@ -13,6 +13,8 @@ Examples:
 Exit status: 0 the latest run has no failures, 1 it has, 2 wrong usage,
 3 not found or unreadable, 4 permission denied.";
 
+/// Say which failures stayed, came and went between runs.
+///
 /// Runs are compared in the order in which they began. A failure is
 /// persistent (in every run), new (only in the latest), resolved (not in the
 /// latest any more) or flaky (in the latest, but not in all).

@@ -11,6 +11,8 @@ Examples:
   inquest errors 4700 -o JOB,CLASS,FINGERPRINT -n | sort -k3 | uniq -c -f2
   inquest errors 4711 --json | jq '.errors[].log.root_cause'";
 
+/// List failures, one row per failed attempt, with the root cause.
+///
 /// The message is the root cause that the job's log shows, where the program
 /// ended by its own fault, and else what the recorded facts say. The
 /// fingerprint is the same for the same failure in other jobs and runs.

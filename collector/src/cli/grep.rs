@@ -16,6 +16,8 @@ Examples:
 Exit status: 0 a line matched, 1 none did, 2 wrong usage, 3 not found or
 unreadable, 4 permission denied.";
 
+/// Search the logs of jobs.
+///
 /// Both standard output and standard error are searched, of failed jobs only
 /// unless --all is given, with your permissions.
 #[derive(Debug, Args)]

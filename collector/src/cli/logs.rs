@@ -10,6 +10,8 @@ Examples:
   inquest logs array-4700        those of all failed members of an array
   inquest logs 4700 --all -P -o PATH -n | xargs -d '\\n' tail -n 5";
 
+/// Say where the logs of jobs are, and what is there.
+///
 /// Paths come from what the tasks had open, else from what Slurm named, with
 /// %j %A %a %x %N %t %u filled in, else from Slurm's default. They are looked
 /// at with your permissions.

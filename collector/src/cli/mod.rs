@@ -7,8 +7,10 @@ mod errors;
 mod events;
 mod grep;
 mod logs;
+mod man;
 mod members;
 mod note;
+mod rerun;
 mod run;
 mod runs;
 mod scan;
@@ -62,19 +64,13 @@ enum Verb {
     Runs(runs::Arguments),
     /// List the jobs of a run.
     Run(run::Arguments),
-    /// List the recorded events of a job or run.
     Events(events::Arguments),
-    /// Show what happened when and where, and what happened together.
     Timeline(timeline::Arguments),
-    /// Say where the logs of jobs are, and what is there.
     Logs(logs::Arguments),
-    /// Search the logs of jobs.
     Grep(grep::Arguments),
-    /// List failures, one row per failed attempt, with the root cause.
     Errors(errors::Arguments),
-    /// Say which failures stayed, came and went between runs.
     Compare(compare::Arguments),
-    /// Find out from logs alone why jobs failed; no plugin needed.
+    Rerun(rerun::Arguments),
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
@@ -82,6 +78,12 @@ enum Verb {
     Agent(agent::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(man::Man),
+    /// Print a completion script.
+    #[command(hide = true)]
+    Completions(man::Completions),
 }
 
 /// Which store, and whose runs.
@@ -210,10 +212,13 @@ pub fn main() -> ExitCode {
         Verb::Grep(a) => grep::main(&a),
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
+        Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Note(a) => Ok(note::main(&a)),
+        Verb::Man(a) => man::man(&a),
+        Verb::Completions(a) => man::completions(&a),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -6,7 +6,14 @@ use clap::Args;
 use super::{GOOD, NOT_FOUND};
 use crate::agent::note::{self, Kind, send};
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest note --kind stage 'training'
+  inquest note --percent 40 'epoch 4 of 10'
+  inquest note --kind error 'input 17 is empty, skipped'";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// What kind of note it is; progress when a percentage is given.
     #[arg(long, value_enum, value_name = "KIND")]

@@ -25,6 +25,8 @@ Files of a directory are taken when they end in .out, .err, .log, .o, .e,
 slurm-ARRAY_INDEX.out, NAME_ARRAY_INDEX.err. Where a job has several, the one
 that is surest decides.";
 
+/// Find out from logs alone why jobs failed; no plugin needed.
+///
 /// Reads the logs of jobs that the plugin did not record. Every verdict rests
 /// on what the log says; nothing else is known.
 #[derive(Debug, Args)]

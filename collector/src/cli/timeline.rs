@@ -20,6 +20,8 @@ kernel for memory, HIGH for memory near its limit; BOOT, NOTE and LOST; with
 Below the table: bursts (three or more failures within a minute), and nodes
 where jobs fail at least twice as often as elsewhere.";
 
+/// Show what happened when and where, and what happened together.
+///
 /// Times are those of the nodes' clocks, offsets count from the start of the
 /// run.
 #[derive(Debug, Args)]

@@ -12,7 +12,15 @@ use crate::store::{Found, ReadError, read_events};
 use crate::story::Story;
 use crate::verdict::Class;
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest why 4711               one job
+  inquest why 4700_[12,17]       members of an array
+  inquest why array-4700         a whole run
+  inquest why 4711 --json | jq '.jobs[].verdict.cause\'";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Job id, members of an array, a step (123.0), or a run id.
     #[arg(value_name = "JOB|RUN")]

@@ -13,9 +13,12 @@ pub mod failures;
 pub mod grep;
 pub mod ids;
 pub mod logfiles;
+pub mod nodes;
+pub mod rerun;
 pub mod runs;
 pub mod scan;
 pub mod table;
+pub mod tail;
 pub mod timeline;
 pub mod why;
 

@@ -12,8 +12,9 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::nodes::BadNode;
 use super::table::Table;
-use super::{JSON_SCHEMA, clean, clock, events, ids, time};
+use super::{JSON_SCHEMA, clean, clock, events, ids, nodes, time};
 use crate::runs::{Member, RunState};
 use crate::slurm::hostlist;
 use crate::store::Line;
@@ -73,21 +74,6 @@ pub struct Burst {
     pub nodes: String,
     /// Of which classes.
     pub classes: BTreeSet<Class>,
-}
-
-/// A node on which more failed than elsewhere.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BadNode {
-    /// Its name.
-    pub node: String,
-    /// Jobs that failed there.
-    pub failed: usize,
-    /// Jobs that ended there.
-    pub jobs: usize,
-    /// Jobs that failed elsewhere.
-    pub failed_elsewhere: usize,
-    /// Jobs that ended elsewhere.
-    pub jobs_elsewhere: usize,
 }
 
 /// Collects the lines of a timeline.
@@ -230,24 +216,9 @@ impl<'a> Timeline<'a> {
         bursts
     }
 
-    /// Nodes with at least two failures and at least twice the rate of the
-    /// other nodes.
+    /// Nodes where jobs fail more often than elsewhere.
     pub fn bad_nodes(&self) -> Vec<BadNode> {
-        let mut nodes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for (entry, class) in self.ends() {
-            let (failed, jobs) = nodes.entry(&entry.node).or_default();
-            *failed += usize::from(class != Class::Ok);
-            *jobs += 1;
-        }
-        let all = nodes.values().fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
-        let judge = |(node, (failed, jobs)): (&str, (usize, usize))| {
-            let (failed_elsewhere, jobs_elsewhere) = (all.0 - failed, all.1 - jobs);
-            // failed / jobs >= 2 * failed_elsewhere / jobs_elsewhere
-            let more = jobs_elsewhere > 0 && failed * jobs_elsewhere >= 2 * failed_elsewhere * jobs;
-            let node = node.to_owned();
-            (failed >= 2 && more).then_some(BadNode { node, failed, jobs, failed_elsewhere, jobs_elsewhere })
-        };
-        nodes.into_iter().filter_map(judge).collect()
+        nodes::bad(self.ends().map(|(entry, class)| (entry.node.as_str(), class != Class::Ok)))
     }
 
     /// One row per event.
