@@ -11,7 +11,7 @@ use crate::store::read_events;
 pub(super) struct Arguments {
     /// Run id, job id (with a step if you like), or members of an array.
     #[arg(value_name = "RUN|JOB")]
-    target: Target,
+    target: String,
     /// Only events of this type, for example oom_kill.
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     event_type: Option<String>,
@@ -23,9 +23,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
-    let found = arguments.place.find(&arguments.target)?;
-    let whole_run = matches!(arguments.target, Target::Run(_));
-    let step = step_of(&arguments.target);
+    let target: Target = arguments.target.parse()?;
+    let found = arguments.place.find(&target)?;
+    let whole_run = matches!(target, Target::Run(_));
+    let step = step_of(&target);
     let jobs: Vec<_> = found.members.iter().map(|n| &found.run.members[n]).collect();
     let from = jobs.iter().map(|m| m.range.0).min().unwrap_or(0);
     let to = jobs.iter().map(|m| m.range.1).max().unwrap_or(u64::MAX);

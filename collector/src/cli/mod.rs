@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 
 use crate::report::table::{NoColumn, Style, Table};
-use crate::slurm::target::Target;
+use crate::slurm::target::{BadTarget, Target};
 use crate::store::{Found, ReadError, Store};
 
 /// A flight recorder for Slurm jobs, and the inquest when one dies.
@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = if error.downcast_ref::<std::io::Error>().is_some_and(is_broken_pipe) {
                 return ExitCode::SUCCESS; // The reader has seen enough.
-            } else if error.is::<NoColumn>() {
+            } else if error.is::<NoColumn>() || error.is::<BadTarget>() {
                 USAGE
             } else {
                 match error.downcast_ref::<ReadError>() {
@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
                     _ => NOT_FOUND,
                 }
             };
-            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&format!("{error:#}")));
+            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&error.to_string()));
             ExitCode::from(code)
         }
     }

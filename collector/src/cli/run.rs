@@ -10,7 +10,7 @@ use crate::verdict::Class;
 pub(super) struct Arguments {
     /// Run id, job id, or members of an array.
     #[arg(value_name = "RUN|JOB")]
-    target: Target,
+    target: String,
     #[command(flatten)]
     place: Where,
     #[command(flatten)]
@@ -18,7 +18,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
-    let found = arguments.place.find(&arguments.target)?;
+    let target: Target = arguments.target.parse()?;
+    let found = arguments.place.find(&target)?;
     if arguments.form.json {
         print_json(&runs::members_json(&found.run, &found.members))?;
     } else {

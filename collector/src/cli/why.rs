@@ -15,7 +15,7 @@ use crate::verdict::Class;
 pub(super) struct Arguments {
     /// Job id, members of an array, a step (123.0), or a run id.
     #[arg(value_name = "JOB|RUN")]
-    target: Target,
+    target: String,
     /// Print JSON: verdicts with evidence, and the whole story.
     #[arg(long)]
     json: bool,
@@ -24,7 +24,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
-    let found = arguments.place.find(&arguments.target)?;
+    let target: Target = arguments.target.parse()?;
+    let found = arguments.place.find(&target)?;
     let mut stories = stories(&found)?;
     let subjects: Vec<Subject<'_>> = found
         .members
@@ -37,7 +38,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     if arguments.json {
         print_json(&why::json(&found.run, &subjects))?;
     } else {
-        print(&why::text(&found.run, &subjects, super::events::step_of(&arguments.target), zone))?;
+        print(&why::text(&found.run, &subjects, super::events::step_of(&target), zone))?;
     }
     let failed = subjects.iter().filter_map(|s| s.member.verdict.as_ref()).any(|v| v.class != Class::Ok);
     Ok(if failed { FAILURES } else { GOOD })

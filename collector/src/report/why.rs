@@ -206,17 +206,23 @@ fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone
         let (at, offset) = (clock(death.at.wall, zone), death.offset());
         let _ = writeln!(out, "    {at}  {offset:>9}  {}{pid}: {}{mark}", death.place(), death.end());
         if death.oom_kills > 0 {
-            let memory = death.memory().map_or(String::new(), |m| format!("; {m}"));
-            let _ = writeln!(out, "{:27}{} process(es) killed for memory{memory}", "", death.oom_kills);
-            for victim in &death.victims {
-                let command = clean(victim.command.as_deref().unwrap_or("?"));
-                let _ = writeln!(out, "{:27}victim {command}, pid {}", "", victim.pid.unwrap_or(0));
-            }
+            let _ = writeln!(out, "{:29}killed for memory: {}", "", killed(death));
+        }
+        if let Some(memory) = death.memory() {
+            let _ = writeln!(out, "{:29}{memory}", "");
         }
     }
     if deaths.len() > SHOWN {
         let _ = writeln!(out, "    ... and {} more", deaths.len() - SHOWN);
     }
+}
+
+/// Who was killed, by name where the kernel's record could be read.
+fn killed(death: &Death) -> String {
+    let named =
+        |v: &inquest_journal::Victim| Some(format!("{}, pid {}", clean(v.command.as_deref()?), v.pid?));
+    let names: Vec<String> = death.victims.iter().filter_map(named).collect();
+    if names.is_empty() { format!("{} process(es)", death.oom_kills) } else { names.join("; ") }
 }
 
 fn confidence(confidence: Confidence) -> &'static str {

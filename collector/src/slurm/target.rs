@@ -47,7 +47,7 @@ impl fmt::Display for BadTarget {
         let word = self.word.escape_debug();
         write!(
             f,
-            "'{word}' is no job id: {}; write 123, 123_4, 123_[1-3], 123+0, 123.batch or a run id",
+            "'{word}' is no job or run id: {}; write 123, 123_4, 123_[1-3], 123+0, 123.batch or a run id",
             self.reason
         )
     }
@@ -82,7 +82,11 @@ impl FromStr for Target {
         if !main.starts_with(|c: char| c.is_ascii_digit()) || !main.bytes().all(shape) {
             let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
             let run = word.len() <= 128 && word.bytes().all(named) && !word.starts_with(['.', '-']);
-            return if run { Ok(Target::Run(word.to_owned())) } else { Err(bad("and no run id either")) };
+            return if run {
+                Ok(Target::Run(word.to_owned()))
+            } else {
+                Err(bad("a run id has letters, digits, dots, dashes and underscores only"))
+            };
         }
         let id = |s: &str| s.parse::<JobId>().map_err(|_| bad("the number is too large or not a number"));
         if let Some((id_text, tasks)) = main.split_once('_') {
@@ -183,7 +187,7 @@ mod tests {
             "9_[0-4294967295]",
         ] {
             let error = bad.parse::<Target>().unwrap_err().to_string();
-            assert!(error.contains("no job id"), "{bad}: {error}");
+            assert!(error.contains("no job or run id"), "{bad}: {error}");
         }
     }
 

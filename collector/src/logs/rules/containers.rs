@@ -1,0 +1,14 @@
+//! Apptainer, Singularity, Docker, Podman, enroot, pyxis, Charliecloud,
+//! Shifter: the runtime and the image themselves.
+
+use super::{Rule, Strength::*, rule};
+use crate::logs::finding::Cause::*;
+
+pub(super) const RULES: &[Rule] = &[
+    rule("apptainer_fatal", Container, Fatal, r"^(?:\w+: )?FATAL: +(?:[Cc]ontainer|[Cc]ould not open image|[Ww]hile|[Ii]mage|[Uu]nable|[Uu]nhandled|[Cc]ouldn't|[Ss]tage|[Mm]ount|[Ff]ailed|image|no|You must|fakeroot|\x22?/)|\bcontainer creation failed\b|starting container failed"),
+    rule("apptainer_error", Container, Error, r"\b(?:could not open image|unable to (?:get image|handle docker|pull|build)|while (?:extracting|mounting|loading|making image|building|running|getting|pulling|checking|bootstrapping|creating|handling)\b.{0,160}(?:image|sif|squashfs|container|overlay|loop|layer|root filesystem|conveyor)|while (?:mounting|extracting)\b|mount hook function failure|hook function for tag|no loop devices available|failed to (?:find|attach|mount) (?:image|loop|squashfs|overlay)|squashfuse|squashfs|unsquashfs|mksquashfs|failed to mount|conveyor failed|fakeroot|newuidmap|/etc/subuid|user namespaces?|unshare.{0,30}fail|underlay|overlayfs)\b.{0,200}|image (?:format|signature|architecture) .{0,40}(?:not|un)").lang("shell"),
+    rule("docker_daemon", Container, Fatal, r"Cannot connect to the Docker daemon|docker: Error response from daemon|Error response from daemon|OCI runtime (?:create|exec|start|error)|runc create failed|crun: |container_linux\.go|nvidia-container-cli:|could not select device driver|failed to create (?:shim|task for|containerd)|Error: (?:crun|runc|OCI)|podman.{0,40}(?:error|Error)|failed to solve:|ERROR: failed to solve|failed to register layer|container runtime (?:error|is not)|is not a valid (?:container|image)|cannot clone: "),
+    rule("image_missing", Container, Error, r"(?i)\bmanifest (?:unknown|for \S+ not found|invalid)\b|\bimage\b.{0,80}\b(?:not found|does not exist|could not be found|not known|no such)|unable to find image|no such image|repository .{0,60}(?:does not exist|not found)|pull access denied|\bname unknown\b|reading manifest|(?:failed|error|unable) (?:to )?(?:pull|pulling|import|importing|retrieve|fetch|convert)(?:ing)?\b.{0,40}\b(?:docker|image|container|layer|manifest|oci)|ErrImagePull|ImagePullBackOff|invalid reference format|no matching manifest for|requested image's platform"),
+    rule("pyxis", Container, Fatal, r"\bpyxis: (?:failed|couldn't|could not|container start failed|error|image|child \d+ (?:failed|terminated))|\benroot-\w+.{0,60}(?:error|failed)|\[ERROR\] .*(?:enroot|image|layer|container|URL https?://.*registry)|spank_pyxis.*(?:fail|error)|shifterimg|udiRoot|ch-run\[\d+\]: error"),
+    rule("nextflow_image", Container, Fatal, r"Failed to pull singularity image|Failed to (?:pull|create) (?:\w+ )?(?:container|image)|Failed to run singularity"),
+];

@@ -1,0 +1,48 @@
+//! What tools print when they reached their end.
+
+use std::sync::LazyLock;
+
+use regex::bytes::RegexSet;
+
+use super::set;
+
+/// A tool's own statement that all of its work was done. What failed before
+/// was survived.
+const COMPLETE: &[&str] = &[
+    r"\b\d+ of \d+ steps \(100%\) done\b",
+    r"\bfailedCount=0;.*abortedCount=0;",
+    r"(?i)\bpipeline completed successfully\b",
+    r"(?i)\b(?:workflow|pipeline|job|run|analysis|processing|training|simulation|build|installation|execution|script|program|calculation|task|step|tests?|experiment|evaluation)s?\b.{0,40}\b(?:completed?|finished|ended|done|succeeded|passed)\b(?: \w+)? ?(?:successfully|with(?:out| no| 0) (?:any )?errors?)",
+    r"(?i)\b(?:successfully (?:completed|finished|trained|saved|installed|built|processed)|completed successfully|finished successfully|terminated successfully|ended successfully|succeeded)\b",
+    r"^\s*JOB DONE\.|Normal termination of Gaussian|PROGRAM ENDED AT|SUCCESS COMPLETE (?:WRF|REAL)|ORCA TERMINATED NORMALLY|^\s*Total wall time: \d+:\d+:\d+|Finished mdrun on rank|\bHave a nice day\b|Total CPU time used \(sec\)|Voluntary context switches:|General timing and accounting informations|^\s*Normal termination\b|\bnormal termination\b|Molpro calculation terminated$|\*\*\* Psi4 exiting successfully|Finalising parallel run|WRITING FINAL .*CHECKPOINT|Happy landing|ENDED SUCCESSFULLY|NWChem.*successfully|EXECUTION OF GAMESS TERMINATED NORMALLY",
+    r"\bGROMACS reminds you:",
+    r"(?i)\ball (?:\d+ )?(?:tests?|jobs?|tasks?|checks|steps|samples|files) (?:have |were |are )?(?:passed|completed|succeeded|done|finished|successful)",
+    r"^=+ \d+ passed\b[^,]*(?:, \d+ (?:skipped|warnings?|deselected|xfailed))* in ",
+    r"^BUILD SUCCESS|\bBUILD SUCCESSFUL\b|^OK \(|^OK$|\[100%\] Built target",
+    r"(?i)\bexit(?:ed)?(?: with)? (?:code|status)[:= ]*\(?0\b|\breturn(?:ed)?(?: code| status)?[:= ]+0$|State: COMPLETED\b|COMPLETED \(exit code 0\)",
+    r"(?i)^(?:.*[^\w])?(?:training|inference|evaluation|simulation|processing|analysis|optimi[sz]ation|download|conversion|calculation|execution|benchmark) (?:is |has |was )?(?:complete|completed|finished|done)[.!]*\s*$",
+];
+
+/// A sign of work that goes on or ends well; not a statement about all of it.
+const PROGRESS: &[&str] = &[
+    r"\x22HTTP/[\d.]+ 2\d\d\b",
+    r"(?i)\b(?:retry|attempt)\b.{0,30}\b(?:succeeded|successful|ok)\b",
+    r"(?i)\b(?:reconnected|recovered|resumed)\b",
+    r"(?i)^\s*(?:\S+ )?(?:done|finished|completed?|success|ok|bye)[.!]*\s*$",
+    r"(?i)\b(?:done|finished|completed|saved|wrote|written)\b.{0,60}$",
+    r"\b100%\|",
+    r"\b[Ee]poch \d+|\biter(?:ation)? \d+|\bstep \d+",
+];
+
+static COMPLETE_SET: LazyLock<RegexSet> = LazyLock::new(|| set(COMPLETE.iter().copied()));
+static PROGRESS_SET: LazyLock<RegexSet> = LazyLock::new(|| set(PROGRESS.iter().copied()));
+
+/// The line says that all work was done.
+pub(crate) fn complete(text: &str) -> bool {
+    COMPLETE_SET.is_match(text.as_bytes())
+}
+
+/// The line shows that work went on.
+pub(crate) fn progress(text: &str) -> bool {
+    PROGRESS_SET.is_match(text.as_bytes())
+}

@@ -1,0 +1,253 @@
+//! One small story per rule: events in, verdict out.
+
+use inquest::slurm::accounting::JobRecord;
+use inquest::story::Story;
+use inquest::verdict::{Class, Confidence, judge, rules};
+use inquest_journal::{
+    Body, Head, JobId, JobStarted, Level, OomKill, Severity, Source, StepEnded, StepId, StepStarted,
+    TaskExited, TaskStarted, Timestamp, Victim,
+};
+
+const T0: i64 = 1_763_735_400_000_000;
+
+/// Writes the events of one job.
+struct Script {
+    story: Story,
+    seq: u64,
+}
+
+impl Script {
+    fn new() -> Script {
+        Script { story: Story::default(), seq: 0 }
+    }
+
+    fn say(
+        &mut self,
+        ms: i64,
+        node: &str,
+        step: StepId,
+        task: Option<u32>,
+        body: impl Into<Body>,
+    ) -> &mut Script {
+        let body = body.into();
+        let head = Head {
+            v: 1,
+            timestamp: Timestamp(T0 + ms * 1000),
+            event_type: body.event_type().into(),
+            severity: Severity::Info,
+            source: Source::Plugin,
+            cluster: "lab".into(),
+            node: node.to_owned().into(),
+            boot: "0badc0de".into(),
+            mono_us: 1_000_000_000 + ms as u64 * 1000,
+            stream: format!("{node}-{step}-{}", self.story.attempts.len()).into(),
+            seq: self.seq,
+            job_id: Some(JobId(7)),
+            step: Some(step),
+            task,
+        };
+        self.seq += 1;
+        self.story.apply(&head, body);
+        self
+    }
+
+    fn start(
+        &mut self,
+        ms: i64,
+        node: &str,
+        step: StepId,
+        tasks: &[u32],
+        restart: Option<u32>,
+    ) -> &mut Script {
+        self.say(
+            ms,
+            node,
+            step,
+            None,
+            StepStarted { restart, name: Some("j".into()), ..StepStarted::default() },
+        );
+        for &task in tasks {
+            self.say(
+                ms,
+                node,
+                step,
+                Some(task),
+                TaskStarted { pid: Some(100 + task), ..TaskStarted::default() },
+            );
+        }
+        self
+    }
+
+    fn exit(
+        &mut self,
+        ms: i64,
+        node: &str,
+        step: StepId,
+        task: u32,
+        code: Option<u8>,
+        signal: Option<u8>,
+    ) -> &mut Script {
+        self.say(ms, node, step, Some(task), TaskExited { exit_code: code, signal, ..TaskExited::default() })
+    }
+
+    fn oom(&mut self, ms: i64, node: &str, step: StepId, task: u32, reported: bool) -> &mut Script {
+        let victim = Victim { pid: Some(42), command: Some("eater".into()), ..Victim::default() };
+        let body = OomKill {
+            count: Some(1),
+            level: Some(Level::Job),
+            limit_bytes: Some(64 << 20),
+            peak_bytes: Some(64 << 20),
+            victims: vec![victim],
+            reported_by_slurm: Some(reported),
+        };
+        self.say(ms, node, step, Some(task), body)
+    }
+
+    fn end(&mut self, ms: i64, node: &str, step: StepId) -> &mut Script {
+        self.say(ms, node, step, None, StepEnded::default())
+    }
+}
+
+const BATCH: StepId = StepId::Batch;
+const STEP: StepId = StepId::Number(0);
+
+/// A batch job on n1 whose script ends like this after a second.
+fn batch(code: Option<u8>, signal: Option<u8>) -> Script {
+    let mut s = Script::new();
+    s.start(0, "n1", BATCH, &[0], Some(0)).exit(1000, "n1", BATCH, 0, code, signal).end(1001, "n1", BATCH);
+    s
+}
+
+fn slurm(state: &str) -> JobRecord {
+    JobRecord { state: state.into(), ..JobRecord::default() }
+}
+
+fn cause(script: &Script, record: Option<&JobRecord>) -> (Class, String) {
+    let verdict = judge(script.story.attempts.last().unwrap(), record);
+    assert!(verdict.class == Class::Ok || !verdict.detail.is_empty());
+    (verdict.class, verdict.cause)
+}
+
+#[test]
+fn every_rule_has_a_story() {
+    let mut seen = Vec::new();
+    let mut is = |script: &Script, record: Option<&str>, class: Class, name: &'static str| {
+        let record = record.map(slurm);
+        assert_eq!(cause(script, record.as_ref()), (class, name.to_owned()));
+        seen.push(name);
+    };
+
+    is(&batch(Some(0), None), None, Class::Ok, "ok");
+    is(&batch(Some(3), None), None, Class::AppError, "app_error");
+    is(&batch(Some(127), None), None, Class::AppError, "launch_fail");
+    is(&batch(Some(139), None), None, Class::Crash, "child_signal");
+    is(&batch(None, Some(11)), None, Class::Crash, "signal");
+    is(&batch(None, Some(9)), None, Class::Crash, "killed_other");
+    is(&batch(None, Some(15)), None, Class::Cancelled, "ended_by_slurm");
+    is(&batch(None, Some(15)), Some("CANCELLED by 1001"), Class::Cancelled, "cancelled");
+    is(&batch(None, Some(15)), Some("TIMEOUT"), Class::Timeout, "timeout");
+    is(&batch(Some(0), None), Some("TIMEOUT"), Class::Timeout, "timeout");
+    is(&batch(None, Some(15)), Some("PREEMPTED"), Class::Preempted, "preempted");
+    is(&batch(None, Some(15)), Some("NODE_FAIL"), Class::Infra, "node_fail");
+
+    let mut oom = Script::new();
+    oom.start(0, "n1", BATCH, &[0], Some(0)).oom(900, "n1", BATCH, 0, true);
+    oom.exit(901, "n1", BATCH, 0, None, Some(9)).end(902, "n1", BATCH);
+    is(&oom, Some("OUT_OF_MEMORY"), Class::Oom, "oom_cgroup");
+
+    let mut partial = Script::new();
+    partial.start(0, "n1", BATCH, &[0], Some(0)).oom(900, "n1", BATCH, 0, true);
+    partial.exit(901, "n1", BATCH, 0, Some(0), None).end(902, "n1", BATCH);
+    is(&partial, None, Class::Oom, "oom_partial");
+
+    let mut masked = Script::new();
+    masked.start(0, "n1", BATCH, &[0], Some(0)).start(100, "n1", STEP, &[0], Some(0));
+    masked.exit(200, "n1", STEP, 0, None, Some(11)).end(210, "n1", STEP);
+    masked.exit(900, "n1", BATCH, 0, Some(0), None).end(902, "n1", BATCH);
+    is(&masked, Some("COMPLETED"), Class::Crash, "crash_masked");
+
+    let mut lost = Script::new();
+    lost.start(0, "n1", BATCH, &[0], Some(0));
+    is(&lost, None, Class::Infra, "lost");
+
+    let requeued = JobRecord { state: "PENDING".into(), restarts: 1, ..JobRecord::default() };
+    assert_eq!(cause(&batch(None, Some(15)), Some(&requeued)), (Class::Preempted, "requeued".into()));
+    seen.push("requeued");
+
+    let untold: Vec<_> = rules::RULES.iter().map(|r| r.cause()).filter(|c| !seen.contains(c)).collect();
+    assert!(untold.is_empty(), "rules without a story: {untold:?}");
+}
+
+#[test]
+fn a_kill_that_slurm_never_reports_is_named_as_such() {
+    let mut late = Script::new();
+    late.start(0, "n1", BATCH, &[0], Some(0)).start(100, "n1", STEP, &[0, 1], Some(0));
+    late.exit(200, "n1", STEP, 0, Some(0), None).oom(3000, "n1", STEP, 1, false);
+    late.exit(3001, "n1", STEP, 1, None, Some(9)).end(3010, "n1", STEP);
+    late.exit(3100, "n1", BATCH, 0, Some(0), None).end(3101, "n1", BATCH);
+    let verdict = judge(&late.story.attempts[0], Some(&slurm("COMPLETED")));
+    assert_eq!((verdict.class, verdict.cause.as_str()), (Class::Oom, "oom_partial"));
+    assert!(
+        verdict.detail.contains("eater") && verdict.detail.contains("does not report it"),
+        "{}",
+        verdict.detail
+    );
+    let first = verdict.first_failure.unwrap();
+    assert_eq!((first.step, first.task, first.limit_bytes), (STEP, 1, Some(64 << 20)));
+    assert_eq!(verdict.evidence.len(), 2);
+    assert_eq!(verdict.confidence, Confidence::Fact);
+}
+
+#[test]
+fn the_first_of_many_deaths_is_the_cause_and_the_rest_follow_from_it() {
+    // Rank 1 exits 5 on n2; srun ends rank 0 on n1, whose clock is 80 ms
+    // behind, so that its death even seems to come first.
+    let mut ranks = Script::new();
+    ranks.start(0, "n1", BATCH, &[0], Some(0)).start(100, "n1", STEP, &[0], Some(0));
+    ranks.start(100, "n2", STEP, &[1], Some(0));
+    ranks.exit(1200, "n2", STEP, 1, Some(5), None).exit(1120, "n1", STEP, 0, None, Some(15));
+    ranks.end(1250, "n1", STEP).end(1250, "n2", STEP);
+    ranks.exit(1400, "n1", BATCH, 0, Some(5), None).end(1401, "n1", BATCH);
+    let verdict = judge(&ranks.story.attempts[0], Some(&slurm("FAILED")));
+    let first = verdict.first_failure.as_ref().unwrap();
+    assert_eq!((first.task, first.at.node.as_str(), first.exit_code), (1, "n2", Some(5)));
+    assert_eq!(verdict.consequences.len(), 2);
+    assert_eq!(verdict.cause, "app_error");
+}
+
+#[test]
+fn a_script_that_fails_long_after_its_step_failed_for_itself() {
+    let mut own = Script::new();
+    own.start(0, "n1", BATCH, &[0], Some(0)).start(100, "n1", STEP, &[0], Some(0));
+    own.exit(200, "n1", STEP, 0, Some(1), None).end(210, "n1", STEP);
+    own.exit(900_000, "n1", BATCH, 0, Some(3), None).end(900_001, "n1", BATCH);
+    let verdict = judge(&own.story.attempts[0], None);
+    assert_eq!(verdict.first_failure.unwrap().exit_code, Some(3));
+}
+
+#[test]
+fn a_requeued_job_has_two_attempts_whatever_came_first() {
+    let mut s = Script::new();
+    s.start(0, "n1", StepId::Extern, &[], None).start(10, "n1", BATCH, &[0], Some(0));
+    s.exit(500, "n1", BATCH, 0, None, Some(15)).end(501, "n1", BATCH).end(502, "n1", StepId::Extern);
+    assert_eq!(s.story.attempts.len(), 1);
+    s.start(9000, "n1", StepId::Extern, &[], None).start(9010, "n1", BATCH, &[0], Some(1));
+    s.exit(9500, "n1", BATCH, 0, Some(0), None).end(9501, "n1", BATCH).end(9502, "n1", StepId::Extern);
+    let attempts = &s.story.attempts;
+    assert_eq!(attempts.iter().map(|a| a.restart).collect::<Vec<_>>(), [0, 1]);
+    assert!(attempts.iter().all(|a| a.is_over()));
+    assert_eq!(judge(&attempts[1], None).class, Class::Ok);
+}
+
+#[test]
+fn a_job_counts_as_failed_once_even_when_slurm_gives_a_limit_after_a_crash() {
+    // The crash came first; Slurm's state is what ended the job.
+    let verdict = judge(&batch(None, Some(11)).story.attempts[0], Some(&slurm("FAILED")));
+    assert_eq!(verdict.class, Class::Crash);
+    let known = JobStarted { end_limit: Some(Timestamp(T0 + 1_000_000)), ..JobStarted::default() };
+    let mut at_limit = Script::new();
+    at_limit.start(0, "n1", BATCH, &[0], Some(0)).say(0, "n1", BATCH, None, known);
+    at_limit.exit(1500, "n1", BATCH, 0, None, Some(15)).end(1501, "n1", BATCH);
+    let verdict = judge(&at_limit.story.attempts[0], None);
+    assert_eq!((verdict.class, verdict.confidence), (Class::Timeout, Confidence::Inferred));
+}

@@ -1,0 +1,347 @@
+//! From what Slurm and the kernel say to the fields of events.
+//!
+//! The environment is the user's: it is read by an allow-list, bounded, and
+//! never used for a path or a decision.
+
+use std::collections::BTreeMap;
+
+use inquest_journal::{JobId, Timestamp};
+
+use crate::abi::{Spank, Strings};
+use crate::small::{Buf, Fd, Fixed, find_line, number, proc_path, read_link, text};
+
+/// Variables that tell which run a job belongs to, for the engines that people
+/// use. None of them is a secret, and those that sit beside one are not here.
+const RUN_KEYS: &[&str] = &[
+    "AIRFLOW_CTX_DAG_ID",
+    "AIRFLOW_CTX_DAG_RUN_ID",
+    "AIRFLOW_CTX_EXECUTION_DATE",
+    "AIRFLOW_CTX_LOGICAL_DATE",
+    "AIRFLOW_CTX_TASK_ID",
+    "AIRFLOW_CTX_TRY_NUMBER",
+    "INQUEST_RUN",
+    "JOBNAME",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_RUN_ID",
+    "NXF_CLI",
+    "NXF_ORG",
+    "NXF_TASK_WORKDIR",
+    "PARADE_ATTEMPT",
+    "PARADE_CHUNK_ID",
+    "PARADE_REGISTRY_DIR",
+    "PARADE_RUN_ID",
+    "PARADE_SCRIPT_NAME",
+    "PARADE_SCRIPT_PATH",
+    "PARADE_STAGE",
+    "PARALLEL_JOBSLOT",
+    "PARALLEL_PID",
+    "PARALLEL_SEQ",
+    "PARSL_WORKER_POOL_ID",
+    "RAY_ADDRESS",
+    "RAY_JOB_ID",
+    "SCALABLE_RUNS_DIR",
+    "SLURM_WCKEY",
+    "SUBMITIT_EXECUTOR",
+    "TORC_API_URL",
+    "TORC_ATTEMPT_ID",
+    "TORC_JOB_ID",
+    "TORC_RUN_ID",
+    "TORC_WORKFLOW_ID",
+    "WANDB_ENTITY",
+    "WANDB_JOB_TYPE",
+    "WANDB_PROJECT",
+    "WANDB_RUN_GROUP",
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+];
+
+/// Longest name of a variable that is looked at, in bytes.
+const KEY_MAX: usize = 64;
+
+/// Longest value of an allow-listed variable. A longer one is no id, and half
+/// an id would put two runs into one, so it is left out.
+const VALUE_MAX: usize = 512;
+
+/// Longest text of any other kind that is copied. The journal cuts lower, and
+/// says so in the line.
+const TEXT_MAX: usize = 4096;
+
+/// Whether a variable's name sounds like a secret.
+pub(crate) fn looks_secret(name: &str) -> bool {
+    const ENDS: &[&str] = &[
+        "AUTH",
+        "COOKIE",
+        "CREDENTIAL",
+        "CREDENTIALS",
+        "KEY",
+        "KEYS",
+        "PASSPHRASE",
+        "PASSWD",
+        "PASSWORD",
+        "SECRET",
+        "SECRETS",
+        "TOKEN",
+        "TOKENS",
+    ];
+    name.to_ascii_uppercase()
+        .split('_')
+        .any(|word| word == "PASS" || ENDS.iter().any(|end| word.ends_with(end)))
+}
+
+/// A value such as `https://user:password@host/` carries a secret inside.
+fn holds_login(value: &[u8]) -> bool {
+    let Some(at) = value.windows(3).position(|w| w == b"://") else { return false };
+    let host = value[at + 3..].split(|&b| b == b'/').next().unwrap_or_default();
+    host.contains(&b'@')
+}
+
+/// What the environment of a step says about its job.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct JobEnv {
+    /// There was one at all; the extern step has none.
+    pub(crate) present: bool,
+    pub(crate) name: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) partition: Option<String>,
+    pub(crate) qos: Option<String>,
+    pub(crate) node_list: Option<String>,
+    pub(crate) node_count: Option<u32>,
+    pub(crate) submit_dir: Option<String>,
+    pub(crate) restart: Option<u32>,
+    pub(crate) end_limit: Option<Timestamp>,
+    pub(crate) het_job_id: Option<JobId>,
+    pub(crate) het_offset: Option<u32>,
+    pub(crate) run_keys: BTreeMap<String, String>,
+}
+
+/// Reads the job's environment, once through.
+pub(crate) fn job_env(spank: &Spank<'_>, extra: &[String]) -> JobEnv {
+    scan_env(spank.env(), extra)
+}
+
+fn scan_env(env: Strings<'_>, extra: &[String]) -> JobEnv {
+    let mut found = JobEnv::default();
+    for entry in env {
+        let head = entry.head(KEY_MAX + 1);
+        let Some(eq) = head.iter().position(|&b| b == b'=') else { continue };
+        let Ok(key) = std::str::from_utf8(&head[..eq]) else { continue };
+        let value = entry.skip(eq + 1);
+        let string = || Some(text(value.head(TEXT_MAX))).filter(|s| !s.is_empty());
+        let count = || number(value.head(21)).and_then(|n| u32::try_from(n).ok());
+        if key.starts_with("SLURM_") {
+            found.present = true;
+            match key {
+                "SLURM_JOB_NAME" => found.name = string(),
+                "SLURM_JOB_ACCOUNT" => found.account = string(),
+                "SLURM_JOB_PARTITION" => found.partition = string(),
+                "SLURM_JOB_QOS" => found.qos = string(),
+                "SLURM_JOB_NODELIST" => found.node_list = string(),
+                "SLURM_JOB_NUM_NODES" => found.node_count = count(),
+                "SLURM_SUBMIT_DIR" => found.submit_dir = string(),
+                "SLURM_RESTART_COUNT" => found.restart = count(),
+                "SLURM_JOB_END_TIME" => {
+                    let seconds = number(value.head(21)).filter(|&s| s > 0);
+                    found.end_limit =
+                        seconds.and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000_000)).map(Timestamp);
+                }
+                "SLURM_HET_JOB_ID" => found.het_job_id = count().map(JobId),
+                "SLURM_HET_JOB_OFFSET" => found.het_offset = count(),
+                _ => {}
+            }
+        }
+        if RUN_KEYS.binary_search(&key).is_ok() || extra.iter().any(|k| k == key) {
+            let value = value.head(VALUE_MAX + 1);
+            if !value.is_empty() && value.len() <= VALUE_MAX && !holds_login(value) {
+                found.run_keys.insert(key.to_owned(), text(value));
+            }
+        }
+    }
+    // Slurm sets it only from the first restart on.
+    if found.present {
+        found.restart.get_or_insert(0);
+    }
+    found
+}
+
+/// The first arguments of a command, enough to recognise it by.
+pub(crate) fn argv(spank: &Spank<'_>) -> Vec<String> {
+    const ARGS_MAX: usize = 32;
+    const BYTES_MAX: usize = 2048;
+    let mut left = BYTES_MAX;
+    let mut args = Vec::new();
+    for arg in spank.argv().take(ARGS_MAX) {
+        if left == 0 {
+            break;
+        }
+        let bytes = arg.head(left);
+        left -= bytes.len();
+        args.push(text(bytes));
+    }
+    args
+}
+
+/// How many cores a list such as `0-3,8` names; `None` for what is no list.
+pub(crate) fn cores(list: &[u8]) -> Option<u32> {
+    let list = std::str::from_utf8(list).ok()?.trim();
+    let mut sum: u32 = 0;
+    for part in list.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to): (u32, u32) = (from.parse().ok()?, to.parse().ok()?);
+        sum = sum.checked_add(to.checked_sub(from)?.checked_add(1)?)?;
+    }
+    Some(sum)
+}
+
+/// The target of a link below `/proc/<pid>/`, when it is a path.
+pub(crate) fn proc_link(pid: u32, link: &[u8]) -> Option<String> {
+    let mut buf = Buf::<4096>::new();
+    let target = read_link(proc_path(pid, link)?.as_c_str(), &mut buf)?;
+    target.starts_with(b"/").then(|| text(target))
+}
+
+/// The cluster's name from slurm.conf, whose path slurmstepd has in its own
+/// environment. The job's environment could be forged, and the extern step
+/// has none.
+pub(crate) fn cluster_of_slurm_conf() -> Option<String> {
+    let mut path = Fixed::<1024>::new();
+    path.push(&own_env(c"SLURM_CONF")?)?;
+    // Followed if it is a link: it is the admin's file, in the admin's place.
+    // SAFETY: path is NUL-terminated.
+    let fd =
+        unsafe { libc::open(path.as_c_str().as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) };
+    if fd < 0 {
+        return None;
+    }
+    find_line(&Fd(fd), 1 << 18, cluster_name)
+}
+
+/// `ClusterName=lab # comment`; the keys of slurm.conf know no case.
+fn cluster_name(line: &[u8]) -> Option<String> {
+    let line = std::str::from_utf8(line).ok()?.split('#').next()?;
+    let (key, value) = line.split_once('=')?;
+    let value = value.trim().trim_matches('"');
+    (key.trim().eq_ignore_ascii_case("ClusterName") && !value.is_empty()).then(|| value.to_owned())
+}
+
+/// A variable of slurmstepd itself.
+pub(crate) fn own_env(name: &std::ffi::CStr) -> Option<Vec<u8>> {
+    // SAFETY: name is NUL-terminated. Slurm does not change its environment
+    // while a hook runs, and the value is copied at once.
+    unsafe {
+        let value = libc::getenv(name.as_ptr());
+        (!value.is_null()).then(|| std::ffi::CStr::from_ptr(value).to_bytes().to_vec())
+    }
+}
+
+/// This node as Slurm calls it, else the short host name.
+pub(crate) fn node_name() -> String {
+    if let Some(name) = own_env(c"SLURMD_NODENAME").filter(|n| !n.is_empty()) {
+        return text(&name);
+    }
+    let mut buf = [0u8; 256];
+    // SAFETY: buf is writable for its length less one, so it stays terminated.
+    unsafe { libc::gethostname(buf.as_mut_ptr().cast(), buf.len() - 1) };
+    let name = buf.split(|&b| b == 0 || b == b'.').next().unwrap_or_default();
+    text(name)
+}
+
+/// How a task ended, from its raw wait status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) exit_code: Option<u8>,
+    pub(crate) signal: Option<u8>,
+    pub(crate) core: bool,
+}
+
+impl End {
+    /// wait(2): the low seven bits are the signal, the eighth is the core
+    /// flag, the next byte is the exit code.
+    pub(crate) fn from_status(status: i32) -> End {
+        let signal = (status & 0x7f) as u8;
+        if signal == 0 {
+            End { exit_code: Some((status >> 8 & 0xff) as u8), ..End::default() }
+        } else {
+            End { exit_code: None, signal: Some(signal), core: status & 0x80 != 0 }
+        }
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.signal.is_some() || self.exit_code.is_some_and(|c| c != 0)
+    }
+}
+
+/// What all reaped processes of slurmstepd have used: CPU time in
+/// microseconds, and the largest resident set of any single one in bytes.
+pub(crate) fn reaped() -> (Option<u64>, Option<u64>) {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: usage is writable; zeroed is a valid rusage.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) != 0 {
+            return (None, None);
+        }
+        usage.assume_init()
+    };
+    let us = |t: libc::timeval| {
+        u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_usec).unwrap_or(0)
+    };
+    let rss = u64::try_from(usage.ru_maxrss).ok().map(|kib| kib.saturating_mul(1024));
+    (Some(us(usage.ru_utime) + us(usage.ru_stime)), rss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_for_the_search_and_none_is_secret() {
+        assert!(RUN_KEYS.is_sorted());
+        let secret: Vec<_> = RUN_KEYS.iter().filter(|k| looks_secret(k)).collect();
+        // A wckey is Slurm's name for a project, not a key to anything.
+        assert_eq!(secret, [&"SLURM_WCKEY"]);
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for name in
+            ["WANDB_API_KEY", "my_token", "TORC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "APIKEY", "X_AUTH"]
+        {
+            assert!(looks_secret(name), "{name}");
+        }
+        for name in ["KEYWORD", "TOKENIZERS_PARALLELISM", "AUTHOR", "COMPASS_ID", "RUN_ID"] {
+            assert!(!looks_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_login_in_a_url_is_a_secret() {
+        assert!(holds_login(b"https://u:p@host/x"));
+        assert!(!holds_login(b"https://host/x@y"));
+        assert!(!holds_login(b"u@h"));
+    }
+
+    #[test]
+    fn cores_are_counted() {
+        assert_eq!(cores(b"0-3,8"), Some(5));
+        assert_eq!(cores(b"0"), Some(1));
+        for bad in ["", "3-0", "x", "0-", "0-4294967295"] {
+            assert_eq!(cores(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn wait_statuses() {
+        assert_eq!(End::from_status(0x0300), End { exit_code: Some(3), ..End::default() });
+        assert_eq!(End::from_status(0x8b), End { exit_code: None, signal: Some(11), core: true });
+        assert_eq!(End::from_status(9), End { exit_code: None, signal: Some(9), core: false });
+        assert!(!End::from_status(0).failed());
+    }
+
+    #[test]
+    fn the_name_of_the_cluster() {
+        assert_eq!(cluster_name(b"clustername = lab # x").as_deref(), Some("lab"));
+        assert_eq!(cluster_name(b"#ClusterName=lab"), None);
+        assert_eq!(cluster_name(b"ClusterName="), None);
+        assert_eq!(cluster_name(b"\xff"), None);
+    }
+}

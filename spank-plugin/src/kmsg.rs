@@ -1,0 +1,277 @@
+//! Who was killed for memory, from the kernel's log.
+//!
+//! The log is opened when the step starts, at its end, and read only when a
+//! counter has said that somebody was killed. Two lines tell of a kill:
+//!
+//! ```text
+//! oom-kill:constraint=CONSTRAINT_MEMCG,...,oom_memcg=/a/job_7,task_memcg=/a/job_7/step_0/task_0,task=eater,pid=64,uid=1001
+//! Memory cgroup out of memory: Killed process 64 (eater) total-vm:205840kB, anon-rss:60416kB, ..., UID:1001 ...
+//! ```
+//!
+//! The first names the cgroup but is rate limited; the second is always there.
+
+use inquest_journal::Victim;
+
+use crate::small::{Buf, Fd, number, text};
+
+/// Records that one look reads at most: more than a kernel log buffer holds.
+const RECORDS_MAX: usize = 16_384;
+
+/// Kills that are kept for tasks whose end comes later.
+const KILLS_MAX: usize = 64;
+
+/// One kill as the kernel tells it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Kill {
+    pub(crate) victim: Victim,
+    /// The cgroup whose limit it was.
+    pub(crate) limit_of: Option<String>,
+    /// Not a cgroup's limit: the node itself was out of memory.
+    pub(crate) host: bool,
+    /// An event has told of it.
+    pub(crate) told: bool,
+}
+
+/// The kernel's log from the start of the step on.
+pub(crate) struct Kmsg {
+    fd: Fd,
+    kills: Vec<Kill>,
+}
+
+/// `/dev/kmsg`: major 1, minor 11 (Documentation/admin-guide/devices.txt).
+const KMSG_MAJOR: u32 = 1;
+const KMSG_MINOR: u32 = 11;
+
+impl Kmsg {
+    /// Opens the log at its end. `None` where it cannot be read; then victims
+    /// have no names.
+    pub(crate) fn open() -> Option<Kmsg> {
+        let fd = Fd::open(c"/dev/kmsg")?;
+        // SAFETY: fd is open.
+        let at = unsafe { libc::lseek(fd.0, 0, libc::SEEK_END) };
+        (at >= 0).then_some(Kmsg { fd, kills: Vec::new() })
+    }
+
+    /// Kills so far that no event has told of yet.
+    pub(crate) fn kills(&mut self) -> &mut Vec<Kill> {
+        if self.is_ours() {
+            self.read();
+        }
+        &mut self.kills
+    }
+
+    /// Hooks may run where descriptors are not those of the start.
+    fn is_ours(&self) -> bool {
+        let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: stat is writable, and read only when fstat succeeded.
+        unsafe {
+            libc::fstat(self.fd.0, stat.as_mut_ptr()) == 0
+                && stat.assume_init().st_rdev == libc::makedev(KMSG_MAJOR, KMSG_MINOR)
+        }
+    }
+
+    fn read(&mut self) {
+        let mut buf = Buf::<4096>::new();
+        for _ in 0..RECORDS_MAX {
+            let Some(record) = self.fd.read(&mut buf) else {
+                // EPIPE: the oldest records are gone, the next read goes on
+                // with the oldest that is left. EAGAIN: this was the last.
+                if std::io::Error::last_os_error().raw_os_error() == Some(libc::EPIPE) {
+                    continue;
+                }
+                return;
+            };
+            if record.is_empty() {
+                return;
+            }
+            // "6,1234,5678901,-;the message\n KEY=value lines". What a process
+            // wrote there has a facility, which makes its priority 8 or more.
+            if !(record.first().is_some_and(|b| (b'0'..=b'7').contains(b)) && record.get(1) == Some(&b',')) {
+                continue;
+            }
+            let message = record.splitn(2, |&b| b == b';').nth(1).unwrap_or_default();
+            let message = message.split(|&b| b == b'\n').next().unwrap_or_default();
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: &[u8]) {
+        if let Some(kill) = parse_oom_kill(message) {
+            if self.kills.len() < KILLS_MAX {
+                self.kills.push(kill);
+            }
+        } else if let Some((host, victim)) = parse_killed(message) {
+            let same = |k: &&mut Kill| k.victim.pid == victim.pid && k.victim.anon_rss_bytes.is_none();
+            if let Some(kill) = self.kills.iter_mut().rev().find(same) {
+                kill.victim.anon_rss_bytes = victim.anon_rss_bytes;
+                kill.victim.command = victim.command;
+            } else if self.kills.len() < KILLS_MAX {
+                self.kills.push(Kill { victim, host, ..Kill::default() });
+            }
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+fn rfind(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).rposition(|w| w == needle)
+}
+
+/// What stands between `key` and the next comma.
+fn value<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let rest = &line[find(line, key)? + key.len()..];
+    rest.split(|&b| b == b',').next()
+}
+
+fn pid(digits: &[u8]) -> Option<u32> {
+    u32::try_from(number(digits)?).ok()
+}
+
+fn parse_oom_kill(line: &[u8]) -> Option<Kill> {
+    let line = line.strip_prefix(b"oom-kill:")?;
+    // A command may hold commas and look like other fields, so what follows
+    // it is found from the end.
+    let pid_at = rfind(line, b",pid=")?;
+    let command_at = find(line, b",task=")? + 6;
+    let victim = Victim {
+        pid: pid(value(&line[pid_at..], b",pid=")?),
+        command: Some(text(line.get(command_at..pid_at)?)),
+        anon_rss_bytes: None,
+        cgroup: value(&line[..command_at], b",task_memcg=").map(text),
+        uid: value(&line[pid_at..], b",uid=").and_then(pid),
+    };
+    Some(Kill {
+        victim,
+        limit_of: value(&line[..command_at], b",oom_memcg=").map(text),
+        host: !line.starts_with(b"constraint=CONSTRAINT_MEMCG"),
+        told: false,
+    })
+}
+
+/// Several wordings since 3.10; all have "Killed process PID (COMMAND)", most
+/// of them "anon-rss:NkB", and either "UID:N" or "UID N".
+fn parse_killed(line: &[u8]) -> Option<(bool, Victim)> {
+    let rest = &line[find(line, b"Killed process ")? + 15..];
+    let open = find(rest, b" (")?;
+    let close = [b") total-vm:".as_slice(), b"), UID".as_slice(), b") vmsize:".as_slice()]
+        .iter()
+        .filter_map(|end| rfind(rest, end))
+        .next()?;
+    let after = &rest[close..];
+    let digits_after = |key: &[u8]| {
+        let digits = &after[find(after, key)? + key.len()..];
+        let end = digits.iter().position(|b| !b.is_ascii_digit()).unwrap_or(digits.len());
+        number(&digits[..end])
+    };
+    let victim = Victim {
+        pid: pid(&rest[..open]),
+        command: rest.get(open + 2..close).map(text),
+        anon_rss_bytes: digits_after(b"anon-rss:").map(|kib| kib.saturating_mul(1024)),
+        cgroup: None,
+        uid: digits_after(b"UID:").or_else(|| digits_after(b"UID ")).and_then(|n| u32::try_from(n).ok()),
+    };
+    victim.pid?;
+    Some((find(line, b"emory cgroup").is_none(), victim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Recorded on Linux 6.18 from a job that ate more than its limit.
+    const OOM_KILL: &[u8] = b"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=task_0,mems_allowed=0,oom_memcg=/slurm_n1/uid_1001/job_207,task_memcg=/slurm_n1/uid_1001/job_207/step_0/task_0,task=eater,pid=6427,uid=1001";
+    const KILLED: &[u8] = b"Memory cgroup out of memory: Killed process 6427 (eater) total-vm:205840kB, anon-rss:60416kB, file-rss:600kB, shmem-rss:0kB, UID:1001 pgtables:160kB oom_score_adj:0";
+
+    fn log() -> Kmsg {
+        Kmsg { fd: Fd(-1), kills: Vec::new() }
+    }
+
+    #[test]
+    fn two_lines_are_one_kill() {
+        let mut log = log();
+        log.take(b"eater invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0");
+        log.take(OOM_KILL);
+        log.take(KILLED);
+        assert_eq!(
+            log.kills,
+            [Kill {
+                victim: Victim {
+                    pid: Some(6427),
+                    command: Some("eater".into()),
+                    anon_rss_bytes: Some(60416 * 1024),
+                    cgroup: Some("/slurm_n1/uid_1001/job_207/step_0/task_0".into()),
+                    uid: Some(1001),
+                },
+                limit_of: Some("/slurm_n1/uid_1001/job_207".into()),
+                host: false,
+                told: false,
+            }]
+        );
+    }
+
+    #[test]
+    fn the_second_line_alone_is_enough() {
+        let mut log = log();
+        log.take(KILLED);
+        assert_eq!(log.kills[0].victim.pid, Some(6427));
+        assert_eq!(log.kills[0].victim.uid, Some(1001));
+        assert!(!log.kills[0].host);
+    }
+
+    #[test]
+    fn older_wordings_and_the_nodes_own_memory() {
+        let rhel8 = b"Memory cgroup out of memory: Killed process 51 (py) x), UID 12, total-vm:9kB, anon-rss:8kB, file-rss:0kB, shmem-rss:0kB";
+        let (host, victim) = parse_killed(rhel8).unwrap();
+        assert!(!host);
+        assert_eq!(victim.uid, Some(12));
+        assert_eq!(victim.anon_rss_bytes, Some(8192));
+        let host_line = b"Out of memory: Killed process 7 (a) total-vm:1kB, anon-rss:1kB, UID:0";
+        assert!(parse_killed(host_line).unwrap().0);
+        let kill = parse_oom_kill(b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/a,task=b,pid=3,uid=0").unwrap();
+        assert!(kill.host);
+        assert_eq!(kill.limit_of, None);
+    }
+
+    #[test]
+    fn a_command_cannot_pretend_to_be_another_field() {
+        let kill = parse_oom_kill(b"oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/j,task_memcg=/j/t,task=x,pid=1,uid=0,pid=77,uid=1001").unwrap();
+        assert_eq!(kill.victim.pid, Some(77));
+        assert_eq!(kill.victim.uid, Some(1001));
+        assert_eq!(kill.victim.command.as_deref(), Some("x,pid=1,uid=0"));
+        let (_, victim) = parse_killed(b"Memory cgroup out of memory: Killed process 77 (a) total-vm:1kB) total-vm:5kB, anon-rss:4kB, UID:1001").unwrap();
+        assert_eq!(victim.command.as_deref(), Some("a) total-vm:1kB"));
+        assert_eq!(victim.pid, Some(77));
+    }
+
+    #[test]
+    fn anything_else_is_nothing() {
+        for line in [
+            &b""[..],
+            b"oom-kill:",
+            b"Killed process ",
+            b"Killed process x (y) total-vm:1kB",
+            b"oom-kill:,task=,pid=,uid=",
+        ] {
+            let mut log = log();
+            log.take(line);
+            assert!(log.kills.iter().all(|k| k.victim.pid.is_none()), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_kills_is_bounded() {
+        let mut log = log();
+        for n in 0..10_000 {
+            log.take(
+                format!(
+                    "Memory cgroup out of memory: Killed process {n} (x) total-vm:1kB, anon-rss:1kB, UID:1"
+                )
+                .as_bytes(),
+            );
+        }
+        assert_eq!(log.kills.len(), KILLS_MAX);
+    }
+}

@@ -1,0 +1,554 @@
+//! The life of one step on this node, from slurm_spank_init to
+//! slurm_spank_exit of its slurmstepd.
+
+use inquest_journal::{
+    Body, Identity, JobEnded, JobId, JobStarted, Level, Memory, OomKill, Severity, Source, Stamp, StepEnded,
+    StepId, StepStarted, TaskExited, TaskStarted, Via, Victim, Writer,
+};
+
+use crate::abi::*;
+use crate::args::{Config, Sync};
+use crate::cgroup::{Limit, StepCgroup};
+use crate::facts::{self, End, JobEnv};
+use crate::kmsg::Kmsg;
+use crate::small::text;
+
+/// Files behind descriptors 1 and 2.
+type Logs = (Option<String>, Option<String>);
+
+/// One task of this node. Slurm itself keeps a far larger record for each, so
+/// the list is no larger than what the step costs anyway (about 100 bytes).
+struct Task {
+    pid: u32,
+    local_id: u32,
+    global_id: Option<u32>,
+    started: Stamp,
+    /// Its directory below the step's.
+    below: Option<Box<str>>,
+    /// Kills that Slurm's one check can have seen.
+    kills_at_check: u64,
+    /// Kills that an event has told of.
+    kills_told: u64,
+    exited: bool,
+}
+
+/// What is known of a step once its last task has ended.
+#[derive(Default)]
+struct Totals {
+    exited: u32,
+    failed: u32,
+    kills: u64,
+    memory: Memory,
+    cpu_us: Option<u64>,
+    reaped_cpu_us: Option<u64>,
+}
+
+/// Everything this slurmstepd knows.
+pub(crate) struct Step {
+    host: Host,
+    pub(crate) config: Config,
+    writer: Writer,
+    job: JobId,
+    step: StepId,
+    uid: Option<u32>,
+    stepd_pid: u32,
+    began: Stamp,
+    /// Given with `--inquest-run`.
+    run: Option<String>,
+    /// The user said `--inquest=off`, and may.
+    off: bool,
+    started: bool,
+    /// The end was written, or need not be.
+    pub(crate) ended: bool,
+    restart: Option<u32>,
+    cgroup: Option<StepCgroup>,
+    limit: Option<Limit>,
+    tasks: Vec<Task>,
+    batch_end: Option<End>,
+    totals: Totals,
+    kmsg: Option<Kmsg>,
+    /// Time in all hooks of this plugin, in nanoseconds.
+    pub(crate) hook_ns: u64,
+    pub(crate) hook_max_ns: u64,
+    pub(crate) panics: u32,
+}
+
+impl Step {
+    /// Opens the journal. `None` when Slurm does not say which job this is.
+    pub(crate) fn open(spank: &Spank<'_>, config: Config) -> Option<Step> {
+        let job = JobId(spank.u32(SPK_JOB_ID)?);
+        let step = StepId::from_raw(spank.u32(SPK_JOB_STEPID)?);
+        let cluster = config.cluster.clone().or_else(facts::cluster_of_slurm_conf);
+        let identity =
+            Identity::of_this_process(cluster.as_deref().unwrap_or("unknown"), &facts::node_name());
+        let writer = match Writer::open(&config.journal, identity, Source::Plugin) {
+            Ok((writer, None)) => writer,
+            Ok((writer, Some(e))) => {
+                spank.host.info(&format!(
+                    "inquest: {e}, below {}; what cannot be written is counted. The job is not affected.",
+                    config.journal.display()
+                ));
+                writer
+            }
+            Err(e) => {
+                spank.host.info(&format!("inquest: {e}: {}; nothing is recorded", config.journal.display()));
+                return None;
+            }
+        };
+        Some(Step {
+            host: *spank.host,
+            config,
+            writer,
+            job,
+            step,
+            uid: spank.u32(SPK_JOB_UID),
+            stepd_pid: std::process::id(),
+            began: Stamp::now(),
+            run: None,
+            off: false,
+            started: false,
+            ended: false,
+            restart: None,
+            cgroup: None,
+            limit: None,
+            tasks: Vec::new(),
+            batch_end: None,
+            totals: Totals::default(),
+            kmsg: Kmsg::open(),
+            hook_ns: 0,
+            hook_max_ns: 0,
+            panics: 0,
+        })
+    }
+
+    /// Slurm's functions, found once.
+    pub(crate) fn host(&self) -> Host {
+        self.host
+    }
+
+    pub(crate) fn set_run(&mut self, run: String) {
+        self.run = Some(run);
+    }
+
+    pub(crate) fn set_off(&mut self, off: bool) {
+        self.off = off && self.config.opt_out;
+    }
+
+    fn write(&mut self, stamp: Stamp, severity: Severity, task: Option<u32>, body: impl Into<Body>) {
+        self.writer.write_at(stamp, severity, Some(self.job), Some(self.step), task, &body.into());
+    }
+
+    /// A task was forked; its process waits for us before it becomes the
+    /// user's program. The extern step calls this once, without a task.
+    pub(crate) fn task_post_fork(&mut self, spank: &Spank<'_>) {
+        if self.off {
+            return;
+        }
+        let stamp = Stamp::now();
+        let pid = spank.int(SPK_TASK_PID).and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
+        let mut below = None;
+        match (&self.cgroup, pid) {
+            (Some(cgroup), Some(pid)) => below = cgroup.below(pid),
+            (None, _) => {
+                // Without a task, slurmstepd itself shows where its step is.
+                if let Some((cgroup, path)) = StepCgroup::of(pid.unwrap_or_else(std::process::id)) {
+                    self.limit = cgroup.limit(whole_job(spank));
+                    self.cgroup = Some(cgroup);
+                    below = pid.map(|_| path);
+                }
+            }
+            (Some(_), None) => {}
+        }
+        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link));
+        let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
+        if !self.started {
+            self.start(spank, stamp, pid, &logs);
+        }
+        let Some(pid) = pid else { return };
+        let local_id = spank.int(SPK_TASK_ID).and_then(|n| u32::try_from(n).ok());
+        let local_id = local_id.unwrap_or(self.tasks.len() as u32);
+        let global_id = spank.u32(SPK_TASK_GLOBAL_ID);
+        let body = TaskStarted { pid: Some(pid), local_id: Some(local_id), stdout: logs.0, stderr: logs.1 };
+        self.tasks.push(Task {
+            pid,
+            local_id,
+            global_id,
+            started: stamp,
+            below,
+            kills_at_check: 0,
+            kills_told: 0,
+            exited: false,
+        });
+        self.write(stamp, Severity::Info, global_id, body);
+    }
+
+    /// Says that the step, and with it perhaps the job, has reached this node.
+    fn start(&mut self, spank: &Spank<'_>, stamp: Stamp, pid: Option<u32>, logs: &Logs) {
+        self.started = true;
+        let mut env = facts::job_env(spank, &self.config.env);
+        // The extern step has next to no environment, so nothing is missing there.
+        if self.step == StepId::Extern {
+            env.restart = None;
+        }
+        self.restart = env.restart;
+        // The extern step says "own id" even for members of an array.
+        let own = self.step != StepId::Extern;
+        let array_task_id = spank.u32(SPK_JOB_ARRAY_TASK_ID).filter(|&n| own && n < SPK_NO_VAL);
+        let array_job_id = array_task_id.and_then(|_| spank.positive(SPK_JOB_ARRAY_ID)).map(JobId);
+        let cwd = pid.and_then(|pid| facts::proc_link(pid, b"cwd"));
+
+        let via = match self.step {
+            StepId::Batch => Some(Via::Batch),
+            StepId::Interactive => Some(Via::Interactive),
+            StepId::Number(0) => Some(Via::Step),
+            _ => None,
+        };
+        if let Some(via) = via {
+            let body = JobStarted {
+                via: Some(via),
+                uid: self.uid,
+                gid: spank.u32(SPK_JOB_GID),
+                name: env.name.clone(),
+                account: env.account.clone(),
+                partition: env.partition.clone(),
+                qos: env.qos.clone(),
+                comment: None,
+                work_dir: cwd.clone(),
+                submit_dir: env.submit_dir.clone(),
+                stdout: logs.0.clone().filter(|_| self.step == StepId::Batch),
+                stderr: logs.1.clone().filter(|_| self.step == StepId::Batch),
+                node_list: env.node_list.clone(),
+                node_count: env.node_count,
+                cpus: spank.str(SPK_JOB_ALLOC_CORES).and_then(facts::cores),
+                memory_mib: spank.u64(SPK_JOB_ALLOC_MEM).filter(|&n| n > 0),
+                array_job_id,
+                array_task_id,
+                het_job_id: env.het_job_id,
+                het_offset: env.het_offset,
+                restart: env.restart,
+                end_limit: env.end_limit,
+                run: self.run.clone(),
+                env: env.run_keys.clone(),
+            };
+            self.write(stamp, Severity::Info, None, body);
+        }
+        self.write_step_started(spank, stamp, env, array_job_id, array_task_id, cwd);
+    }
+
+    fn write_step_started(
+        &mut self,
+        spank: &Spank<'_>,
+        stamp: Stamp,
+        env: JobEnv,
+        array_job_id: Option<JobId>,
+        array_task_id: Option<u32>,
+        cwd: Option<String>,
+    ) {
+        let body = StepStarted {
+            uid: self.uid,
+            name: env.name,
+            argv: facts::argv(spank),
+            cwd,
+            // 0 in the batch step, where the job's own number is not the step's.
+            node_count: spank.positive(SPK_JOB_NNODES),
+            node_rank: spank.u32(SPK_JOB_NODEID).filter(|&n| n < SPK_NO_VAL),
+            local_tasks: spank.positive(SPK_JOB_LOCAL_TASK_COUNT),
+            total_tasks: spank.positive(SPK_JOB_TOTAL_TASK_COUNT),
+            cpus: spank.str(SPK_STEP_ALLOC_CORES).and_then(facts::cores),
+            memory_mib: spank.u64(SPK_STEP_ALLOC_MEM).filter(|&n| n > 0),
+            limit_bytes: self.limit.map(|l| l.bytes),
+            end_limit: env.end_limit,
+            cgroup: self.cgroup.as_ref().map(|c| c.step.clone()),
+            cgroup_version: self.cgroup.as_ref().map(|c| c.version),
+            stepd_pid: Some(self.stepd_pid),
+            slurm_version: spank.str(SPK_SLURM_VERSION).map(|s| text(&s[..s.len().min(64)])),
+            plugin_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            array_job_id,
+            array_task_id,
+            restart: env.restart,
+            run: self.run.clone(),
+            env: env.run_keys,
+        };
+        self.write(stamp, Severity::Info, None, body);
+    }
+
+    /// A task was reaped. The only moment at which its cgroup can be read on
+    /// v1 and v2.
+    pub(crate) fn task_exit(&mut self, spank: &Spank<'_>) {
+        if self.off {
+            return;
+        }
+        let stamp = Stamp::now();
+        let local_id = spank.int(SPK_TASK_ID).and_then(|n| u32::try_from(n).ok());
+        let pid = spank.int(SPK_TASK_PID).and_then(|n| u32::try_from(n).ok());
+        let end = spank.int(SPK_TASK_EXIT_STATUS).map(End::from_status).unwrap_or_default();
+        let at = self.tasks.iter().position(|t| {
+            !t.exited && (Some(t.local_id) == local_id || (local_id.is_none() && Some(t.pid) == pid))
+        });
+        if self.totals.exited == 0 {
+            self.look_as_slurm_does();
+        }
+        self.totals.exited += 1;
+        self.totals.failed += u32::from(end.failed());
+        if self.step == StepId::Batch || self.step == StepId::Interactive {
+            self.batch_end = Some(end);
+        }
+
+        // A task whose start was not seen is told of all the same.
+        let Some(at) = at else {
+            let body = TaskExited {
+                pid,
+                local_id,
+                exit_code: end.exit_code,
+                signal: end.signal,
+                core: end.core,
+                memory: self.memory(None, 0),
+                ..TaskExited::default()
+            };
+            let task = spank.u32(SPK_TASK_GLOBAL_ID);
+            return self.write(stamp, severity(end.failed()), task, body);
+        };
+        self.tasks[at].exited = true;
+        let kills = self.kills_of(at);
+        if let Some(kills) = kills {
+            self.tell_kills(stamp, at, kills);
+        }
+        let memory = self.task_memory(at, kills.unwrap_or(0));
+        if self.tasks.len() == 1 {
+            // The only task is the step, without slurmstepd's own megabyte.
+            self.totals.memory = memory.clone();
+        } else if self.tasks.iter().all(|t| t.exited) {
+            self.look_at_step();
+        }
+        let task = &self.tasks[at];
+        let body = TaskExited {
+            pid: Some(task.pid),
+            local_id: Some(task.local_id),
+            exit_code: end.exit_code,
+            signal: end.signal,
+            core: end.core,
+            duration_us: Some(stamp.mono_us.saturating_sub(task.started.mono_us)),
+            oom_kills: kills,
+            memory,
+        };
+        let rank = task.global_id;
+        self.write(stamp, severity(end.failed()), rank, body);
+    }
+
+    fn kills_of(&self, at: usize) -> Option<u64> {
+        self.cgroup.as_ref()?.task_oom_kills(self.tasks[at].below.as_deref()?)
+    }
+
+    /// Slurm looks for kills once per step and node, right after this hook
+    /// for the first task that ends: later ones it never reports.
+    fn look_as_slurm_does(&mut self) {
+        let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.tasks.len() > 1) else { return };
+        // Nobody was killed where no limit was hit; that spares reading one
+        // file per task, which is all this would cost in nearly every step.
+        // A node out of memory kills without a limit, and then only the tasks
+        // that have ended are known to have been seen.
+        let hit = |level| cgroup.limit_hits("", level).is_none_or(|n| n > 0);
+        if !hit(Level::Step) && !hit(Level::Job) {
+            return;
+        }
+        for task in &mut self.tasks {
+            let kills = task.below.as_deref().and_then(|below| cgroup.task_oom_kills(below));
+            task.kills_at_check = kills.unwrap_or(0);
+        }
+    }
+
+    /// The figures of a cgroup. How often its limit was hit is read only when
+    /// it can matter: far from the limit, it was not hit by this cgroup.
+    fn memory(&self, peak: Option<u64>, kills: u64) -> Memory {
+        let (_, largest_process_bytes) = facts::reaped();
+        let mut memory = Memory { cgroup_peak_bytes: peak, largest_process_bytes, ..Memory::default() };
+        if let (Some(limit), Some(cgroup)) = (self.limit, &self.cgroup) {
+            memory.limit_bytes = Some(limit.bytes);
+            memory.limit_level = Some(limit.level);
+            if kills > 0 || peak.is_some_and(|peak| peak >= limit.bytes - limit.bytes / 8) {
+                memory.limit_hits = cgroup.limit_hits("", limit.level);
+                memory.clipped =
+                    memory.limit_hits.is_some_and(|n| n > 0) || peak.is_some_and(|peak| peak >= limit.bytes);
+            }
+        }
+        memory
+    }
+
+    fn task_memory(&self, at: usize, kills: u64) -> Memory {
+        let below = self.tasks[at].below.as_deref();
+        self.memory(self.cgroup.as_ref().and_then(|cgroup| cgroup.task_peak(below?)), kills)
+    }
+
+    /// The figures of the whole step, while its cgroup is there.
+    fn look_at_step(&mut self) {
+        let peak = self.cgroup.as_ref().and_then(StepCgroup::step_peak);
+        self.totals.cpu_us = self.cgroup.as_ref().and_then(StepCgroup::cpu_us);
+        self.totals.memory = self.memory(peak, self.totals.kills);
+    }
+
+    /// Tells of the kills of a task that nobody has been told of.
+    fn tell_kills(&mut self, stamp: Stamp, at: usize, kills: u64) {
+        let task = &self.tasks[at];
+        let fresh = kills.saturating_sub(task.kills_told);
+        if fresh == 0 {
+            return;
+        }
+        let reported = task.kills_told < task.kills_at_check || self.totals.exited == 1;
+        let (below, pid, rank) = (task.below.clone(), task.pid, task.global_id);
+        self.tasks[at].kills_told = kills;
+        self.totals.kills += fresh;
+        self.write_kills(stamp, rank, below.as_deref().unwrap_or(""), Some(pid), fresh, Some(reported));
+    }
+
+    fn write_kills(
+        &mut self,
+        stamp: Stamp,
+        rank: Option<u32>,
+        below: &str,
+        pid: Option<u32>,
+        count: u64,
+        reported_by_slurm: Option<bool>,
+    ) {
+        let (victims, level) = self.victims(below, pid, count);
+        let mut body = OomKill { count: Some(count), victims, reported_by_slurm, ..OomKill::default() };
+        if let Some(cgroup) = &self.cgroup {
+            // Without the kernel's word: the outermost limit that was hit.
+            let hit = |l: &Level| cgroup.limit_hits(below, *l).is_some_and(|n| n > 0);
+            let level = level.or_else(|| [Level::Job, Level::Step].into_iter().find(hit));
+            body.level = level;
+            body.limit_bytes = match level {
+                Some(Level::Host) | None => None,
+                Some(level) => cgroup.limit_at(below, level),
+            };
+            body.peak_bytes = cgroup.task_peak(below);
+        }
+        self.write(stamp, Severity::Error, rank, body);
+    }
+
+    /// Who was killed: by cgroup, else by process id, else by user, which is
+    /// the last resort for when the kernel left the cgroup out. Such a victim
+    /// has no cgroup in the event.
+    fn victims(&mut self, below: &str, pid: Option<u32>, count: u64) -> (Vec<Victim>, Option<Level>) {
+        let (Some(kmsg), Some(cgroup)) = (&mut self.kmsg, &self.cgroup) else { return (Vec::new(), None) };
+        let uid_of_job = self.uid;
+        let kills = kmsg.kills();
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX).min(VICTIMS_MAX);
+        let mut victims = Vec::new();
+        let mut level = None;
+        for pass in 0..3 {
+            for kill in kills.iter_mut() {
+                if victims.len() >= wanted {
+                    break;
+                }
+                let mine = match (pass, &kill.victim.cgroup) {
+                    (0, Some(path)) => cgroup.is_task(below, path),
+                    (1, None) => kill.victim.pid == pid,
+                    (2, None) => kill.victim.uid.is_some() && kill.victim.uid == uid_of_job,
+                    _ => false,
+                };
+                if !mine || kill.told {
+                    continue;
+                }
+                kill.told = true;
+                let of = kill.limit_of.as_deref().and_then(|path| cgroup.level_of(path));
+                level = level.or(if kill.host { Some(Level::Host) } else { of });
+                victims.push(kill.victim.clone());
+            }
+        }
+        (victims, level)
+    }
+
+    /// The step is over: its processes are gone, on v1 its cgroups too.
+    pub(crate) fn exit(&mut self, spank: &Spank<'_>) {
+        if self.off {
+            self.ended = true;
+            return;
+        }
+        let stamp = Stamp::now();
+        if !self.started && self.panics == 0 {
+            // No task was ever forked: the launch failed.
+            self.start(spank, stamp, None, &(None, None));
+        }
+        let (reaped_cpu_us, _) = facts::reaped();
+        self.totals.reaped_cpu_us = reaped_cpu_us.or(self.totals.reaped_cpu_us);
+        if self.cgroup.as_ref().is_some_and(|c| c.version == 2) {
+            self.look_for_stragglers(stamp);
+            self.look_at_step();
+        }
+        let totals = std::mem::take(&mut self.totals);
+        let abnormal = totals.failed > 0 || totals.kills > 0 || self.panics > 0;
+        let body = StepEnded {
+            duration_us: Some(stamp.mono_us.saturating_sub(self.began.mono_us)),
+            tasks_started: Some(self.tasks.len() as u32),
+            tasks_exited: Some(totals.exited),
+            tasks_failed: Some(totals.failed),
+            oom_kills: self.cgroup.as_ref().map(|_| totals.kills),
+            memory: totals.memory,
+            cpu_us: totals.cpu_us,
+            reaped_cpu_us: totals.reaped_cpu_us,
+            hook_us: Some(self.hook_ns / 1_000),
+            hook_max_us: Some(self.hook_max_ns / 1_000),
+            panics: (self.panics > 0).then_some(self.panics),
+        };
+        let step_severity = if abnormal { Severity::Warn } else { Severity::Info };
+        self.ended = true;
+        self.write(stamp, step_severity, None, body);
+
+        let via = match self.step {
+            StepId::Batch => Some(Via::Batch),
+            StepId::Interactive => Some(Via::Interactive),
+            _ => None,
+        };
+        if let Some(via) = via {
+            let end = self.batch_end.unwrap_or_default();
+            let body = JobEnded {
+                via: Some(via),
+                exit_code: end.exit_code,
+                signal: end.signal,
+                derived_exit_code: None,
+                restart: self.restart,
+            };
+            self.write(stamp, severity(end.failed()), None, body);
+        }
+        match self.config.sync {
+            Sync::Always => self.writer.sync(),
+            Sync::Abnormal if abnormal => self.writer.sync(),
+            _ => {}
+        }
+    }
+
+    /// What was left of the step when its last task had ended has been killed
+    /// since. Where counters still stand (v2), they tell of kills for memory
+    /// that came after the tasks.
+    fn look_for_stragglers(&mut self, stamp: Stamp) {
+        let counted = self.cgroup.as_ref().and_then(StepCgroup::step_oom_kills).unwrap_or(0);
+        if counted <= self.totals.kills {
+            return;
+        }
+        for at in 0..self.tasks.len() {
+            if let Some(kills) = self.kills_of(at) {
+                self.tell_kills(stamp, at, kills);
+            }
+        }
+        // In a directory that is no task's: the processes of an extern step.
+        let fresh = counted.saturating_sub(self.totals.kills);
+        if fresh > 0 {
+            self.totals.kills = counted;
+            self.write_kills(stamp, None, "", None, fresh, None);
+        }
+    }
+}
+
+/// Whether the step may use all memory that its job has on this node.
+fn whole_job(spank: &Spank<'_>) -> Option<bool> {
+    let job = spank.u64(SPK_JOB_ALLOC_MEM).filter(|&n| n > 0)?;
+    let step = spank.u64(SPK_STEP_ALLOC_MEM).filter(|&n| n > 0)?;
+    Some(step >= job)
+}
+
+/// Names in one event; more would not fit into its line.
+const VICTIMS_MAX: usize = 8;
+
+fn severity(failed: bool) -> Severity {
+    if failed { Severity::Error } else { Severity::Info }
+}

@@ -1,0 +1,241 @@
+//! Whatever goes wrong, the host lives, every hook returns 0 and nothing is
+//! written where the job would see it (asserted by `Host::run` each time).
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+use inquest_tests::host::item::*;
+use inquest_tests::host::{Host, faulty_plugin, plugin};
+use proptest::prelude::*;
+
+const STEP: &str = "load\ninit\nfork 0 0 exit 3\nreap 0\nexit";
+
+#[test]
+fn a_hostile_environment_is_bounded_and_repaired() {
+    let run = Host::new()
+        .step(BATCH)
+        .script("bigenv SLURM_JOB_PARTITION x 1048576\nbigenv WANDB_RUN_ID y 1048576\nbigenv RUBBISH z 1048576")
+        .script("bigenv SLURM_JOB_NUM_NODES 9 4096\nenv SLURM_RESTART_COUNT=-1\nenv SLURM_JOB_END_TIME=99999999999999999999")
+        .script("env SLURM_JOB_ACCOUNT=a\\xff\\xfeb\nenv SLURM_SUBMIT_DIR=/x\\ny\\\"\\x01\\x1b[31m\nenv NOEQUALS\nenv =x\nenv")
+        .script("env MLFLOW_RUN_ID=https://me:secret@host/\nbigenv INQUEST_RUN q 512\nbigenv RAY_JOB_ID q 513")
+        .script("argv a\\xffb\nbigenv SLURM_JOB_QOS \\ 3000")
+        .script(STEP)
+        .run();
+    assert_eq!(run.types().len(), 6);
+    let job = run.of("job_started")[0];
+    assert_eq!(job["cut"], true);
+    assert!(job["partition"].as_str().unwrap().starts_with("xxx"));
+    assert_eq!(job["account"], "a\u{fffd}\u{fffd}b");
+    assert_eq!(job["node_count"], serde_json::Value::Null);
+    assert_eq!(job["end_limit"], serde_json::Value::Null);
+    // A value that is too long for an id is none; half of it would be another's.
+    let env = job["env"].as_object().unwrap();
+    assert_eq!(env.keys().collect::<Vec<_>>(), ["INQUEST_RUN"]);
+}
+
+#[test]
+fn missing_and_lying_items_are_absent() {
+    for error in [1, -1, 3000, 3009, 2_000_000_000] {
+        for item in 0..32 {
+            let run = Host::new().step(0).script(&format!("fail {item} {error}")).script(STEP).run();
+            let expected = if item == JOB || item == STEP_ITEM { 0 } else { 4 };
+            assert!(run.events.len() >= expected, "item {item}, error {error}: {:?}", run.types());
+            assert!(!run.events.iter().any(|e| e.to_string().contains("48879")), "0xbeef was believed");
+        }
+    }
+    let nulls: String = [ARGV, ENV, VERSION, JOB_CORES, STEP_CORES].map(|i| format!("null {i}\n")).concat();
+    let run = Host::new().step(0).script(&nulls).script(STEP).run();
+    assert_eq!(run.types().len(), 5);
+}
+
+const STEP_ITEM: u32 = inquest_tests::host::item::STEP;
+
+#[test]
+fn a_bad_argument_is_one_sentence_and_silence() {
+    for arg in
+        ["jurnal=/x", "journal=relative", "sync=perhaps", "journal", "env=A B", "\\xff=1", "inject=init"]
+    {
+        let run = Host::new().step(0).script(&format!("arg {arg}")).script(STEP).run();
+        assert!(run.events.is_empty(), "{arg}");
+        let said = run.said("info");
+        assert_eq!(said.len(), 1, "{arg}: {:?}", run.report);
+        assert!(said[0].starts_with("inquest: argument ") && said[0].contains("plugstack.conf"), "{said:?}");
+    }
+    // slurmd says it as an error, in its own log.
+    let run = Host::new().script("context 4\narg x=1\nload\ninit").run();
+    assert_eq!(run.said("error").len(), 1);
+    let run = Host::new().script("context 4\narg env=MY_TOKEN,GOOD\nload\ninit").run();
+    assert_eq!(run.said("info"), ["inquest: not recorded, because it may be a secret: MY_TOKEN"]);
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_costs_events_only() {
+    type Break = fn(&std::path::Path);
+    let broken: [(&str, Break); 5] = [
+        ("missing", |j| fs::remove_dir(j).unwrap()),
+        ("a file", |j| {
+            fs::remove_dir(j).unwrap();
+            fs::write(j, "").unwrap();
+        }),
+        ("a symlink", |j| {
+            let elsewhere = j.with_file_name("elsewhere");
+            fs::rename(j, &elsewhere).unwrap();
+            symlink(&elsewhere, j).unwrap();
+        }),
+        ("writable by all", |j| fs::set_permissions(j, fs::Permissions::from_mode(0o777)).unwrap()),
+        ("node is a symlink", |j| symlink("/tmp", j.join("n1")).unwrap()),
+    ];
+    for (name, break_it) in broken {
+        let host = Host::new();
+        break_it(&host.dir.path().join("journal"));
+        let host = host.step(0).script(STEP);
+        let run = host.run();
+        let elsewhere = host.dir.path().join("elsewhere");
+        assert!(!elsewhere.exists() || fs::read_dir(elsewhere).unwrap().next().is_none(), "{name}");
+        assert_eq!(run.said("info").len(), 1, "{name}: {:?}", run.report);
+        assert!(run.said("info")[0].contains("The job is not affected"), "{name}");
+    }
+}
+
+#[test]
+fn a_journal_that_comes_back_tells_what_was_lost() {
+    let host = Host::new().step(0).script("load\ninit\nfork 0 0 mkdir -m 755 @dir@/journal\nreap 0\nexit");
+    fs::remove_dir(host.dir.path().join("journal")).unwrap();
+    let run = host.run();
+    assert_eq!(run.types(), ["lost", "task_exited", "step_ended"]);
+    assert_eq!(run.of("lost")[0]["count"], 3);
+    assert_eq!(run.of("lost")[0]["seq"], 3);
+}
+
+#[test]
+fn a_full_disk_costs_events_only() {
+    // A file size limit stands in for the disk: it, too, ends in a short write,
+    // and beyond it the kernel would kill with SIGXFSZ.
+    let run = Host::new().wrapper(&["prlimit", "--fsize=700:700", "--core=0"]).step(BATCH).script(STEP).run();
+    assert!(run.types().len() < 6, "{:?}", run.types());
+}
+
+#[test]
+fn descriptors_that_are_gone_are_noticed() {
+    let run = Host::new().step(0).script("load\ninit\nfork 0 0 true\nclose_from 3\nreap 0\nexit").run();
+    assert_eq!(run.types().len(), 5);
+    run.assert_gapless();
+}
+
+#[test]
+fn a_panic_in_any_hook_is_silent_and_counted() {
+    for (hook, types) in [
+        ("init", vec!["step_ended"]),
+        ("task_post_fork", vec!["step_ended"]),
+        ("task_exit", vec!["job_started", "step_started", "task_started", "step_ended", "job_ended"]),
+        (
+            "exit",
+            vec!["job_started", "step_started", "task_started", "task_exited", "step_ended", "job_ended"],
+        ),
+    ] {
+        let run = Host::new()
+            .plugin(faulty_plugin())
+            .step(BATCH)
+            .script(&format!("arg inject={hook}"))
+            .script(STEP)
+            .run();
+        let got: Vec<_> = run.types().into_iter().filter(|t| types.contains(t)).collect();
+        assert_eq!(got, types, "{hook}: {:?}", run.types());
+        assert_eq!(run.of("step_ended")[0]["panics"], 1, "{hook}");
+    }
+}
+
+#[test]
+fn only_slurms_names_are_exported_and_none_is_missing() {
+    let nm = |args: &[&str]| {
+        let out = Command::new("nm").args(args).arg(plugin()).output().expect("nm is installed (binutils)");
+        assert!(out.status.success());
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let exported = nm(&["-D", "--defined-only"]);
+    let mut names: Vec<_> = exported.lines().filter_map(|l| l.split_whitespace().last()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "plugin_name",
+            "plugin_type",
+            "plugin_version",
+            "slurm_spank_exit",
+            "slurm_spank_init",
+            "slurm_spank_task_exit",
+            "slurm_spank_task_post_fork"
+        ]
+    );
+    let wanted = nm(&["-D", "--undefined-only"]);
+    assert!(!wanted.contains("slurm") && !wanted.contains("spank"), "{wanted}");
+    for never in ["waitpid", "wait4", "pthread_create", "fork", "execve"] {
+        let used = wanted
+            .lines()
+            .any(|l| l.split_whitespace().last().is_some_and(|n| n.split('@').next() == Some(never)));
+        assert!(!used, "{never} is used");
+    }
+    let flags = Command::new("readelf").args(["-d"]).arg(plugin()).output().expect("readelf is installed");
+    assert!(String::from_utf8_lossy(&flags.stdout).contains("NODELETE"));
+    let size = fs::metadata(plugin()).unwrap().len();
+    assert!(size <= 600_000, "{size} bytes");
+}
+
+#[test]
+fn valgrind_finds_nothing() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("skipped: valgrind is not installed (ci/setup installs it)");
+        return;
+    }
+    let host = Host::new();
+    let log = format!("--log-file={}/valgrind", host.dir.path().display());
+    let run = host
+        .wrapper(&["valgrind", "--quiet", "--error-exitcode=99", "--trace-children=no", &log])
+        .step(BATCH)
+        .script("bigenv SLURM_JOB_PARTITION x 100000\nenv SLURM_JOB_ACCOUNT=\\xff\nu32 6 2")
+        .script(
+            "load\ninit\noption inquest-run a\nfork 0 0 exit 3\nfork 1 1 kill -9 $$\nreap 1\nreap 0\nexit",
+        )
+        .run();
+    assert_eq!(run.types().len(), 8);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any order of hooks, any values.
+    #[test]
+    fn any_order_of_hooks_is_survived(
+        hooks in prop::collection::vec(0..7u8, 0..24),
+        items in prop::collection::vec((0..32u32, 0..4u8, any::<u32>()), 0..12),
+        text in prop::collection::vec(1..=255u8, 0..200),
+        step in prop_oneof![Just(BATCH), Just(EXTERN), Just(INTERACTIVE), any::<u32>()],
+    ) {
+        let mut script = String::new();
+        for (item, kind, number) in items {
+            // Strings and lists stay what they are: a pointer that lies is not survivable.
+            let pointer = [ARGV, ENV, VERSION, 21, 22, 23, JOB_CORES, STEP_CORES].contains(&item);
+            script += &match kind {
+                0 => format!("fail {item} {}\n", number & 0xffff),
+                1 if !pointer => format!("u32 {item} {number}\n"),
+                2 if !pointer && ![26, 28].contains(&item) => format!("int {item} {}\n", number as i32),
+                _ => String::new(),
+            };
+        }
+        let escaped: String = text.iter().map(|b| format!("\\x{b:02x}")).collect();
+        script += &format!("env SLURM_JOB_NAME={escaped}\nargv {escaped}\nload\n");
+        for (n, hook) in hooks.into_iter().enumerate() {
+            script += &match hook {
+                0 => "init\n".to_owned(),
+                1 => "post_fork\n".to_owned(),
+                2 => format!("task_exit {} {} {}\n", n % 5, 1 + n, n * 77),
+                3 => "exit\n".to_owned(),
+                4 => format!("option inquest-run {n}\n"),
+                5 => format!("contain {}\n", n % 2),
+                _ => "option inquest off\n".to_owned(),
+            };
+        }
+        Host::new().step(step).script(&script).run();
+    }
+}

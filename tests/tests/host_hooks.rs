@@ -1,0 +1,256 @@
+//! The plugin in every context of Slurm, played by the host.
+
+use inquest_tests::host::item::*;
+use inquest_tests::host::{Host, Outcome, bare_program, plugin, program};
+
+const WHOLE_STEP: &str = "load\ninit\nfork 0 0 exit 3\nreap 0\nexit";
+
+fn fields<'a>(outcome: &'a Outcome, event_type: &str) -> &'a serde_json::Value {
+    let events = outcome.of(event_type);
+    assert_eq!(events.len(), 1, "{event_type}: {:?}", outcome.types());
+    events[0]
+}
+
+#[test]
+fn a_batch_step_is_told_from_start_to_end() {
+    let run = Host::new()
+        .step(BATCH)
+        .script("env SLURM_JOB_PARTITION=main\nenv SLURM_JOB_NUM_NODES=2\nenv SLURM_JOB_NODELIST=n[1-2]")
+        .script("env SLURM_JOB_END_TIME=1800000000\nenv SLURM_RESTART_COUNT=2\nenv WANDB_RUN_ID=abc")
+        .script("env WANDB_API_KEY=hunter2\nenv HOME=/root")
+        .script(WHOLE_STEP)
+        .run();
+    assert_eq!(
+        run.types(),
+        ["job_started", "step_started", "task_started", "task_exited", "step_ended", "job_ended"]
+    );
+    run.assert_gapless();
+    let job = fields(&run, "job_started");
+    assert_eq!(job["cluster"], "lab");
+    assert_eq!(job["node"], "n1");
+    assert_eq!(job["job_id"], "7");
+    assert_eq!(job["step"], "batch");
+    assert_eq!(job["via"], "batch");
+    assert_eq!(job["uid"], 1000);
+    assert_eq!(job["name"], "name");
+    assert_eq!(job["partition"], "main");
+    assert_eq!(job["node_count"], 2);
+    assert_eq!(job["node_list"], "n[1-2]");
+    assert_eq!(job["cpus"], 4);
+    assert_eq!(job["memory_mib"], 100);
+    assert_eq!(job["restart"], 2);
+    assert_eq!(job["end_limit"], "2027-01-15T08:00:00.000000Z");
+    assert_eq!(job["env"], serde_json::json!({"WANDB_RUN_ID": "abc"}));
+    assert_eq!(job["array_job_id"], serde_json::Value::Null);
+    let step = fields(&run, "step_started");
+    assert_eq!(step["argv"], serde_json::json!(["/bin/app", "--size", "3"]));
+    assert_eq!(step["slurm_version"], "22.05.8");
+    assert_eq!(step["cpus"], 1);
+    let end = fields(&run, "task_exited");
+    assert_eq!(end["exit_code"], 3);
+    assert_eq!(end["severity"], "error");
+    assert_eq!(end["task"], 0);
+    assert_eq!(end["pid"], fields(&run, "task_started")["pid"]);
+    assert_eq!(fields(&run, "job_ended")["exit_code"], 3);
+    assert_eq!(fields(&run, "step_ended")["tasks_failed"], 1);
+}
+
+#[test]
+fn tasks_keep_their_ranks_signals_and_order() {
+    let run = Host::new()
+        .step(0)
+        .script("u32 6 3\nu32 7 6\nload\ninit")
+        .script("fork 0 3 kill -SEGV $$\nfork 1 4 sleep 0.05; kill -KILL $$\nfork 2 5 exit 0")
+        .script("reap 2\nreap 0\nreap 1\nexit")
+        .run();
+    let ends: Vec<_> = run
+        .of("task_exited")
+        .iter()
+        .map(|e| (e["task"].as_u64(), e["local_id"].as_u64(), e["signal"].as_u64(), e["exit_code"].as_u64()))
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            (Some(5), Some(2), None, Some(0)),
+            (Some(3), Some(0), Some(11), None),
+            (Some(4), Some(1), Some(9), None)
+        ]
+    );
+    let end = fields(&run, "step_ended");
+    assert_eq!(
+        (&end["tasks_started"], &end["tasks_exited"], &end["tasks_failed"]),
+        (&3.into(), &3.into(), &2.into())
+    );
+    assert_eq!(fields(&run, "job_started")["via"], "step");
+    assert!(run.of("job_ended").is_empty());
+}
+
+#[test]
+fn the_extern_step_has_no_task() {
+    // As in slurmstepd: an all but empty environment, an array id that is not one.
+    let run = Host::new().step(EXTERN).script("u32 31 4\nload\ninit\npost_fork\nexit").run();
+    assert_eq!(run.types(), ["step_started", "step_ended"]);
+    let start = fields(&run, "step_started");
+    assert_eq!(start["step"], "extern");
+    assert_eq!(start["array_task_id"], serde_json::Value::Null);
+    assert_eq!(start["restart"], serde_json::Value::Null);
+}
+
+#[test]
+fn an_array_member_and_an_interactive_step() {
+    let run = Host::new().step(INTERACTIVE).script("u32 30 5\nu32 31 0").script(WHOLE_STEP).run();
+    let job = fields(&run, "job_started");
+    assert_eq!(job["via"], "interactive");
+    assert_eq!(job["array_job_id"], "5");
+    assert_eq!(job["array_task_id"], 0);
+    assert_eq!(fields(&run, "job_ended")["exit_code"], 3);
+}
+
+#[test]
+fn a_failed_launch_is_a_start_and_an_end() {
+    let run = Host::new().step(3).script("load\ninit\nexit").run();
+    assert_eq!(run.types(), ["step_started", "step_ended"]);
+    assert_eq!(fields(&run, "step_ended")["tasks_started"], 0);
+}
+
+#[test]
+fn other_processes_register_the_options_and_nothing_else() {
+    for context in [1, 3, 4, 5, 0, 99] {
+        let run = Host::new()
+            .step(0)
+            .script(&format!("context {context}\nload\ninit\npost_fork\ntask_exit 0 1 0\nexit"))
+            .run();
+        assert!(run.events.is_empty(), "context {context}");
+        assert_eq!(run.said("registered"), ["inquest-run", "inquest"], "context {context}");
+        assert!(run.said("info").is_empty() && run.said("error").is_empty(), "{:?}", run.report);
+    }
+}
+
+#[test]
+fn users_name_a_run_and_opt_out_where_they_may() {
+    let run =
+        Host::new().step(0).script("load\ninit\noption inquest-run sweep 9").script(WHOLE_STEP_REST).run();
+    assert_eq!(fields(&run, "job_started")["run"], "sweep 9");
+
+    let off = |allowed: &str| {
+        Host::new()
+            .step(0)
+            .script(allowed)
+            .script("load\ninit\noption inquest off")
+            .script(WHOLE_STEP_REST)
+            .run()
+    };
+    assert!(off("arg optout=yes").events.is_empty());
+    assert!(!off("arg optout=no").events.is_empty());
+    assert!(!off("").events.is_empty());
+    // Slurm 22.05 calls back twice; what makes no sense is not a no.
+    let run = Host::new()
+        .step(0)
+        .script("arg optout=yes\nload\ninit\noption inquest maybe\noption inquest maybe\noption inquest-run")
+        .script(WHOLE_STEP_REST)
+        .run();
+    assert_eq!(run.types().len(), 5);
+}
+
+const WHOLE_STEP_REST: &str = "fork 0 0 true\nreap 0\nexit";
+
+#[test]
+fn every_release_gets_its_own_version_and_an_unknown_one_none() {
+    for (api, version) in [
+        (36, "0x140b00"),
+        (37, "0x150800"),
+        (38, "0x160500"),
+        (39, "0x170200"),
+        (40, "0x170b00"),
+        (41, "0x180500"),
+        (42, "0x180b00"),
+        (43, "0x190500"),
+        (44, "0x190b00"),
+        (45, "0x1a0500"),
+        (46, "0x1a0b00"),
+        (47, "0x000000"),
+        (0, "0x000000"),
+    ] {
+        let run = Host::new().script(&format!("api {api}\nload")).run();
+        assert_eq!(run.said("loaded"), [format!("inquest spank {version}")], "api {api}");
+    }
+}
+
+#[test]
+fn an_admin_may_vouch_for_an_unknown_release() {
+    let host = Host::new().script("api 47\nload");
+    let so = host.dir.path().join("spank_inquest.so");
+    std::fs::copy(plugin(), &so).unwrap();
+    let host = host.plugin(&so);
+    // Nobody is told in srun (or here): only slurmd and slurmstepd have the log.
+    assert_eq!(host.run().said("info").len(), 0);
+    for (text, version) in [("27.05\n", "0x1b0500"), ("yes\n", "0x000000"), ("27.13", "0x000000")] {
+        std::fs::write(host.dir.path().join("spank_inquest.so.abi"), text).unwrap();
+        assert_eq!(host.run().said("loaded"), [format!("inquest spank {version}")], "{text}");
+    }
+    // The marker is for the unknown only.
+    let known = Host::new().script("api 38\nload").plugin(&so);
+    assert_eq!(known.run().said("loaded"), ["inquest spank 0x160500"]);
+}
+
+#[test]
+fn slurmd_and_slurmstepd_log_what_to_do_about_an_unknown_release() {
+    for (name, lines) in [("slurmd", 1), ("slurmstepd", 1), ("srun", 0)] {
+        let host = Host::new().script("api 47\nload");
+        let exe = host.dir.path().join(name);
+        std::fs::copy(program(), &exe).unwrap();
+        let run = host.program(&exe).run();
+        let said = run.said("info");
+        assert_eq!(said.len(), lines, "{name}: {said:?}");
+        if let Some(line) = said.first() {
+            assert!(line.contains("API 47") && line.contains("spank_inquest.so.abi"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_host_without_slurms_functions_is_survived() {
+    let run = Host::new()
+        .program(bare_program())
+        .step(0)
+        .script("load\ninit\npost_fork\ntask_exit 0 1 0\nexit")
+        .run();
+    assert!(run.events.is_empty());
+}
+
+#[test]
+fn hooks_in_a_clone_write_through_the_descriptor_of_the_start() {
+    let run = Host::new()
+        .step(BATCH)
+        .script("load\ninit\ncontain 1\nfork 0 0 exit 1\nreap 0\ncontain 0\nexit")
+        .run();
+    assert_eq!(run.types().len(), 6);
+    run.assert_gapless();
+}
+
+#[test]
+fn nothing_stays_open_or_grows() {
+    let steps = |n: u32| {
+        let run = Host::new()
+            .step(0)
+            .script(&format!("load\nrepeat {n}\ninit\nfork 0 0 true\nreap 0\nexit\nagain"))
+            .run();
+        assert_eq!(run.said("new_fds"), ["0"]);
+        run.said("heap")[0].parse::<u64>().unwrap()
+    };
+    let (few, many) = (steps(10), steps(200));
+    // The host itself keeps two names of options per init.
+    assert!(many < few + 64 * 1024, "{few} bytes after 10 steps, {many} after 200");
+}
+
+#[test]
+fn the_cluster_is_named_by_slurm_conf_when_no_argument_does() {
+    let host = Host::new();
+    let conf = host.dir.path().join("slurm.conf");
+    std::fs::write(&conf, "# ClusterName=no\nslurmctldhost=x\n clustername = c1 # yes\n").unwrap();
+    let script = "context 2\narg journal=@dir@/journal\nu32 2 7\nu32 3 1\nenv SLURM_CLUSTER_NAME=forged\nload\ninit\nexit";
+    let run = host.env("SLURM_CONF", conf.to_str().unwrap()).script(script).run();
+    assert_eq!(fields(&run, "step_ended")["cluster"], "c1");
+    let run = Host::new().script(script).run();
+    assert_eq!(fields(&run, "step_ended")["cluster"], "unknown");
+}

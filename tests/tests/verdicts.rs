@@ -1,0 +1,130 @@
+//! The whole line on a real cluster: jobs that really fail, the plugin that
+//! records them, a collector that follows, and the verdict of each.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use inquest_tests::artefacts;
+use inquest_tests::catalogue::{CATALOGUE, Entry, How, Submitted};
+use inquest_tests::cluster::{Cluster, Config, USERS};
+use serde_json::Value;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A collector that ends with its test.
+struct Collector(Child);
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn inquest(cluster: &Cluster) -> Command {
+    let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
+    command.env("INQUEST_STORE", cluster.dir().join("store"));
+    command
+}
+
+fn json(cluster: &Cluster, arguments: &[&str]) -> Option<Value> {
+    let output = inquest(cluster).args(arguments).output().unwrap();
+    serde_json::from_slice(&output.stdout).ok()
+}
+
+/// The members of a job's run, by array index or 0, once all have a verdict.
+fn verdicts(cluster: &Cluster, job: &Submitted) -> BTreeMap<u32, Value> {
+    let deadline = Instant::now() + TIMEOUT;
+    let wanted = job.entry.array.map_or(1, |(n, _)| n as usize);
+    loop {
+        let why = json(cluster, &["why", "--json", &job.job.to_string()]);
+        let jobs = why.as_ref().and_then(|w| w["jobs"].as_array()).cloned().unwrap_or_default();
+        if jobs.len() == wanted && jobs.iter().all(|j| j["verdict"].is_object()) {
+            let index =
+                |j: &Value| j["id"].as_str().unwrap().split_once('_').map_or(0, |(_, n)| n.parse().unwrap());
+            return jobs.into_iter().map(|j| (index(&j), j)).collect();
+        }
+        assert!(Instant::now() < deadline, "{}: no verdict after {TIMEOUT:?}: {why:?}", job.entry.name);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn check(entry: &Entry, index: u32, job: &Value) -> Result<(), String> {
+    let fails = entry.array.is_none_or(|(_, failing)| failing.contains(&index));
+    let want = if fails { (entry.verdict.class, entry.verdict.cause) } else { ("ok", "ok") };
+    let verdict = &job["verdict"];
+    let got = (verdict["class"].as_str().unwrap_or("?"), verdict["cause"].as_str().unwrap_or("?"));
+    if got != want {
+        return Err(format!("{} [{index}]: {got:?}, not {want:?}: {verdict:#}", entry.name));
+    }
+    if verdict["evidence"].as_array().is_none_or(Vec::is_empty) && got.0 != "timeout" {
+        return Err(format!("{}: a verdict without evidence", entry.name));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_verdict_is_right() {
+    let so = artefacts::plugin();
+    let cluster = Cluster::start(Config::default()).unwrap();
+    let readable = cluster.dir().join("spank_inquest.so");
+    std::fs::copy(so, &readable).unwrap();
+    let line = format!("optional {} journal={}\n", readable.display(), cluster.journal_dir().display());
+    std::fs::write(cluster.dir().join("etc/plugstack.conf"), line).unwrap();
+    let mut collect = inquest(&cluster);
+    collect.arg("collect").arg("--journal").arg(cluster.journal_dir()).stdin(Stdio::null());
+    let collector = Collector(collect.spawn().unwrap());
+
+    let fast: Vec<&'static Entry> = CATALOGUE.iter().filter(|e| !e.slow).collect();
+    let (direct, batch): (Vec<&Entry>, Vec<&Entry>) =
+        fast.into_iter().partition(|e| matches!(e.how, How::Srun(_)));
+    let mut jobs: Vec<Submitted> = batch.into_iter().map(|e| e.submit(&cluster, USERS[0]).unwrap()).collect();
+    jobs.extend(direct.into_iter().map(|e| e.submit(&cluster, USERS[0]).unwrap()));
+    for job in &jobs {
+        job.act(&cluster).unwrap();
+    }
+
+    let mut wrong = Vec::new();
+    let mut by_name = BTreeMap::new();
+    for job in &mut jobs {
+        let members = verdicts(&cluster, job);
+        wrong.extend(members.iter().filter_map(|(index, m)| check(job.entry, *index, m).err()));
+        by_name.insert(job.entry.name, members.into_values().collect::<Vec<_>>());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    // What only we can say.
+    let late = &by_name["late-oom"][0]["verdict"];
+    assert_eq!(late["slurm"]["state"], "COMPLETED", "Slurm knows nothing of it");
+    let death = &late["first_failure"];
+    assert_eq!(
+        (&death["step"], &death["task"], &death["reported_by_slurm"]),
+        (&"0".into(), &1.into(), &false.into())
+    );
+    for name in ["task-oom", "child-oom", "late-oom"] {
+        let death = &by_name[name][0]["verdict"]["first_failure"];
+        let limit = death["limit_bytes"].as_u64().unwrap();
+        let peak = death["peak_bytes"].as_u64().unwrap();
+        assert_eq!(limit, 64 << 20, "{name}");
+        assert!(peak <= limit && peak > limit / 10 * 9, "{name}: peak {peak}");
+        assert!(death["victims"][0]["command"].as_str().unwrap().starts_with("python3"), "{name}: {death}");
+    }
+    let ranks = &by_name["ranks"][0]["verdict"];
+    assert_eq!(
+        (&ranks["first_failure"]["task"], &ranks["first_failure"]["exit_code"]),
+        (&1.into(), &5.into())
+    );
+    assert_eq!(ranks["first_failure"]["at"]["node"], cluster.nodes()[1].as_str());
+    assert!(!ranks["consequences"].as_array().unwrap().is_empty());
+
+    // One run for the array, and no run is left open.
+    let runs = json(&cluster, &["runs", "--json"]).unwrap();
+    let runs = runs["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), jobs.len());
+    assert!(runs.iter().all(|r| r["status"] != "running"), "{runs:#?}");
+    let array = runs.iter().find(|r| r["name"] == "array").unwrap();
+    assert_eq!((&array["n_chunks"], &array["n_failed"]), (&6.into(), &2.into()));
+    drop(collector);
+    cluster.stop().unwrap();
+}
