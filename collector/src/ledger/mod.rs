@@ -304,6 +304,23 @@ impl Ledger {
         })
     }
 
+    /// Forgets a run and its jobs: somebody has moved it away.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite cannot commit.
+    pub fn forget_run(&mut self, name: &RunName) -> Result<(), LedgerError> {
+        let Some(run) = self.run_named(name)? else { return Ok(()) };
+        let result = (|| {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for table in ["member WHERE run", "job WHERE run", "run WHERE id"] {
+                tx.execute(&format!("DELETE FROM {table} = ?1"), [run.id])?;
+            }
+            tx.commit()
+        })();
+        self.wrap(result)
+    }
+
     /// Makes all of `changes` durable, or none of it.
     ///
     /// # Errors
@@ -360,7 +377,14 @@ mod tests {
             state: "{}".into(),
             stale: true,
         };
-        let member = MemberRow { run: 1, chunk: 1, job_id: 7, end: 90, verdict: Some((40, 9)), ..MemberRow::default() };
+        let member = MemberRow {
+            run: 1,
+            chunk: 1,
+            job_id: 7,
+            end: 90,
+            verdict: Some((40, 9)),
+            ..MemberRow::default()
+        };
         let held = |id| HeldRow { key: ("lab".into(), id), uid: Some(1), line: b"{}".to_vec() };
         let mut changes = Changes {
             journals: vec![("n1/a.jsonl".to_owned(), position.clone(), counts)],

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
+use super::FastHash;
 use super::{StreamState, unsigned};
 use crate::follow::Position;
-use super::FastHash;
 
 /// Cluster, user and run id: the directory of a run in the store.
 pub type RunName = (String, String, String);
@@ -175,7 +175,8 @@ pub(super) fn commit(db: &mut Connection, changes: &Changes) -> rusqlite::Result
         )?;
         for (name, at, met) in &changes.journals {
             let (dev, ino) = at.file;
-            let [dev, ino, bytes, size, guard] = [dev, ino, at.bytes, at.size, at.guard].map(u64::cast_signed);
+            let [dev, ino, bytes, size, guard] =
+                [dev, ino, at.bytes, at.size, at.guard].map(u64::cast_signed);
             let [bad, newer, copies, foreign] =
                 [met.bad, met.newer, met.copies, met.foreign_node].map(u64::cast_signed);
             put.execute(params![
