@@ -10,7 +10,7 @@ use super::run::Run;
 use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
-use crate::runs::{KeyKind, RunKey, RunStatus, path_id};
+use crate::runs::{KeyKind, RunKey, path_id};
 use crate::store::{Derived, derived_line, event_line};
 use crate::story::{EventId, Moment};
 
@@ -164,7 +164,7 @@ impl Collector {
         let chunk = self.chunk(id, run_key.kind, task)?;
         let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
         let first = run.tail.length();
-        if run.head.count == 0 || run.status() != RunStatus::Running {
+        if run.head.count == 0 || run.head.ended.is_some() {
             let fields = RunStarted { backend: "slurm", run_key: &run_key };
             self.derive(id, "run_started", Severity::Info, &after, None, None, &fields);
         }
@@ -183,7 +183,6 @@ impl Collector {
         };
         self.derive(id, "chunk_started", Severity::Info, &after, Some(chunk), Some(JobId(key.1)), &Bare {});
         if let Some(run) = self.runs.get_mut(&id) {
-            let status = run.status();
             run.know(&member);
             run.users += 1;
             run.fresh.push(chunk);
@@ -193,7 +192,7 @@ impl Collector {
             if run.head.name.is_none() {
                 run.head.name = body.and_then(name_of).map(str::to_owned);
             }
-            run.turned |= run.head.count > 1 && status != RunStatus::Running;
+            run.turned |= run.head.ended.take().is_some();
             run.touch();
         }
         let course = Course::new(field(event.line, "restart").unwrap_or(0));

@@ -124,6 +124,8 @@ pub struct Collector {
     /// Runs that changed since the last checkpoint.
     touched: Vec<i64>,
     last_run: i64,
+    /// Runs whose end is to be told at the end of the pass.
+    closing: BTreeSet<i64>,
     /// Files that are no run's: registries, events of no job.
     others: BTreeMap<PathBuf, Tail>,
     held: BTreeMap<JobKey, Held>,
@@ -177,6 +179,7 @@ impl Collector {
             runs: HashMap::default(),
             run_names: HashMap::new(),
             touched: Vec::new(),
+            closing: BTreeSet::new(),
             others: BTreeMap::new(),
             held: BTreeMap::new(),
             released: Vec::new(),
@@ -192,6 +195,8 @@ impl Collector {
         for id in collector.ledger.stale_runs()? {
             collector.load_run(id)?;
         }
+        let closing = collector.runs.values().filter(|r| r.head.closing.is_some()).map(|r| r.id);
+        collector.closing = closing.collect();
         for row in collector.ledger.held()? {
             collector.hold_again(row);
         }

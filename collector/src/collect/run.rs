@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::ledger::{Ledger, LedgerError, MemberRow, RunName, RunRow};
 use crate::runs::{RunKey, RunStatus, SCHEMA, failed};
 use crate::store::{EVENTS, RegistryEntry, Tail, user_dir};
+use crate::story::Moment;
 use crate::verdict::Class;
 
 /// What the ledger keeps of a run as text.
@@ -30,6 +31,10 @@ pub(super) struct Head {
     /// Members without a verdict.
     pub(super) running: u32,
     pub(super) classes: BTreeMap<Class, u32>,
+    /// How it ended, as the run's own last event says.
+    pub(super) ended: Option<RunStatus>,
+    /// The end of its last member, when the run's has not been told yet.
+    pub(super) closing: Option<Moment>,
 }
 
 /// A run with an open job, or whose shown state is old.
@@ -52,7 +57,7 @@ pub(super) struct Run {
     pub(super) dirty: bool,
     /// `run.json` and registry do not show its newest state.
     pub(super) stale: bool,
-    /// Its status changed since they did.
+    /// It began again or ended since they did.
     pub(super) turned: bool,
     /// They may be written again from then on.
     pub(super) due: Option<Instant>,
@@ -70,6 +75,8 @@ impl Run {
             count: 0,
             running: 0,
             classes: BTreeMap::new(),
+            ended: None,
+            closing: None,
         };
         Run {
             id,
@@ -124,7 +131,6 @@ impl Run {
 
     /// A member has a verdict that it had not, or no longer has one.
     pub(super) fn count(&mut self, before: Option<Class>, after: Option<Class>) {
-        let status = self.status();
         match before {
             Some(class) => {
                 if let Some(n) = self.head.classes.get_mut(&class) {
@@ -140,7 +146,6 @@ impl Run {
             Some(class) => *self.head.classes.entry(class).or_default() += 1,
             None => self.head.running += 1,
         }
-        self.turned |= self.status() != status;
         self.touch();
     }
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::job::Job;
 use super::{CHECKPOINT_BYTES, CollectError, Collector, JobKey, warn};
-use crate::runs::RunStatus;
+use crate::runs::{KeyKind, RunStatus};
 use crate::slurm::accounting::JobRecord;
 use crate::story::{Attempt, Moment, Story};
 use crate::verdict::{Class, judge};
@@ -73,6 +73,7 @@ impl Collector {
                 }
             }
         }
+        self.end_runs();
         Ok(())
     }
 
@@ -214,21 +215,48 @@ impl Collector {
         Ok(())
     }
 
-    /// Enters a verdict into the run, and ends the run with its last member.
+    /// Enters a verdict into the run.
     fn close(&mut self, id: i64, before: Option<Class>, class: Class, after: &Moment) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let status = run.status();
         run.count(before, Some(class));
         self.touched.push(id);
-        let (event, severity) = match run.status() {
+        if run.status() != RunStatus::Running {
+            run.head.closing = Some(after.clone());
+            // A run of one job has no further members to wait for.
+            match run.head.key.kind {
+                KeyKind::Job => self.end_run(id),
+                _ => _ = self.closing.insert(id),
+            }
+        }
+    }
+
+    /// Ends the runs whose members have all ended, as far as all journals
+    /// together say.
+    fn end_runs(&mut self) {
+        for id in std::mem::take(&mut self.closing) {
+            self.end_run(id);
+        }
+    }
+
+    fn end_run(&mut self, id: i64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let status = run.status();
+        let Some(after) = run.head.closing.take() else { return };
+        if !run.dirty {
+            self.touched.push(id);
+        }
+        run.touch();
+        let (event, severity) = match status {
             RunStatus::Running => return,
             RunStatus::Completed => ("run_completed", Severity::Info),
             RunStatus::Failed => ("run_failed", Severity::Error),
         };
-        if run.status() != status {
+        if run.head.ended != Some(status) {
+            run.head.ended = Some(status);
+            run.turned = true;
             let classes = run.head.classes.clone();
             let fields = RunEnded { n_errors: crate::runs::failed(&classes), classes: &classes };
-            self.derive(id, event, severity, after, None, None, &fields);
+            self.derive(id, event, severity, &after, None, None, &fields);
         }
     }
 }
