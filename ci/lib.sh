@@ -14,14 +14,21 @@ step() {
   printf '=== %s: %d s\n' "$name" $((SECONDS - began))
 }
 
-# artefacts: sets INQUEST_PLUGIN and INQUEST_BIN, the absolute paths of what the
-# two builds below make. The system tests read them and never build by themselves.
-artefacts() {
-  local target
-  target=$(cargo metadata --no-deps --format-version 1 | jq -r .target_directory)
-  export INQUEST_PLUGIN=$target/plugin/libspank_inquest.so
-  export INQUEST_BIN=$target/release/inquest
-}
+if ! command -v cargo >/dev/null; then
+  echo "cargo is not in PATH: install Rust (rustup.rs, or the distribution's rustc and cargo if they are new enough)" >&2
+  exit 2
+fi
+
+# Sets the absolute paths of what the builds below make. The system tests read
+# them and never build by themselves.
+target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+export INQUEST_PLUGIN=$target/plugin/libspank_inquest.so
+export INQUEST_PLUGIN_FAULTS=$target/faults/plugin/libspank_inquest.so
+export INQUEST_BIN=$target/release/inquest
 
 build_plugin() { cargo build --profile plugin -p spank-inquest; }
+# The plugin with switches that make its hooks fail, for the tests of what then happens.
+build_plugin_with_faults() {
+  cargo build --profile plugin -p spank-inquest --features inject-faults --target-dir "$target/faults"
+}
 build_inquest() { cargo build --release -p inquest; }

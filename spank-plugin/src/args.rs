@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::facts::looks_secret;
 
 /// Where the journal is when nothing else is said.
-pub(crate) const DEFAULT_JOURNAL: &str = "/var/spool/inquest/journal";
+pub(crate) const DEFAULT_JOURNAL: &str = "/var/spool/inquest";
 
 /// When the end of a step waits for the disk (about 4 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

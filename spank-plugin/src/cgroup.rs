@@ -311,6 +311,82 @@ mod tests {
         assert_eq!(s.level_of("/x.scope/s6P"), Some(Level::Job));
     }
 
+    /// A hierarchy made of plain files.
+    fn tree(version: u8, step: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, StepCgroup) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let mount = dir.path().to_str().unwrap().to_owned();
+        (dir, StepCgroup { version, mount, step: step.into() })
+    }
+
+    #[test]
+    fn v2_counts_from_the_leaf_to_the_job() {
+        // Layout and contents as in Slurm 24.11 and 26.05 on Linux 6.12.
+        let (_dir, step) = tree(
+            2,
+            "/x.scope/s6P/step_0",
+            &[
+                ("x.scope/s6P/memory.max", "104857600\n"),
+                ("x.scope/s6P/memory.events.local", "low 0\nhigh 0\nmax 12\noom 1\noom_kill 0\n"),
+                ("x.scope/s6P/step_0/memory.max", "max\n"),
+                (
+                    "x.scope/s6P/step_0/memory.events",
+                    "low 0\nhigh 0\nmax 9\noom 1\noom_kill 3\noom_group_kill 0\n",
+                ),
+                ("x.scope/s6P/step_0/user/memory.max", "52428800\n"),
+                ("x.scope/s6P/step_0/user/memory.peak", "52424704\n"),
+                ("x.scope/s6P/step_0/user/memory.events.local", "max 7\n"),
+                ("x.scope/s6P/step_0/user/cpu.stat", "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"),
+                ("x.scope/s6P/step_0/user/task_1/memory.peak", "4096\n"),
+                ("x.scope/s6P/step_0/user/task_1/memory.events", "oom 0\noom_kill 2\noom_group_kill 1\n"),
+            ],
+        );
+        let limit = Limit { bytes: 52_428_800, level: Level::Step };
+        assert_eq!(step.limit(None), Some(limit));
+        assert_eq!(step.limit(Some(false)), Some(limit));
+        assert_eq!(step.limit(Some(true)), Some(Limit { level: Level::Job, ..limit }));
+        assert_eq!(step.limit_hits("", Level::Step), Some(7));
+        assert_eq!(step.limit_hits("", Level::Job), Some(12));
+        assert_eq!(step.limit_at("", Level::Job), Some(104_857_600));
+        assert_eq!(step.step_peak(), Some(52_424_704));
+        assert_eq!(step.task_peak("/user/task_1"), Some(4096));
+        assert_eq!(step.task_oom_kills("/user/task_1"), Some(2));
+        assert_eq!(step.step_oom_kills(), Some(3));
+        assert_eq!(step.cpu_us(), Some(1234));
+        // A task that is gone, and a kernel without memory.peak.
+        assert_eq!(step.task_oom_kills("/user/task_2"), None);
+        assert_eq!(step.task_peak("/user/task_2"), None);
+    }
+
+    #[test]
+    fn v1_counts_only_where_the_victim_was() {
+        let (_dir, step) = tree(
+            1,
+            "/slurm/uid_1/job_7/step_0",
+            &[
+                ("slurm/uid_1/job_7/memory.limit_in_bytes", "104857600\n"),
+                ("slurm/uid_1/job_7/memory.failcnt", "5\n"),
+                ("slurm/uid_1/job_7/step_0/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("slurm/uid_1/job_7/step_0/memory.max_usage_in_bytes", "300\n"),
+                (
+                    "slurm/uid_1/job_7/step_0/task_0/memory.oom_control",
+                    "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
+                ),
+            ],
+        );
+        assert_eq!(step.limit(None), Some(Limit { bytes: 104_857_600, level: Level::Job }));
+        assert_eq!(step.limit_hits("", Level::Job), Some(5));
+        assert_eq!(step.limit_at("", Level::Step), None);
+        assert_eq!(step.step_peak(), Some(300));
+        assert_eq!(step.task_oom_kills("/task_0"), Some(1));
+        assert_eq!(step.step_oom_kills(), None);
+        assert_eq!(step.cpu_us(), None);
+    }
+
     #[test]
     fn mounts_are_recognised() {
         let v1 = "36 35 0:30 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory";

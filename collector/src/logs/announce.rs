@@ -29,6 +29,8 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
     use Cause::{AppError, Validation};
     use Strength::{Error, Fatal, Weak};
     [
+        (r"\*\*\* caught (?:segfault|bus error|illegal operation) \*\*\*", Some("r"), Cause::Crash, Fatal),
+        (r"^\s*Root Exception:\s*$", Some("julia"), AppError, Fatal),
         (r"--> FOAM FATAL (?:IO )?ERROR", Some("c"), Validation, Fatal),
         (r"^Fatal error:\s*$", Some("c"), AppError, Fatal),
         (r"^(?:Error|Inconsistency|Inconsistent) (?:in )?user input:\s*$", Some("c"), Validation, Fatal),
@@ -40,7 +42,7 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
         (r"^\s*\w+(?:Error|Exception) in (?:rule|line|file|group|module)\b.*:\s*$", Some("python"), AppError, Fatal),
         (r"^\s*WorkflowError:\s*$", Some("python"), AppError, Error),
         (r"^thread '.*' (?:\(\d+\) )?panicked at [^']*:\d+:\d+:\s*$", Some("rust"), AppError, Fatal),
-        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
+        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR(?: ABORT)?|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
         (r"^\s*\*+\s*(?:Error|ERROR)\s*\*+\s*$", None, AppError, Weak),
     ]
     .into_iter()
@@ -70,16 +72,105 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
             || t.contains("xception")
             || t.contains("panicked")
             || t.contains("nconsisten")
-            || t.contains("not implemented"))
+            || t.contains("not implemented")
+            || t.contains("*** caught"))
         {
             continue;
         }
-        let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else { continue };
-        let next = lines.iter().enumerate().skip(i + 1).take(4).find(|(_, l)| !DECORATION.is_match(&l.text));
+        let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else {
+            continue;
+        };
+        let next = lines
+            .iter()
+            .enumerate()
+            .skip(i + 1)
+            .take(4)
+            .find(|(_, l)| !DECORATION.is_match(&l.text));
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
-            out.push(Announced { line: j, head: i, lang: a.lang, default: a.default, strength: a.strength });
+            // "Can not open file:" announces once more.
+            let j = match lines.get(j + 1) {
+                Some(next)
+                    if said.text.trim_end().ends_with(':') && !DECORATION.is_match(&next.text) =>
+                {
+                    j + 1
+                }
+                _ => j,
+            };
+            out.push(Announced {
+                line: j,
+                head: i,
+                lang: a.lang,
+                default: a.default,
+                strength: a.strength,
+            });
+        }
+    }
+    out
+}
+
+re!(MATLAB_FRAME, r"^\s*\{?\s*Error in \S.* \(line \d+\)\s*$");
+
+/// MATLAB prints an uncaught error's message above its frames. Gives, for
+/// each run of frames, the message's line and the lines of the frames.
+pub(crate) fn matlab(lines: &[Line]) -> Vec<(usize, Vec<usize>)> {
+    let mut out: Vec<(usize, Vec<usize>)> = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        if !line.text.contains("Error in ") || !MATLAB_FRAME.is_match(&line.text) {
+            continue;
+        }
+        // A frame is followed by its source line and a blank one.
+        if let Some((_, frames)) = out.last_mut()
+            && frames.last().is_some_and(|&f| i - f <= 4)
+        {
+            frames.push(i);
+            continue;
+        }
+        let above = lines[..i]
+            .iter()
+            .enumerate()
+            .rev()
+            .take(3)
+            .find(|(_, l)| !DECORATION.is_match(&l.text));
+        if let Some((m, _)) = above {
+            out.push((m, vec![i]));
+        }
+    }
+    out
+}
+
+re!(
+    STACK,
+    r"^\s*(?:\w+\(\d+\)|\(unknown\)\(\))\.*:\s*(?P<msg>\S.*)?$"
+);
+
+/// MPICH's error stacks: the deepest level with a message is the reason.
+pub(crate) fn mpich_stacks(lines: &[Line]) -> Vec<(usize, usize)> {
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < lines.len() {
+        let rank = &lines[i].rank;
+        let (head, mut deepest, mut depth) = (i, None, 0);
+        while i < lines.len()
+            && lines[i].rank == *rank
+            && let Some(c) = STACK.captures(&lines[i].text)
+        {
+            // The first level repeats the call; the reason is below it.
+            if depth > 0
+                && c.name("msg")
+                    .is_some_and(|m| !m.as_str().starts_with("Other MPI error"))
+            {
+                deepest = Some(i);
+            }
+            depth += 1;
+            i += 1;
+        }
+        match deepest {
+            Some(d) => out.push((head, d)),
+            // No reason at any level: the announcement says as much.
+            None if depth >= 2 => out.push((head, head.saturating_sub(1))),
+            None => i = i.max(head + 1),
         }
     }
     out

@@ -6,7 +6,7 @@
 
 use super::candidates::Candidate;
 use super::finding::{Cause, Confidence, Finding};
-use super::rules::{Strength, success};
+use super::rules::{Strength, python, success as known};
 use super::text::{Level, Line};
 
 /// Signs further apart than this, in lines, belong to different stories.
@@ -15,8 +15,15 @@ const GAP: u64 = 300;
 const NEAR: u64 = 40;
 
 /// Chooses among the signs.
-pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>) -> Finding {
-    let complete = lines.iter().rposition(|l| success::complete(&l.text));
+pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>, success: &[String]) -> Finding {
+    let site = |l: &Line| {
+        success
+            .iter()
+            .any(|s| !s.is_empty() && l.quote.contains(s.as_str()))
+    };
+    let complete = lines
+        .iter()
+        .rposition(|l| known::complete(&l.text) || site(l));
     survive(lines, &mut signs, complete);
     let Some(root) = root(lines, &signs) else {
         return Finding::nothing();
@@ -37,17 +44,36 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         });
     }
     // What is often survived counts only where the log ends with it.
-    let last_progress =
-        lines.iter().rposition(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+    let last_progress = lines
+        .iter()
+        .rposition(|l| known::progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
+    let last_sign = signs.last().map_or(0, |c| c.line);
     signs.retain(|c| {
         if c.strength != Strength::Soft {
             return true;
         }
-        let quiet = matches!(lines[c.line].level, Some(Level::Info | Level::Warn));
+        let level = lines[c.line].level;
+        let quiet = matches!(level, Some(Level::Info | Level::Warn));
         let survived = last_progress.is_some_and(|p| p > c.line);
         let far = quiet && total - c.line > 12;
-        !(survived || far)
+        // Clients of services log their last failed request quietly; others
+        // who log below the level of an error mean it.
+        let service = matches!(
+            c.cause,
+            Cause::RateLimit | Cause::Billing | Cause::Network | Cause::EmptyResponse
+        );
+        let warned = matches!(
+            c.cause,
+            Cause::Oom
+                | Cause::GpuOom
+                | Cause::Hang
+                | Cause::License
+                | Cause::ParseError
+                | Cause::Convergence
+        );
+        let meant = !quiet || service || warned && level == Some(Level::Warn);
+        !(survived || far || !meant || c.mended && last_sign + 5 < total)
     });
 }
 
@@ -77,23 +103,34 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
     }
     // What comes after the cancellation is its consequence.
     let horizon = cancel.map_or(usize::MAX, |c| signs[c].line);
-    let before: Vec<usize> = (0..signs.len()).filter(|&i| signs[i].line <= horizon).collect();
+    let went_on = |c: &Candidate| {
+        cancel.is_some()
+            && c.strength < Strength::Fatal
+            && lines[c.line + 1..signs[cancel.unwrap_or(0)].line.max(c.line + 1)]
+                .iter()
+                .any(|l| known::progress(&l.text) && l.level != Some(Level::Error))
+    };
+    let before: Vec<usize> = (0..signs.len())
+        .filter(|&i| signs[i].line <= horizon && !went_on(&signs[i]))
+        .collect();
     if let Some(best) = ended(lines, signs, &before) {
         return Some(best);
     }
     if let Some(c) = cancel {
         let killed_step = lines[signs[c].line].text.contains("STEP")
-            && !lines.iter().any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
-        let wrapped = before
-            .iter()
-            .rev()
-            .copied()
-            .find(|&i| signs[i].strength == Strength::Wrapper && signs[i].rule.starts_with("srun_"));
+            && !lines
+                .iter()
+                .any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
+        let wrapped = before.iter().rev().copied().find(|&i| {
+            signs[i].strength == Strength::Wrapper
+                && (signs[i].rule.starts_with("srun_") || signs[i].rule.starts_with("mpi"))
+        });
         if let (true, Some(w)) = (killed_step, wrapped) {
             return Some(w);
         }
         let weak = before.iter().copied().find(|&i| {
-            signs[i].strength == Strength::Weak && lines[horizon].number - lines[signs[i].line].number <= 15
+            signs[i].strength == Strength::Weak
+                && lines[horizon].number - lines[signs[i].line].number <= 15
         });
         return Some(weak.unwrap_or(c));
     }
@@ -101,10 +138,14 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
     let of = |s: Strength| all.iter().copied().filter(move |&i| signs[i].strength == s);
     // A kill beside a general error message explains it; a known soft sign
     // says more than a general one.
+    let vague: Vec<usize> = all
+        .iter()
+        .copied()
+        .filter(|&i| matches!(signs[i].strength, Strength::Weak | Strength::Soft))
+        .collect();
     of(Strength::Kill)
         .next()
-        .or_else(|| last_story(lines, signs, of(Strength::Weak).collect()))
-        .or_else(|| last_story(lines, signs, of(Strength::Soft).collect()))
+        .or_else(|| last_story(lines, signs, vague))
         .or_else(|| of(Strength::Wrapper).next())
 }
 
@@ -137,11 +178,14 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
                         | Cause::Cancelled
                 )
         } else {
-            matches!(c.cause, Cause::EngineWrapper | Cause::Cancelled | Cause::Network | Cause::Mpi)
+            matches!(
+                c.cause,
+                Cause::EngineWrapper | Cause::Cancelled | Cause::Network | Cause::Mpi
+            )
         };
         let went_on = lines[c.line + 1..signs[v].line]
             .iter()
-            .any(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+            .any(|l| known::progress(&l.text) && l.level != Some(Level::Error));
         if !consequence && !went_on {
             return Some(i);
         }
@@ -156,6 +200,20 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
         .copied()
         .filter(|&i| signs[i].strength >= Strength::Error && signs[i].strength < Strength::Verdict)
         .collect();
+    // The shell's report of a kill explains the errors that come after it,
+    // and outweighs statements long before it.
+    if let Some(kill) = among
+        .iter()
+        .copied()
+        .find(|&i| signs[i].rule == "bash_killed")
+        && strong.iter().all(|&i| {
+            i > kill
+                || signs[i].strength < Strength::Fatal
+                    && lines[signs[kill].line].number - lines[signs[i].line].number > 10
+        })
+    {
+        return Some(kill);
+    }
     let story = stories(lines, signs, strong);
     // The last story that holds something fatal, else the last.
     let story = story
@@ -163,10 +221,29 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
         .rev()
         .find(|s| s.iter().any(|&i| signs[i].strength == Strength::Fatal))
         .or(story.last())?;
-    let fatal: Vec<usize> = story.iter().copied().filter(|&i| signs[i].strength == Strength::Fatal).collect();
+    let fatal: Vec<usize> = story
+        .iter()
+        .copied()
+        .filter(|&i| signs[i].strength == Strength::Fatal)
+        .collect();
     let Some(&first) = fatal.first() else {
-        // Statements only: the first with a known reason.
-        return story.iter().copied().find(|&i| signs[i].specific).or(story.first().copied());
+        // Statements only: the first with a known reason, or the exception
+        // that it announces.
+        let first = story
+            .iter()
+            .copied()
+            .find(|&i| signs[i].specific)
+            .or(story.first().copied())?;
+        let c = &signs[first];
+        let exception = story.iter().copied().find(|&i| {
+            let e = &signs[i];
+            i > first
+                && c.exception.is_none()
+                && e.exception.is_some()
+                && e.cause == c.cause
+                && lines[e.line].number - lines[c.line].number <= 5
+        });
+        return Some(exception.unwrap_or(first));
     };
     // Space and memory explain what was written, parsed or missing before the
     // message about them came; a broken connection is mostly the echo of
@@ -176,14 +253,32 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     }
     // A statement right before the end says more than the end itself.
     let c = &signs[first];
-    if !c.specific || c.cause == Cause::Crash {
+    // R warns with the file's name and then fails without it, or the other
+    // way round.
+    if c.rule == "r_connection"
+        && let Some(named) = signs.iter().position(|s| {
+            s.cause == Cause::Filesystem
+                && s.rule == "rscript_cant_open"
+                && s.line.abs_diff(c.line) <= 6
+        })
+    {
+        return Some(named);
+    }
+    let vague = !c.specific || c.cause == Cause::Crash;
+    if c.cause != Cause::Launch {
         let near = story.iter().copied().find(|&i| {
-            let d = lines[c.line].number.saturating_sub(lines[signs[i].line].number);
+            let d = lines[c.line]
+                .number
+                .saturating_sub(lines[signs[i].line].number);
+            let says =
+                vague || signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
             i < first
+                && says
                 && signs[i].strength == Strength::Error
                 && signs[i].specific
                 && d <= 12
                 && signs[i].cause != Cause::EngineWrapper
+                && signs[i].rule != "self_test"
         });
         // A C++ exception's message can follow its announcement.
         let after = (c.lang == Some("c") && !c.specific)
@@ -204,9 +299,14 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
 }
 
 fn explains(later: &Candidate, first: &Candidate) -> bool {
-    let strong = matches!(later.cause, Cause::DiskFull | Cause::Oom | Cause::GpuHw | Cause::GpuOom);
-    let general =
-        matches!(first.cause, Cause::AppError | Cause::ParseError | Cause::Filesystem | Cause::Crash);
+    let strong = matches!(
+        later.cause,
+        Cause::DiskFull | Cause::Oom | Cause::GpuHw | Cause::GpuOom
+    );
+    let general = matches!(
+        first.cause,
+        Cause::AppError | Cause::ParseError | Cause::Filesystem | Cause::Crash
+    );
     let echo = matches!(first.cause, Cause::Mpi | Cause::Network | Cause::Hang);
     let own = !matches!(
         later.cause,
@@ -225,7 +325,12 @@ fn stories(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Vec<Vec<usize
     for i in of {
         let at = lines[signs[i].line].number;
         match out.last_mut() {
-            Some(s) if s.last().is_some_and(|&l| at - lines[signs[l].line].number <= GAP) => s.push(i),
+            Some(s)
+                if s.last()
+                    .is_some_and(|&l| at - lines[signs[l].line].number <= GAP) =>
+            {
+                s.push(i)
+            }
             _ => out.push(vec![i]),
         }
     }
@@ -236,34 +341,101 @@ fn stories(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Vec<Vec<usize
 fn last_story(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Option<usize> {
     let stories = stories(lines, signs, of);
     let story = stories.last()?;
-    story.iter().copied().find(|&i| signs[i].specific).or(story.first().copied())
+    // A louder level says more: the first of the loudest.
+    let loud = |i: usize| match (signs[i].mended, lines[signs[i].line].level) {
+        (true, _) => 0,
+        (_, Some(Level::Info)) => 1,
+        (_, Some(Level::Warn)) => 2,
+        _ => 3,
+    };
+    let best = |known: bool| {
+        story
+            .iter()
+            .copied()
+            .filter(|&i| signs[i].specific || !known)
+            .max_by_key(|&i| (loud(i), std::cmp::Reverse(i)))
+    };
+    best(true).or_else(|| best(false))
 }
 
 fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
     let c = &signs[root];
-    let line = &lines[c.line];
+    let line = &lines[continued(lines, c)];
     let infra = c.infra.unwrap_or(c.cause.infra_by_default());
     let quote = line.quote.trim().to_owned();
-    let masked_by =
-        masked(lines, signs, root).map(|i| lines[i].quote.trim().to_owned()).filter(|m| *m != quote);
+    let masked_by = masked(lines, signs, root)
+        .map(|i| lines[i].quote.trim().to_owned())
+        .filter(|m| *m != quote);
     Finding {
         cause: c.cause,
         class: c.cause.class(infra),
         root_cause: Some(quote),
         line_number: Some(line.number),
-        exception_type: c.exception.clone(),
+        exception_type: exception_type(lines, signs, c),
         masked_by,
         infra,
         confidence: match c.strength {
             Strength::Verdict => Confidence::High,
             Strength::Fatal if c.specific => Confidence::High,
-            Strength::Fatal | Strength::Error | Strength::Cancel | Strength::Kill => Confidence::Medium,
+            Strength::Fatal | Strength::Error | Strength::Cancel | Strength::Kill => {
+                Confidence::Medium
+            }
             _ => Confidence::Low,
         },
         language: c.lang,
         chain: c.chain.clone(),
         rule: c.rule,
     }
+}
+
+/// Container runtimes chain reasons with colons and may break the line at
+/// one: the reason is where the chain ends.
+fn continued(lines: &[Line], c: &Candidate) -> usize {
+    let mut at = c.line;
+    if c.cause == Cause::Container {
+        while lines[at].text.trim_end().ends_with(':')
+            && at < c.line + 4
+            && let Some(next) = lines.get(at + 1)
+            && next.text.starts_with(' ')
+            && !next.text.trim().is_empty()
+        {
+            at += 1;
+        }
+    }
+    at
+}
+
+/// The type at the root; else the one whose message CPython words like this;
+/// else the exception by which the program ended near the root.
+fn exception_type(lines: &[Line], signs: &[Candidate], c: &Candidate) -> Option<String> {
+    if c.cause == Cause::EngineWrapper && c.lang != Some("python") {
+        return None;
+    }
+    if c.exception.is_some() {
+        return c.exception.clone();
+    }
+    if let Some(kind) = python::worded(&lines[c.line].text) {
+        return Some(kind.to_owned());
+    }
+    let at = lines[c.line].number;
+    signs
+        .iter()
+        .rev()
+        .find(|s| {
+            s.lang == Some("python")
+                && s.exception.is_some()
+                && s.strength > Strength::Soft
+                && lines[s.line].number.abs_diff(at) <= NEAR
+        })
+        .or_else(|| {
+            signs.iter().rev().find(|s| {
+                s.strength == Strength::Wrapper
+                    && s.exception.is_some()
+                    && s.lang == Some("python")
+                    && lines[s.line].number.abs_diff(at) <= NEAR
+            })
+        })
+        .and_then(|s| s.exception.clone())
 }
 
 /// What a hasty reader would quote instead: the outermost exception, else the
@@ -278,7 +450,11 @@ fn masked(lines: &[Line], signs: &[Candidate], root: usize) -> Option<usize> {
         return Some(o);
     }
     let later = |f: &dyn Fn(&Candidate) -> bool| {
-        signs.iter().rev().find(|s| s.line > c.line && f(s) && !same(s.line)).map(|s| s.line)
+        signs
+            .iter()
+            .rev()
+            .find(|s| s.line > c.line && f(s) && !same(s.line))
+            .map(|s| s.line)
     };
     later(&|s| s.strength == Strength::Wrapper)
         .or_else(|| later(&|s| s.strength > Strength::Soft || s.strength == Strength::Aftermath))

@@ -93,7 +93,9 @@ pub fn strip_controls(s: &str) -> Cow<'_, str> {
 /// What a terminal shows of a line with carriage returns: its last state that
 /// is not empty.
 pub fn last_state(s: &str) -> &str {
-    s.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or("")
+    s.rsplit('\r')
+        .find(|part| !part.trim().is_empty())
+        .unwrap_or("")
 }
 
 /// Cuts to [`MAX_LINE`] bytes at a character boundary. The end is kept.
@@ -133,6 +135,8 @@ macro_rules! re {
     };
 }
 pub(crate) use re;
+
+re!(BARE_COLOUR, r"\[(?:\d{1,3};){0,4}\d{1,3}m");
 
 // Who wrote the line. One blank after the mark belongs to the mark, the rest
 // is the program's own indentation.
@@ -217,14 +221,22 @@ pub fn clean(number: u64, raw: &str) -> Line {
     let shown = last_state(raw);
     let stripped = strip_controls(bounded(shown));
     let quote = stripped.trim_end();
-    let (mut rest, rank) = take_rank(quote);
+    // Colour codes whose escape byte was lost on the way.
+    let bare = if quote.contains("[0m") || quote.contains("[31m") || quote.contains(";1m") {
+        BARE_COLOUR.replace_all(quote, "")
+    } else {
+        Cow::Borrowed(quote)
+    };
+    let (mut rest, rank) = take_rank(&bare);
     let mut level = None;
     // Two rounds: a logger inside a launcher inside a logger.
     for _ in 0..2 {
-        let Some(c) = LOGGER.captures(rest) else { break };
+        let Some(c) = LOGGER.captures(rest) else {
+            break;
+        };
         for name in [
-            "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich", "dask",
-            "basic",
+            "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich",
+            "dask", "basic",
         ] {
             if let Some(word) = c.name(name) {
                 level = level.max(Some(level_of(word.as_str())));
@@ -241,17 +253,31 @@ pub fn clean(number: u64, raw: &str) -> Line {
             level = Some(Level::Warn);
         }
     }
-    Line { number, text: plain(rest).into_owned(), quote: quote.to_owned(), rank, level }
+    Line {
+        number,
+        text: plain(rest).into_owned(),
+        quote: quote.to_owned(),
+        rank,
+        level,
+    }
 }
 
 fn take_rank(s: &str) -> (&str, Option<String>) {
     let Some(c) = RANK.captures(s) else {
         return (s, None);
     };
-    for (name, tag) in [("torch", "rank"), ("ompi", "ompi"), ("srun", "task"), ("actor", ""), ("rankpid", "")]
-    {
+    for (name, tag) in [
+        ("torch", "rank"),
+        ("ompi", "ompi"),
+        ("srun", "task"),
+        ("actor", ""),
+        ("rankpid", ""),
+    ] {
         if let Some(m) = c.name(name) {
-            return (&s[c.get(0).map_or(0, |m| m.end())..], Some(format!("{tag}{}", m.as_str())));
+            return (
+                &s[c.get(0).map_or(0, |m| m.end())..],
+                Some(format!("{tag}{}", m.as_str())),
+            );
         }
     }
     (s, None)
@@ -263,7 +289,10 @@ mod tests {
 
     #[test]
     fn terminal_codes_and_progress_bars() {
-        assert_eq!(strip_controls("\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}x"), "red x");
+        assert_eq!(
+            strip_controls("\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}x"),
+            "red x"
+        );
         assert_eq!(last_state("10%\r20%\r100% done\r"), "100% done");
         assert_eq!(clean(1, "a\rb\r").quote, "b");
         assert_eq!(strip_controls("ab\u{8}c"), "ac");
@@ -277,22 +306,42 @@ mod tests {
             ("3: hello", Some("task3"), "hello"),
             ("  12:   File", Some("task12"), "  File"),
             ("[1,0]<stderr>: boom", Some("ompi1,0"), "boom"),
-            ("(train_fn pid=123, ip=10.0.0.1) boom", Some("train_fn pid=123, ip=10.0.0.1"), "boom"),
+            (
+                "(train_fn pid=123, ip=10.0.0.1) boom",
+                Some("train_fn pid=123, ip=10.0.0.1"),
+                "boom",
+            ),
             ("12:30:01 started", None, "12:30:01 started"),
             ("no rank", None, "no rank"),
         ] {
             let line = clean(1, raw);
-            assert_eq!((line.rank.as_deref(), line.text.as_str()), (rank, text), "{raw}");
+            assert_eq!(
+                (line.rank.as_deref(), line.text.as_str()),
+                (rank, text),
+                "{raw}"
+            );
         }
     }
 
     #[test]
     fn levels() {
         for (raw, level, text) in [
-            ("2025-07-17 14:31:27,269 - app.io - ERROR - no way", Some(Level::Error), "no way"),
+            (
+                "2025-07-17 14:31:27,269 - app.io - ERROR - no way",
+                Some(Level::Error),
+                "no way",
+            ),
             ("INFO:httpx:ok", Some(Level::Info), "ok"),
-            ("W0102 00:00:00.123456 77 a/b.py:9] careful", Some(Level::Warn), "careful"),
-            ("/a/b.py:9: FutureWarning: old", Some(Level::Warn), "/a/b.py:9: FutureWarning: old"),
+            (
+                "W0102 00:00:00.123456 77 a/b.py:9] careful",
+                Some(Level::Warn),
+                "careful",
+            ),
+            (
+                "/a/b.py:9: FutureWarning: old",
+                Some(Level::Warn),
+                "/a/b.py:9: FutureWarning: old",
+            ),
             ("plain", None, "plain"),
         ] {
             let line = clean(1, raw);

@@ -45,7 +45,32 @@ const LITERALS: &[&str] = &[
     "ould not",
     "nable to",
     "o such",
-    "No ",
+    "No module",
+    "No CUDA",
+    "No GPU",
+    "No HIP",
+    "No NVIDIA",
+    "No ROC",
+    "No conv",
+    "No cand",
+    "Please verify that",
+    "Forbidden",
+    "nauthorized",
+    "onverged",
+    "No route",
+    "No dev",
+    "No lic",
+    "No valid",
+    "No avail",
+    "No match",
+    "No JSON",
+    "No gen",
+    "No address",
+    "No Gurobi",
+    "No more",
+    "No trans",
+    "No space",
+    "No rem",
     " no ",
     "not ",
     "NOT ",
@@ -65,8 +90,8 @@ const LITERALS: &[&str] = &[
     "LICENSE",
     "iverge",
     "DIVERGED",
-    "429",
-    "529",
+    "HTTP 4",
+    "code 4",
     "HTTP",
     "nterrupt",
     "Exit",
@@ -155,18 +180,25 @@ const LITERALS: &[&str] = &[
 ];
 
 static TRIGGER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = LITERALS.iter().map(|l| regex::escape(l)).collect::<Vec<_>>().join("|");
-    RegexBuilder::new(&pattern).unicode(false).build().expect("literals make a pattern")
+    let pattern = LITERALS
+        .iter()
+        .map(|l| regex::escape(l))
+        .collect::<Vec<_>>()
+        .join("|");
+    RegexBuilder::new(&pattern)
+        .unicode(false)
+        .build()
+        .expect("literals make a pattern")
 });
+
+/// The literals, for tools that run the same search beside ours.
+pub fn literals() -> &'static [&'static str] {
+    LITERALS
+}
 
 /// The compiled search, for use over whole blocks.
 pub(crate) fn pattern() -> &'static Regex {
     &TRIGGER
-}
-
-/// The source of the search, for tools that run the same one beside it.
-pub fn source() -> String {
-    LITERALS.join("\n")
 }
 
 /// The line holds one of the literals.

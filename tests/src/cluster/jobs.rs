@@ -59,22 +59,25 @@ impl JobRecord {
 
 // squeue, not scontrol: it can be told to leave out the name and the comment, which may hold
 // newlines and text that looks like other fields.
-const FIELDS: &str = "JobID:|,ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|,DerivedEC:|,Reason:|,RestartCnt:|,NodeList:|,STDOUT:|,STDERR:|";
+const FIELDS: &str = "JobID:|,ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|,DerivedEC:|,Reason:|,RestartCnt:|,NodeList:|,WorkDir:|,STDOUT:|,STDERR:|";
 
 fn parse(line: &str) -> Option<JobRecord> {
     let field: Vec<&str> = line.split('|').collect();
-    let [job, array, index, state, exit_code, derived, reason, restarts, node_list, std_out, std_err, ..] =
+    let [job, array, index, state, exit_code, derived, reason, restarts, node_list, ref paths @ ..] =
         field[..]
     else {
+        return None;
+    };
+    let [work_dir, std_out, std_err, ..] = paths[..] else {
         return None;
     };
     // squeue prints wait statuses as they are.
     let code =
         |raw: &str| raw.parse::<u32>().map_or(raw.to_owned(), |s| format!("{}:{}", s >> 8 & 0xff, s & 0x7f));
-    // From 24.11 on, squeue prints the patterns of a path as they were given.
+    // From 24.11 on, it leaves the patterns in; 26.05 also leaves out what they are relative to.
     let path = |raw: &str| {
-        let path = raw.replace("%j", job).replace("%A", array).replace("%a", index);
-        (path.starts_with('/')).then(|| PathBuf::from(path))
+        let name = raw.replace("%j", job).replace("%A", array).replace("%a", index);
+        (!matches!(raw, "" | "(null)" | "N/A")).then(|| Path::new(work_dir).join(name))
     };
     let std_out = path(std_out);
     Some(JobRecord {

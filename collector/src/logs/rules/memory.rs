@@ -5,7 +5,7 @@ use crate::logs::finding::Cause::*;
 
 pub(super) const RULES: &[Rule] = &[
     rule("kernel_oom", Oom, Verdict, r"(?:Memory cgroup o|O)ut of memory: Kill(?:ed)? process|oom-kill:constraint=|invoked oom-killer|\boom_reaper: reaped process|Killed process \d+ \(.*total-vm:"),
-    rule("oomkilled_state", Oom, Verdict, r"\bOOMKilled\b|\bOOM[- ]?[Kk]ill(?:ed|er)\b"),
+    rule("oomkilled_state", Oom, Fatal, r"\bOOM[- ]?[Kk]illed\b"),
     rule("bad_alloc", Oom, Fatal, r"\bstd::bad_alloc\b|\bbad_alloc\b|\bbad_array_new_length\b"),
     rule("python_memory", Oom, Fatal, r"\bMemoryError\b|Unable to allocate [\d.]+ [KMGTPE]i?B for an array|ArrayMemoryError|DefaultCPUAllocator: (?:can't|not enough)|not enough memory: you tried to allocate"),
     rule("r_memory", Oom, Fatal, r"cannot allocate (?:vector of (?:size|length)|memory block of size|buffer of)|vector memory (?:exhausted|limit of .* reached)|memory exhausted \(limit reached").lang("r"),

@@ -183,13 +183,19 @@ pub(crate) fn wrapper(kind: &str) -> bool {
             | "RetryError"
             | "AppException"
             | "FailedJobsException"
-            | "FatalCookieTaskFailure"
+            | "TaskFailedException"
+            | "DTaskFailedException"
+            | "CompositeException"
+            | "CapturedException"
     )
 }
 
 /// Exceptions that stand for an interrupt by a person.
 pub(crate) fn interrupt(kind: &str) -> bool {
-    matches!(kind, "KeyboardInterrupt" | "InterruptException" | "InterruptedException")
+    matches!(
+        kind,
+        "KeyboardInterrupt" | "InterruptException" | "InterruptedException"
+    )
 }
 
 /// Strength of an exception that ends a traceback, by the level of the lines.
@@ -203,4 +209,39 @@ pub(crate) fn strength(kind: &str, traceback: bool) -> Strength {
     } else {
         Strength::Error
     }
+}
+
+/// The type of an exception whose message stands without it, by CPython's own
+/// wording.
+pub(crate) fn worded(text: &str) -> Option<&'static str> {
+    const WORDINGS: &[(&str, &str)] = &[
+        ("[Errno 2] No such file", "FileNotFoundError"),
+        ("[Errno 13]", "PermissionError"),
+        ("[Errno 17]", "FileExistsError"),
+        ("[Errno 20]", "NotADirectoryError"),
+        ("[Errno 21]", "IsADirectoryError"),
+        ("[Errno 32]", "BrokenPipeError"),
+        ("[Errno 104]", "ConnectionResetError"),
+        ("[Errno 110]", "TimeoutError"),
+        ("[Errno 111]", "ConnectionRefusedError"),
+        ("[Errno 28]", "OSError"),
+        ("[Errno 122]", "OSError"),
+        (" object has no attribute '", "AttributeError"),
+        (" is not defined", "NameError"),
+        ("unsupported operand type(s) for", "TypeError"),
+        ("list index out of range", "IndexError"),
+        ("division by zero", "ZeroDivisionError"),
+        ("No module named '", "ModuleNotFoundError"),
+        ("cannot import name '", "ImportError"),
+        ("invalid literal for int() with base", "ValueError"),
+        ("could not convert string to float", "ValueError"),
+    ];
+    // An interpreter that cannot open its script has raised nothing.
+    if text.contains("can't open file") {
+        return None;
+    }
+    WORDINGS
+        .iter()
+        .find(|(words, _)| text.contains(words))
+        .map(|(_, kind)| *kind)
 }

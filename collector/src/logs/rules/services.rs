@@ -22,7 +22,7 @@ pub(super) const RULES: &[Rule] = &[
         "rate_limit",
         RateLimit,
         Soft,
-        r"(?i)\brate[_ -]?limit(?:ed|_exceeded|_error|s? (?:exceeded|reached|hit|error|for))|\bRateLimitError\b|\brequests? rate (?:is )?too (?:high|large)|(?:exceeded|reached) (?:your |the |its )?(?:\w+ )?(?:rate limit|pull rate limit|request limit|requests per)|reached your (?:unauthenticated )?pull rate limit|pull rate limit|quota exceeded for (?:quota )?metric|RESOURCE_EXHAUSTED.*(?:quota|rate|exhausted)|ResourceExhausted: 429|ThrottlingException|\bThrottling\b|ThrottledException|SlowDown\b|tokens per (?:minute|day)|requests per (?:minute|day)",
+        r"(?i)\brate[_ -]?limit(?:ed|_exceeded|_error|s? (?:was |been )?(?:exceeded|reached|hit|error))|\bRateLimitError\b|\brequests? rate (?:is )?too (?:high|large)|(?:exceeded|reached) (?:your |the |its )?(?:\w+ )?(?:rate limit|pull rate limit|request limit|requests per)|reached your (?:unauthenticated )?pull rate limit|pull rate limit|quota exceeded for (?:quota )?metric|RESOURCE_EXHAUSTED.*(?:quota|rate|exhausted)|ResourceExhausted: 429|ThrottlingException|\bThrottling\b|ThrottledException|SlowDown\b|(?:exceed|reach)\w* .{0,60}(?:tokens|requests) per (?:minute|day)",
     ),
     rule(
         "overloaded",
@@ -34,7 +34,7 @@ pub(super) const RULES: &[Rule] = &[
         "empty_content",
         EmptyResponse,
         Error,
-        r"(?i)\b(?:returned|received|got|produced|generated|was|is|with)\b.{0,40}\b(?:an? )?(?:empty|blank|no) (?:response|content|completion|output|answer|reply|message|text|candidates?|choices|result from (?:the )?(?:model|llm))|\b(?:empty|blank) (?:response|content|completion|reply|answer)(?: string)?\b.{0,60}\b(?:from|by|received|returned|model|llm|api)|no generation chunks were returned|(?:requires|contain) .{0,20}valid `?(?:part|candidate)|quick accessor (?:requires|only works)|response\.text.{0,30}quick accessor|(?:model|llm|api|provider|gemini|openai|claude)\b.{0,40}\b(?:returned|response|gave|produced)\b.{0,20}\b(?:nothing|none|null|empty|blank|no (?:content|text|choices|candidates|output))|model output must contain either output text or tool calls|no (?:choices|candidates) (?:were )?(?:returned|in|found)|empty model output|finish_?reason.{0,30}(?:SAFETY|RECITATION|content_filter)|content is (?:empty|none)\b|empty content",
+        r"(?i)\b(?:returned|received|got|produced|generated|was|is|with)\b.{0,40}\b(?:an? )?(?:empty|blank|no) (?:response|content|completion|output|answer|reply|message|text|candidates?|choices|result from (?:the )?(?:model|llm))|\b(?:empty|blank) (?:response|content|completion|reply|answer)(?: string)?\b.{0,60}\b(?:from|by|received|returned|model|llm|api)|no generation chunks were returned|(?:requires|contain) .{0,20}valid `?(?:part|candidate)|quick accessor (?:requires|only works)|response\.text.{0,30}quick accessor|(?:model|llm|api|provider|gemini|openai)\b.{0,40}\b(?:returned|response|gave|produced)\b.{0,20}\b(?:nothing|none|null|empty|blank|no (?:content|text|choices|candidates|output))|model output must contain either output text or tool calls|no (?:choices|candidates) (?:were )?(?:returned|in|found)|empty model output|finish_?reason.{0,30}(?:SAFETY|RECITATION|content_filter)|content is (?:empty|none)\b|empty content",
     ),
     rule(
         "response_is_none",

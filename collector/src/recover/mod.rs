@@ -1,0 +1,5 @@
+//! Running again what failed.
+
+mod template;
+
+pub use template::{BadTemplate, Template};
