@@ -3,9 +3,12 @@
 //! an agent that is killed in the middle. Needs root.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Error, IoSliceMut, Write};
 use std::iter;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 use inquest_journal::{
     Identity, JobId, Severity, Source, StepEnded, StepId, StepStarted, TaskStarted, Writer,
 };
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -140,8 +144,12 @@ impl Place {
     }
 
     fn start(&mut self) {
+        self.start_with(Command::new(env!("CARGO_BIN_EXE_inquest")));
+    }
+
+    fn start_with(&mut self, mut command: Command) {
         let said = fs::File::create(self.path("stderr")).unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_inquest"))
+        let agent = command
             .args(["agent", "--node", &self.node, "--cluster", "lab", "--socket", &self.socket()])
             .arg("--journal")
             .arg(self.path("journal"))
@@ -435,4 +443,56 @@ fn a_storm_is_bounded_and_counted() {
     assert!(died.len() < 300, "{} events of one storm", died.len());
     assert_eq!(died.len() as u64 + lost, 3001, "{:#?}", place.of_type("lost"));
     assert!(died.iter().all(|e| e["job_id"] == "78" && e["step"] == "batch"));
+}
+
+/// Takes the descriptor that the agent asks its service manager to keep.
+fn kept(manager: &UnixDatagram) -> OwnedFd {
+    let mut text = [0; 256];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut text)];
+    let got = recvmsg(manager, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let words = str::from_utf8(&text[..got.bytes]).unwrap();
+    assert!(words.contains("FDSTORE=1\nFDNAME=ends\n"), "{words}");
+    let kept = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    kept.expect("no descriptor")
+}
+
+#[test]
+fn ends_during_a_restart_wait_with_the_service_manager() {
+    if !is_root() {
+        return;
+    }
+    let (mut cgroups, mut place) = (Cgroups::new(&node("4")), Place::new(&node("4")));
+    let task = cgroups.make("uid_1/job_79/step_0/task_0");
+    let manager = UnixDatagram::bind(place.path("notify")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
+    command.env("NOTIFY_SOCKET", place.path("notify"));
+    place.start_with(command);
+    let kept = kept(&manager);
+    place.kill();
+
+    let over = place.path("over");
+    let script = "sh -c 'kill -SEGV $$'; : >\"$1\"; read seen";
+    let mut shell = cgroups.shell(&task, script, &[over.to_str().unwrap()], 0);
+    wait_for("the child's end", || over.exists().then_some(()), String::new);
+
+    // What execve(2) passes on is what systemd would pass: descriptor 3.
+    let mut command = Command::new("sh");
+    let script = r#"export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=ends; exec "$0" "$@""#;
+    command.args(["-c", script, env!("CARGO_BIN_EXE_inquest")]);
+    let raw = kept.as_raw_fd();
+    // SAFETY: dup2 is async-signal-safe, and both numbers are the child's own.
+    unsafe {
+        command.pre_exec(move || if libc::dup2(raw, 3) == 3 { Ok(()) } else { Err(Error::last_os_error()) });
+    }
+    place.start_with(command);
+    let died = place.await_events("process_died", 1);
+    assert_eq!((&died[0]["job_id"], &died[0]["signal"]), (&"79".into(), &11.into()));
+    finish(&mut shell);
+    place.stop();
+    assert!(place.of_type("lost").is_empty());
 }

@@ -125,21 +125,12 @@ fn the_excerpt_is_the_log() {
     }
     for end in ["", "\n"] {
         let text = log.join("\n") + end;
-        let options = ScanOptions {
-            block: 4096,
-            context: 4,
-            ..ScanOptions::default()
-        };
+        let options = ScanOptions { block: 4096, context: 4, ..ScanOptions::default() };
         let report = scan_reader(text.as_bytes(), &options).expect("memory reads");
         assert_eq!(report.lines, 5000);
         assert_eq!(
             report.excerpt.len(),
-            report
-                .excerpt
-                .iter()
-                .map(|(n, _)| n)
-                .collect::<std::collections::BTreeSet<_>>()
-                .len()
+            report.excerpt.iter().map(|(n, _)| n).collect::<std::collections::BTreeSet<_>>().len()
         );
         for (n, line) in &report.excerpt {
             assert_eq!(*line, log[*n as usize - 1]);
@@ -153,10 +144,7 @@ fn a_site_says_what_success_is() {
     let log = "ERROR: step 3 was odd\nALL STAGES GREEN\n";
     let plain = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
     assert_eq!(plain.finding.cause, inquest::logs::Cause::AppError);
-    let options = ScanOptions {
-        success: vec!["STAGES GREEN".into()],
-        ..ScanOptions::default()
-    };
+    let options = ScanOptions { success: vec!["STAGES GREEN".into()], ..ScanOptions::default() };
     let told = scan_reader(log.as_bytes(), &options).expect("memory reads");
     assert_eq!(told.finding.cause, inquest::logs::Cause::None);
 }

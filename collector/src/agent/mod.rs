@@ -16,6 +16,8 @@ One thread waits for all of them; while nothing happens it does not run.
 
 mod cgroup;
 mod deaths;
+mod handover;
+pub mod host;
 mod kmsg;
 mod members;
 mod memory;
@@ -169,7 +171,13 @@ impl Agent {
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         watch(&inotify, JOURNAL)?;
         // Ends first: what dies from here on is queued.
-        let ends = open_ends().inspect_err(|e| warn("process_died events", e)).ok();
+        let (ends, watched) = match open_ends() {
+            Ok((ends, watched)) => (Some(ends), watched),
+            Err(e) => {
+                warn("process_died events", &e);
+                (None, false)
+            }
+        };
         if let Some(ends) = &ends {
             watch(ends, ENDS)?;
         }
@@ -207,12 +215,12 @@ impl Agent {
             look_us: None,
             clean_us: (options.keep.days.is_some() || options.keep.bytes.is_some()).then_some(0),
         };
-        agent.begin(last).map_err(in_state)?;
+        agent.begin(last, watched).map_err(in_state)?;
         Ok(agent)
     }
 
     /// Learns the past from the journal and the log.
-    fn begin(&mut self, last: Option<State>) -> io::Result<()> {
+    fn begin(&mut self, last: Option<State>, watched: bool) -> io::Result<()> {
         self.follow_journal();
         self.read_journal(true);
         let live: Vec<Key> = self.node.steps().live().collect();
@@ -222,7 +230,7 @@ impl Agent {
         let boot = self.node.boot().to_owned();
         match &last {
             Some(last) => {
-                self.node.boot_is_new(last, now);
+                self.node.begins_again(last, watched, now);
                 let seen = last.kmsg_seq.filter(|_| last.boot == boot);
                 self.kmsg_seq = seen;
                 self.read_log(|seq| seen.is_none_or(|seen| seq > seen));
@@ -501,12 +509,23 @@ fn be_quick() {
     }
 }
 
-/// Registers for the ends of all processes of the node.
-fn open_ends() -> io::Result<netlink::Socket> {
+/// Registers for the ends of all processes of the node, or goes on where an
+/// earlier life did; says whether it does.
+fn open_ends() -> io::Result<(netlink::Socket, bool)> {
     let mut socket = netlink::Socket::open(taskstats::FAMILY)?;
+    if let Some(kept) = handover::take() {
+        match socket.adopt(kept) {
+            Ok(socket) => return Ok((socket, true)),
+            Err(e) => eprintln!("inquest agent: what systemd kept is no netlink socket: {e}"),
+        }
+        socket = netlink::Socket::open(taskstats::FAMILY)?;
+    }
     let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let mask = [possible.trim().as_bytes(), b"\0"].concat();
     socket.attach_filter(&taskstats::filter(socket.family()))?;
     socket.call(taskstats::CMD_GET, taskstats::ATTR_REGISTER_CPUMASK, &mask, |_| {})?;
-    Ok(socket)
+    if let Err(e) = handover::leave(socket.as_fd()) {
+        eprintln!("inquest agent: systemd does not keep the socket: {e}; ends during a restart go unseen");
+    }
+    Ok((socket, false))
 }

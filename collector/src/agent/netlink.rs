@@ -129,12 +129,11 @@ impl Socket {
             Some(GENERIC),
         )?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        let port = SocketAddrNetlink::try_from(rustix::net::getsockname(&fd)?)?.pid();
         // Above the system's maximum only with CAP_NET_ADMIN, so fall back.
         if sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER).is_err() {
             sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER)?;
         }
-        let mut socket = Socket { fd, family: GENL_ID_CTRL, port, seq: 0 };
+        let mut socket = Socket { port: port_of(&fd)?, fd, family: GENL_ID_CTRL, seq: 0 };
         let name = [family.as_bytes(), b"\0"].concat();
         let mut id = None;
         socket.call(CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, &name, |message| {
@@ -144,6 +143,15 @@ impl Socket {
         })?;
         socket.family = id.ok_or_else(|| io::Error::other("the kernel named no such netlink family"))?;
         Ok(socket)
+    }
+
+    /// The same family on a socket that another process opened for it.
+    ///
+    /// # Errors
+    ///
+    /// When it is no netlink socket.
+    pub(super) fn adopt(self, fd: OwnedFd) -> io::Result<Socket> {
+        Ok(Socket { port: port_of(&fd)?, fd, family: self.family, seq: self.seq })
     }
 
     /// Number of the family.
@@ -226,6 +234,10 @@ impl Socket {
     pub(super) fn drops(&self) -> Option<u64> {
         drops_of(&std::fs::read_to_string("/proc/net/netlink").ok()?, self.port)
     }
+}
+
+fn port_of(fd: &OwnedFd) -> io::Result<u32> {
+    Ok(SocketAddrNetlink::try_from(rustix::net::getsockname(fd)?)?.pid())
 }
 
 impl AsFd for Socket {

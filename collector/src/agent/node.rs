@@ -123,9 +123,18 @@ impl Node {
         }
     }
 
-    /// Tells of a new boot, once.
-    pub(super) fn boot_is_new(&mut self, last: &State, now: Stamp) {
-        if last.boot == self.boot() || self.told.booted {
+    /// A further life begins: tells of a new boot, once, or of what nobody
+    /// watched in between; `watched` says that the kernel kept it for us.
+    pub(super) fn begins_again(&mut self, last: &State, watched: bool, now: Stamp) {
+        if last.boot == self.boot() {
+            if !watched && self.steps.live().next().is_some() {
+                let reason = "process_died while no agent was running";
+                let body = Lost { count: None, reason: Some(reason.into()) };
+                self.emit(now, Severity::Warn, Source::Agent, None, None, body);
+            }
+            return;
+        }
+        if self.told.booted {
             return;
         }
         let up = i64::try_from(now.mono_us).unwrap_or(i64::MAX);

@@ -15,7 +15,7 @@ use inquest_journal::Lines;
 /// began before is still known by its cgroup, unless Slurm names that by SLUID.
 const HISTORY: u64 = 256 << 20;
 /// Bytes read at once; longer lines are none of ours and are skipped.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Reads on in the newest files of one directory.
 #[derive(Debug)]
@@ -55,8 +55,6 @@ impl Tail {
         }
         let old = self.files.len().saturating_sub(2);
         self.files.drain(..old);
-        // A day's worth of lines at the start, a few from then on.
-        self.buffer.shrink_to(0);
         result
     }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::GOOD;
-use crate::agent::{Options, note, retention::Keep, run};
+use crate::agent::{Options, host, note, retention::Keep, run};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,9 +19,9 @@ pub(super) struct Arguments {
     /// Name of this node in Slurm; the hostname up to its first dot if not given.
     #[arg(long, env = "SLURMD_NODENAME", value_name = "NAME")]
     node: Option<String>,
-    /// Name of the cluster.
-    #[arg(long, env = "SLURM_CLUSTER_NAME", default_value = "cluster", value_name = "NAME")]
-    cluster: String,
+    /// Name of the cluster, as the plugin writes it; from slurm.conf if not given.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Directory of what the agent remembers from life to life.
     #[arg(long, default_value = "/var/lib/inquest-agent", value_name = "DIR")]
     state: PathBuf,
@@ -39,12 +39,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
-    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let node = arguments.node.unwrap_or_else(|| host().split('.').next().unwrap_or_default().to_owned());
     run(&Options {
         journal: arguments.journal,
-        node,
-        cluster: arguments.cluster,
+        node: arguments.node.unwrap_or_else(host::node_name),
+        cluster: arguments.cluster.unwrap_or_else(host::cluster_name),
         state: arguments.state,
         socket: arguments.socket,
         keep: Keep { days: arguments.keep_days, bytes: arguments.max_bytes },

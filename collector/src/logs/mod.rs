@@ -31,10 +31,7 @@ pub use trigger::literals as prefilter_literals;
 ///
 /// Pure: reads nothing, knows no time. Linear in the size of the input.
 pub fn analyze_lines(lines: &[&str]) -> Finding {
-    let numbered = lines
-        .iter()
-        .zip(1u64..)
-        .map(|(line, number)| (number, *line));
+    let numbered = lines.iter().zip(1u64..).map(|(line, number)| (number, *line));
     analyze_numbered(numbered, &[])
 }
 
@@ -52,10 +49,7 @@ pub(crate) fn analyze_numbered<'a>(
             let mut states: Vec<&str> = raw.split('\r').filter(|s| !s.trim().is_empty()).collect();
             let last = states.pop();
             clean.extend(
-                states
-                    .into_iter()
-                    .filter(|s| trigger::may_matter(s))
-                    .map(|s| text::clean(number, s)),
+                states.into_iter().filter(|s| trigger::may_matter(s)).map(|s| text::clean(number, s)),
             );
             clean.extend(last.map(|s| text::clean(number, s)));
         } else {

@@ -30,12 +30,7 @@ pub struct ScanOptions {
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        ScanOptions {
-            tail: 20,
-            context: 5,
-            block: 1 << 20,
-            success: Vec::new(),
-        }
+        ScanOptions { tail: 20, context: 5, block: 1 << 20, success: Vec::new() }
     }
 }
 
@@ -94,10 +89,7 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
         bytes += n as u64;
         filled += n;
         let end_of_file = n == 0;
-        if !end_of_file
-            && filled < block
-            && memchr::memrchr(b'\n', &buffer[filled - n..filled]).is_none()
-        {
+        if !end_of_file && filled < block && memchr::memrchr(b'\n', &buffer[filled - n..filled]).is_none() {
             continue;
         }
         // Whole lines only; at the end of the file or of a full buffer the
@@ -148,8 +140,7 @@ impl Kept {
             };
             let from = memchr::memrchr(b'\n', &block[at..hit.start()]).map_or(at, |p| at + p + 1);
             number += memchr::memchr_iter(b'\n', &block[at..from]).count() as u64;
-            let to =
-                memchr::memchr(b'\n', &block[hit.end()..]).map_or(block.len(), |p| hit.end() + p);
+            let to = memchr::memchr(b'\n', &block[hit.end()..]).map_or(block.len(), |p| hit.end() + p);
             if self.worth(&block[from..to]) {
                 self.keep_hit(block, from, to, number, &mut done_until);
             }
@@ -177,14 +168,7 @@ impl Kept {
         *n <= 64 || n.is_power_of_two() || n.is_multiple_of(256)
     }
 
-    fn keep_hit(
-        &mut self,
-        block: &[u8],
-        from: usize,
-        to: usize,
-        number: u64,
-        done_until: &mut usize,
-    ) {
+    fn keep_hit(&mut self, block: &[u8], from: usize, to: usize, number: u64, done_until: &mut usize) {
         let early = self.first.len() < FIRST;
         // Lines before.
         let mut begin = from;
@@ -234,8 +218,7 @@ impl Kept {
                 lines.pop();
             }
             let start = self.lines;
-            self.head
-                .extend(lines.into_iter().zip(start + 1..).map(|(l, n)| (n, cut(l))));
+            self.head.extend(lines.into_iter().zip(start + 1..).map(|(l, n)| (n, cut(l))));
         }
         // Backwards from the end, at most TAIL lines.
         let body = block.strip_suffix(b"\n").unwrap_or(block);
@@ -262,19 +245,9 @@ impl Kept {
         // Stable: pieces of one long line keep their order.
         all.sort_by_key(|a| a.0);
         all.dedup();
-        let lines: Vec<(u64, String)> = all
-            .iter()
-            .map(|(n, l)| (*n, text::repair(l).into_owned()))
-            .collect();
-        let finding = analyze_numbered(
-            lines.iter().map(|(n, l)| (*n, l.as_str())),
-            &options.success,
-        );
-        let shown = |l: &str| {
-            text::strip_controls(text::last_state(l))
-                .trim_end()
-                .to_owned()
-        };
+        let lines: Vec<(u64, String)> = all.iter().map(|(n, l)| (*n, text::repair(l).into_owned())).collect();
+        let finding = analyze_numbered(lines.iter().map(|(n, l)| (*n, l.as_str())), &options.success);
+        let shown = |l: &str| text::strip_controls(text::last_state(l)).trim_end().to_owned();
         let excerpt = match finding.line_number {
             Some(at) => {
                 let context = options.context as u64;
@@ -292,10 +265,7 @@ impl Kept {
             lines: last,
             bytes,
             excerpt,
-            tail: tail[skip..]
-                .iter()
-                .map(|(_, l)| shown(&text::repair(l)))
-                .collect(),
+            tail: tail[skip..].iter().map(|(_, l)| shown(&text::repair(l))).collect(),
         }
     }
 }
