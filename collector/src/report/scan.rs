@@ -25,6 +25,9 @@ use crate::logs::{Cause, Class, Fingerprint, fingerprint};
 /// How deep directories are searched.
 const DEPTH: usize = 12;
 
+/// Cause of a job of which nothing is known.
+const UNREADABLE: &str = "unreadable";
+
 /// Endings of logs; other files in a directory are not looked at.
 const ENDINGS: [&str; 7] = ["out", "err", "log", "o", "e", "stdout", "stderr"];
 
@@ -154,6 +157,8 @@ pub struct JobScan {
     pub log: Option<FromLog>,
     /// The success marker was there; absent when none was asked for.
     pub success: Option<bool>,
+    /// How Slurm's accounting saw the end, when it was asked.
+    pub state: Option<String>,
     /// Why a log could not be read.
     pub unread: Vec<String>,
 }
@@ -161,12 +166,33 @@ pub struct JobScan {
 impl JobScan {
     /// Its logs say that it failed, or do not say that it succeeded.
     pub fn failed(&self) -> bool {
-        self.class != Class::None && !self.unknown()
+        self.class != Class::None && self.cause != UNREADABLE
     }
 
-    /// None of its logs could be read.
+    /// None of its logs could be read, and nobody else knows.
     pub fn unknown(&self) -> bool {
-        !self.unread.is_empty() && self.unread.len() == self.files.len()
+        self.cause == UNREADABLE
+    }
+
+    /// Enters how Slurm saw the end. What Slurm itself did to a job beats what
+    /// the job wrote; that it failed somehow counts where the log is silent.
+    pub fn learn(&mut self, state: &str) {
+        self.state = Some(state.to_owned());
+        let (class, cause) = match state {
+            "OUT_OF_MEMORY" => (Class::Oom, "oom"),
+            "TIMEOUT" | "DEADLINE" => (Class::Timeout, "timeout"),
+            "NODE_FAIL" | "BOOT_FAIL" | "LAUNCH_FAILED" => (Class::Infra, "node_fail"),
+            "PREEMPTED" => (Class::Preempted, "preempted"),
+            "CANCELLED" if self.log.is_none() => (Class::Cancelled, "cancelled"),
+            "FAILED" if !self.failed() => (Class::Unknown, "no_reason_in_log"),
+            _ => return,
+        };
+        if (class, cause) != (self.class, self.cause) {
+            let line = self.log.as_ref().filter(|l| l.finding.class == class);
+            let line = line.and_then(|l| l.finding.root_cause.as_deref());
+            self.fingerprint = Some(fingerprint(line.unwrap_or(cause)));
+            (self.class, self.cause) = (class, cause);
+        }
     }
 
     /// The root cause.
@@ -205,7 +231,7 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
     }
     let blind = !unread.is_empty() && unread.len() == job.files.len();
     let (class, cause) = match (&best, success) {
-        _ if blind => (Class::Unknown, "unreadable"),
+        _ if blind => (Class::Unknown, UNREADABLE),
         // The site says how success looks: nothing else says it better.
         (_, Some(true)) | (None, None) => (Class::None, "none"),
         (Some(log), _) => (log.finding.class, log.finding.cause.as_str()),
@@ -220,6 +246,7 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
         fingerprint: (class != Class::None && !blind).then(|| fingerprint(line.unwrap_or(cause))),
         log: best,
         success,
+        state: None,
         unread,
     }
 }
@@ -231,7 +258,8 @@ pub fn class_word(class: Class) -> String {
 
 /// One row per job; those that succeeded only with `all`.
 pub fn table(scans: &[JobScan], all: bool) -> Table {
-    let mut table = Table::new(&["JOB", "NAME", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]);
+    let mut table =
+        Table::new(&["JOB", "NAME", "STATE", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]);
     for scan in scans.iter().filter(|s| all || s.failed() || s.unknown()) {
         let log = scan.log.as_ref().map(|l| l.path.to_string_lossy().into_owned());
         let line = scan.log.as_ref().and_then(|l| l.finding.line_number);
@@ -239,6 +267,7 @@ pub fn table(scans: &[JobScan], all: bool) -> Table {
         table.row(vec![
             clean(&scan.name.display()),
             clean(&scan.name.name),
+            scan.state.clone().unwrap_or_else(|| "-".into()),
             class_word(scan.class),
             scan.cause.into(),
             scan.fingerprint.as_ref().map_or("-".into(), Fingerprint::to_string),
