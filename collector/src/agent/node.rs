@@ -178,6 +178,9 @@ impl Node {
     }
 
     fn write_death(&mut self, place: Place, ended: &Ended, stamp: Stamp) {
+        if is_placeholder(place, ended) {
+            return;
+        }
         let step = self.steps.step(place.key, stamp.mono_us);
         let bucket = if ended.signal.is_some() { &mut step.signals } else { &mut step.exits };
         if !bucket.take(stamp.mono_us) {
@@ -394,6 +397,12 @@ impl Node {
     }
 }
 
+/// The extern step is a `sleep` of slurmstepd that Slurm kills at the end of
+/// every job.
+fn is_placeholder(place: Place, ended: &Ended) -> bool {
+    place.key.1 == StepId::Extern && ended.command == "sleep" && matches!(ended.signal, Some(9 | 15))
+}
+
 /// Both clocks at a time of the kernel's log.
 fn past(log_us: u64, now: Stamp) -> Stamp {
     let mono_us = log_us.min(now.mono_us);
@@ -435,6 +444,24 @@ fn read_cgroups(pid: u32, buffer: &mut [u8]) -> Option<&str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_sleep_of_the_extern_step_dies_every_time() {
+        let place = |step| Place { key: (JobId(7), step), task: None };
+        let sleep = |signal| Ended {
+            pid: 9,
+            ppid: 8,
+            uid: 0,
+            command: "sleep".into(),
+            exit_code: None,
+            signal: Some(signal),
+            core: false,
+            peak_rss_bytes: 0,
+        };
+        assert!(is_placeholder(place(StepId::Extern), &sleep(15)));
+        assert!(!is_placeholder(place(StepId::Extern), &sleep(11)));
+        assert!(!is_placeholder(place(StepId::Batch), &sleep(15)));
+    }
 
     #[test]
     fn parents_survive_a_hostile_command() {
