@@ -71,7 +71,7 @@ impl Traced {
     /// # Errors
     ///
     /// When it cannot be traced any more.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn go_on(&mut self) -> io::Result<Next> {
         loop {
             // SAFETY: the process is our tracee and is stopped.
             unsafe {

@@ -225,7 +225,7 @@ fn until(bench: &Bench, stop: u64) -> (Option<Durable>, u64) {
     let mut traced = Traced::spawn(&mut bench.command("store")).unwrap();
     let mut calls = 0;
     loop {
-        match traced.next().unwrap() {
+        match traced.go_on().unwrap() {
             Next::Returned { number, arguments, value } => {
                 if value >= 0 {
                     durable.synced(&bench.store("store"), traced.pid(), number, arguments).unwrap();
