@@ -5,7 +5,7 @@
 //! bytes --scan--> kept lines --text--> clean lines --candidates--> signs --choose--> Finding
 //! ```
 //!
-//! [`scan`] is the only part that does I/O. It keeps a bounded part of a log
+//! [`scan_reader`] is the only part that does I/O. It keeps a bounded part of a log
 //! of any size; all judgement is made on that part by pure functions.
 
 mod announce;
