@@ -423,15 +423,17 @@ fn look(pid: u32, steps: &Steps, mounts: &Mounts) -> Look {
     // The root cgroup, in which v1 shows whoever is ending.
     let mut buffer = [0; 512];
     let read = std::fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut f| f.read(&mut buffer));
-    let parent = read.ok().and_then(|n| parent_of(buffer.get(..n)?));
-    parent.map_or(Look::Gone, Look::Ending)
+    let family = read.ok().and_then(|n| family_of(buffer.get(..n)?));
+    family.map_or(Look::Gone, |(parent, group)| Look::Ending { parent, group })
 }
 
-/// Field 4 of a /proc/pid/stat; the command in field 2 may hold anything.
-fn parent_of(stat: &[u8]) -> Option<u32> {
+/// Fields 4 and 5 of a /proc/pid/stat, parent and process group; the command
+/// in field 2 may hold anything.
+fn family_of(stat: &[u8]) -> Option<(u32, u32)> {
     let end = stat.iter().rposition(|&b| b == b')')?;
-    let mut fields = stat.get(end + 2..)?.split(|&b| b == b' ');
-    std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
+    let mut fields = stat.get(end + 2..)?.split(|&b| b == b' ').skip(1);
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    Some((number()?, number()?))
 }
 
 fn read_cgroups(pid: u32, buffer: &mut [u8]) -> Option<&str> {
@@ -465,8 +467,8 @@ mod tests {
 
     #[test]
     fn parents_survive_a_hostile_command() {
-        assert_eq!(parent_of(b"42 (a) b) (c) S 7 2 3 4 5"), Some(7));
-        assert_eq!(parent_of(b"42 (a"), None);
+        assert_eq!(family_of(b"42 (a) b) (c) S 7 2 3 4 5"), Some((7, 2)));
+        assert_eq!(family_of(b"42 (a"), None);
     }
 
     #[test]
@@ -479,7 +481,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_stat_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = parent_of(&bytes);
+            let _ = family_of(&bytes);
         }
     }
 }
