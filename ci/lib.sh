@@ -14,6 +14,11 @@ step() {
   printf '=== %s: %d s\n' "$name" $((SECONDS - began))
 }
 
+if ! command -v cargo >/dev/null; then
+  echo "cargo is not in PATH: install Rust (rustup.rs, or the distribution's rustc and cargo if they are new enough)" >&2
+  exit 2
+fi
+
 # Sets the absolute paths of what the builds below make. The system tests read
 # them and never build by themselves.
 target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')

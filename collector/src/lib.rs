@@ -3,16 +3,20 @@ The collector of Inquest and the commands on what it collected.
 
 Data flows down this list and is never handed back up: [`follow`] reads
 journals, [`ledger`] knows what was merged, [`story`] folds events, [`verdict`]
-judges stories with the help of [`slurm`], [`logs`] finds the root cause in a job's log, [`runs`] groups jobs, [`store`]
-keeps runs on disk, [`report`] shows them, [`cli`] is what a person types.
-[`collect`] is the one loop that moves the data.
+judges stories with the help of [`slurm`], [`logs`] finds the root cause in a
+job's log, [`runs`] groups jobs, [`store`] keeps runs on disk, [`report`] shows
+them, [`recover`] plans to run jobs again, [`cli`] is what a person types.
+[`collect`] is the one loop that moves the data. [`agent`] runs on a node and
+only writes a journal.
 */
 
+pub mod agent;
 pub mod cli;
 pub mod collect;
 pub mod follow;
 pub mod ledger;
 pub mod logs;
+pub mod recover;
 pub mod report;
 pub mod runs;
 pub mod slurm;

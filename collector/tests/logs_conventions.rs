@@ -13,18 +13,9 @@ fn examples() -> Vec<Example> {
         match line.strip_prefix("## ") {
             Some(head) => {
                 let (cause, quote) = head.split_once('|').expect("## cause | quote");
-                out.push((
-                    i + 1,
-                    cause.trim().to_owned(),
-                    quote.trim().to_owned(),
-                    Vec::new(),
-                ));
+                out.push((i + 1, cause.trim().to_owned(), quote.trim().to_owned(), Vec::new()));
             }
-            None => out
-                .last_mut()
-                .expect("a head before its log")
-                .3
-                .push(line.to_owned()),
+            None => out.last_mut().expect("a head before its log").3.push(line.to_owned()),
         }
     }
     out
@@ -45,14 +36,8 @@ fn every_convention_is_read() {
             ));
         }
         // The streaming path must not see less.
-        let streamed =
-            scan_reader(log.join("\n").as_bytes(), &Default::default()).expect("memory reads");
+        let streamed = scan_reader(log.join("\n").as_bytes(), &Default::default()).expect("memory reads");
         assert_eq!(streamed.finding, found, "line {line}");
     }
-    assert!(
-        wrong.is_empty(),
-        "{}\n{} wrong",
-        wrong.join("\n"),
-        wrong.len()
-    );
+    assert!(wrong.is_empty(), "{}\n{} wrong", wrong.join("\n"), wrong.len());
 }

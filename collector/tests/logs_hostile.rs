@@ -44,9 +44,7 @@ fn fragment() -> impl Strategy<Value = String> {
         Just("f(9)...: no".to_owned()),
         Just("--> FOAM FATAL ERROR:".to_owned()),
         Just("Command error:".to_owned()),
-        Just(
-            "slurmstepd: error: *** STEP 1.0 ON n CANCELLED AT 2024-01-01T00:00:00 ***".to_owned()
-        ),
+        Just("slurmstepd: error: *** STEP 1.0 ON n CANCELLED AT 2024-01-01T00:00:00 ***".to_owned()),
         Just("srun: error: n: task 0: Killed".to_owned()),
         Just("\u{1b}[31mred\r50%\r\u{8}".to_owned()),
         "[ -~]{0,40}",
@@ -110,20 +108,45 @@ fn a_failure_between_much_noise_is_found() {
     }
     log.push_str("Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    f()\nOSError: [Errno 28] No space left on device\n");
     for i in 0..20_000 {
-        log.push_str(&format!(
-            "WARNING: sample {i} failed a soft check\nline {i}\n"
-        ));
+        log.push_str(&format!("WARNING: sample {i} failed a soft check\nline {i}\n"));
     }
     let report = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
     assert_eq!(report.finding.cause, inquest::logs::Cause::DiskFull);
     assert_eq!(report.finding.line_number, Some(20_004));
-    assert!(
-        report
-            .excerpt
-            .iter()
-            .any(|(n, l)| *n == 20_004 && l.contains("Errno 28"))
-    );
+    assert!(report.excerpt.iter().any(|(n, l)| *n == 20_004 && l.contains("Errno 28")));
     assert_eq!(report.lines, 60_004);
+}
+
+#[test]
+fn the_excerpt_is_the_log() {
+    let mut log: Vec<String> = (1..=5000).map(|i| format!("row {i}")).collect();
+    for at in [10, 700, 701, 703, 2500, 4999] {
+        log[at] = format!("ValueError: row {}", at + 1);
+    }
+    for end in ["", "\n"] {
+        let text = log.join("\n") + end;
+        let options = ScanOptions { block: 4096, context: 4, ..ScanOptions::default() };
+        let report = scan_reader(text.as_bytes(), &options).expect("memory reads");
+        assert_eq!(report.lines, 5000);
+        assert_eq!(
+            report.excerpt.len(),
+            report.excerpt.iter().map(|(n, _)| n).collect::<std::collections::BTreeSet<_>>().len()
+        );
+        for (n, line) in &report.excerpt {
+            assert_eq!(*line, log[*n as usize - 1]);
+        }
+        assert_eq!(report.tail.last(), log.last());
+    }
+}
+
+#[test]
+fn a_site_says_what_success_is() {
+    let log = "ERROR: step 3 was odd\nALL STAGES GREEN\n";
+    let plain = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
+    assert_eq!(plain.finding.cause, inquest::logs::Cause::AppError);
+    let options = ScanOptions { success: vec!["STAGES GREEN".into()], ..ScanOptions::default() };
+    let told = scan_reader(log.as_bytes(), &options).expect("memory reads");
+    assert_eq!(told.finding.cause, inquest::logs::Cause::None);
 }
 
 #[test]
@@ -139,8 +162,7 @@ fn one_endless_line() {
 fn repeated_hits_stay_linear() {
     // Lines that begin like every structure and end none of them. The test
     // is that it ends: quadratic work on 200,000 lines would not.
-    let log = "Traceback (most recent call last):\nError in f(x) :\nCaused by:\nf(1)...:\n"
-        .repeat(50_000);
+    let log = "Traceback (most recent call last):\nError in f(x) :\nCaused by:\nf(1)...:\n".repeat(50_000);
     let report = scan_reader(log.as_bytes(), &ScanOptions::default()).expect("memory reads");
     assert_eq!(report.lines, 200_000);
 }

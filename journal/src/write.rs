@@ -118,6 +118,12 @@ impl Writer {
         Ok((writer, failed))
     }
 
+    /// Says who saw the events from here on. The stream stays the same: it is
+    /// the writer's, not the source's.
+    pub fn set_source(&mut self, source: Source) {
+        self.source = source;
+    }
+
     /// Who this writer is.
     pub fn identity(&self) -> &Identity {
         &self.identity

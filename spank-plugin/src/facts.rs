@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use inquest_journal::{JobId, Timestamp};
 
 use crate::abi::{Spank, Strings};
-use crate::small::{Buf, Fd, Fixed, find_line, number, proc_path, read_link, text};
+use crate::small::{Buf, Fd, Fixed, find_line, number, proc_path, read_file, read_link, text};
 
 /// Variables that tell which run a job belongs to, for the engines that people
 /// use. None of them is a secret, and those that sit beside one are not here.
@@ -200,6 +200,11 @@ pub(crate) fn proc_link(pid: u32, link: &[u8]) -> Option<String> {
     target.starts_with(b"/").then(|| text(target))
 }
 
+/// The file behind a task's descriptor; a terminal is none.
+pub(crate) fn log_path(pid: u32, link: &[u8]) -> Option<String> {
+    proc_link(pid, link).filter(|path| !path.starts_with("/dev/") || path == "/dev/null")
+}
+
 /// The cluster's name from slurm.conf, whose path slurmstepd has in its own
 /// environment. The job's environment could be forged, and the extern step
 /// has none.
@@ -244,6 +249,16 @@ pub(crate) fn node_name() -> String {
     unsafe { libc::gethostname(buf.as_mut_ptr().cast(), buf.len() - 1) };
     let name = buf.split(|&b| b == 0 || b == b'.').next().unwrap_or_default();
     text(name)
+}
+
+/// The first eight digits of the kernel's boot id; `0` where it is hidden.
+pub(crate) fn boot_id() -> String {
+    let mut path = Fixed::<64>::new();
+    let mut buf = Buf::<64>::new();
+    path.push(b"/proc/sys/kernel/random/boot_id")
+        .and_then(|()| read_file(&path, &mut buf)?.get(..8))
+        .filter(|id| id.iter().all(u8::is_ascii_hexdigit))
+        .map_or_else(|| "0".to_owned(), text)
 }
 
 /// How a task ended, from its raw wait status.

@@ -1,7 +1,8 @@
 //! Who was killed for memory, from the kernel's log.
 //!
-//! The log is opened when the step starts, at its end, and read only when a
-//! counter has said that somebody was killed. Two lines tell of a kill:
+//! The log is opened only when a counter has said that somebody was killed:
+//! opening it takes half as long as everything else that is done when a step
+//! starts (52 us of it). Two lines tell of a kill:
 //!
 //! ```text
 //! oom-kill:constraint=CONSTRAINT_MEMCG,...,oom_memcg=/a/job_7,task_memcg=/a/job_7/step_0/task_0,task=eater,pid=64,uid=1001
@@ -10,15 +11,17 @@
 //!
 //! The first names the cgroup but is rate limited; the second is always there.
 
+use std::collections::VecDeque;
+
 use inquest_journal::Victim;
 
-use crate::small::{Buf, Fd, number, text};
+use crate::small::{Buf, Fd, monotonic_ns, number, text};
 
 /// Records that one look reads at most: more than a kernel log buffer holds.
 const RECORDS_MAX: usize = 16_384;
 
-/// Kills that are kept for tasks whose end comes later.
-const KILLS_MAX: usize = 64;
+/// Kills that are kept, the newest.
+const KILLS_MAX: usize = 256;
 
 /// One kill as the kernel tells it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,10 +35,15 @@ pub(crate) struct Kill {
     pub(crate) told: bool,
 }
 
-/// The kernel's log from the start of the step on.
+/// The kernel's log, as far as it may be about this step.
 pub(crate) struct Kmsg {
-    fd: Fd,
-    kills: Vec<Kill>,
+    /// Whose descriptor `fd` is: hooks may run in a clone with others.
+    pid: u32,
+    fd: Option<Fd>,
+    /// No record before this one, in microseconds of the log's clock.
+    since_us: u64,
+    next_seq: u64,
+    kills: VecDeque<Kill>,
 }
 
 /// `/dev/kmsg`: major 1, minor 11 (Documentation/admin-guide/devices.txt).
@@ -43,37 +51,42 @@ const KMSG_MAJOR: u32 = 1;
 const KMSG_MINOR: u32 = 11;
 
 impl Kmsg {
-    /// Opens the log at its end. `None` where it cannot be read; then victims
-    /// have no names.
-    pub(crate) fn open() -> Option<Kmsg> {
-        let fd = Fd::open(c"/dev/kmsg")?;
-        // SAFETY: fd is open.
-        let at = unsafe { libc::lseek(fd.0, 0, libc::SEEK_END) };
-        (at >= 0).then_some(Kmsg { fd, kills: Vec::new() })
+    /// Remembers that the step starts now.
+    pub(crate) fn new(pid: u32) -> Kmsg {
+        // The log's clock is the processor's, which nobody disciplines: give
+        // it 100 ppm of the uptime, and a second. Who is asked for is the newest
+        // match, so an earlier attempt of the same job stays behind this one.
+        let now = monotonic_ns() / 1_000;
+        let since_us = now.saturating_sub(now / 10_000 + 1_000_000);
+        Kmsg { pid, fd: None, since_us, next_seq: 0, kills: VecDeque::new() }
     }
 
-    /// Kills so far that no event has told of yet.
-    pub(crate) fn kills(&mut self) -> &mut Vec<Kill> {
-        if self.is_ours() {
-            self.read();
+    /// Kills so far, told of or not, the oldest first.
+    pub(crate) fn kills(&mut self) -> &mut VecDeque<Kill> {
+        let home = std::process::id() == self.pid;
+        let kept = if home { self.fd.take() } else { None };
+        let fd = match kept {
+            Some(fd) if is_kmsg(&fd) => Some(fd),
+            // Somebody has closed it, and the number is another's now.
+            Some(fd) => {
+                std::mem::forget(fd);
+                Fd::open(c"/dev/kmsg")
+            }
+            None => Fd::open(c"/dev/kmsg"),
+        };
+        if let Some(fd) = fd {
+            self.read(&fd);
+            if home {
+                self.fd = Some(fd);
+            }
         }
         &mut self.kills
     }
 
-    /// Hooks may run where descriptors are not those of the start.
-    fn is_ours(&self) -> bool {
-        let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: stat is writable, and read only when fstat succeeded.
-        unsafe {
-            libc::fstat(self.fd.0, stat.as_mut_ptr()) == 0
-                && stat.assume_init().st_rdev == libc::makedev(KMSG_MAJOR, KMSG_MINOR)
-        }
-    }
-
-    fn read(&mut self) {
+    fn read(&mut self, fd: &Fd) {
         let mut buf = Buf::<4096>::new();
         for _ in 0..RECORDS_MAX {
-            let Some(record) = self.fd.read(&mut buf) else {
+            let Some(record) = fd.read(&mut buf) else {
                 // EPIPE: the oldest records are gone, the next read goes on
                 // with the oldest that is left. EAGAIN: this was the last.
                 if std::io::Error::last_os_error().raw_os_error() == Some(libc::EPIPE) {
@@ -84,31 +97,56 @@ impl Kmsg {
             if record.is_empty() {
                 return;
             }
-            // "6,1234,5678901,-;the message\n KEY=value lines". What a process
-            // wrote there has a facility, which makes its priority 8 or more.
-            if !(record.first().is_some_and(|b| (b'0'..=b'7').contains(b)) && record.get(1) == Some(&b',')) {
-                continue;
-            }
-            let message = record.splitn(2, |&b| b == b';').nth(1).unwrap_or_default();
-            let message = message.split(|&b| b == b'\n').next().unwrap_or_default();
-            self.take(message);
+            self.take_record(record);
         }
+    }
+
+    /// `6,1234,5678901,-;the message\n KEY=value lines`: priority, number, time.
+    fn take_record(&mut self, record: &[u8]) {
+        let Some(semicolon) = record.iter().position(|&b| b == b';') else { return };
+        let mut head = record[..semicolon].split(|&b| b == b',').map(number);
+        let (Some(Some(priority)), Some(Some(seq)), Some(Some(time_us))) =
+            (head.next(), head.next(), head.next())
+        else {
+            return;
+        };
+        // What a process wrote there has a facility, which makes its priority
+        // 8 or more.
+        if priority > 7 || seq < self.next_seq || time_us < self.since_us {
+            return;
+        }
+        self.next_seq = seq + 1;
+        self.take(record[semicolon + 1..].split(|&b| b == b'\n').next().unwrap_or_default());
+    }
+
+    fn push(&mut self, kill: Kill) {
+        if self.kills.len() == KILLS_MAX {
+            self.kills.pop_front();
+        }
+        self.kills.push_back(kill);
     }
 
     fn take(&mut self, message: &[u8]) {
         if let Some(kill) = parse_oom_kill(message) {
-            if self.kills.len() < KILLS_MAX {
-                self.kills.push(kill);
-            }
+            self.push(kill);
         } else if let Some((host, victim)) = parse_killed(message) {
             let same = |k: &&mut Kill| k.victim.pid == victim.pid && k.victim.anon_rss_bytes.is_none();
             if let Some(kill) = self.kills.iter_mut().rev().find(same) {
                 kill.victim.anon_rss_bytes = victim.anon_rss_bytes;
                 kill.victim.command = victim.command;
-            } else if self.kills.len() < KILLS_MAX {
-                self.kills.push(Kill { victim, host, ..Kill::default() });
+            } else {
+                self.push(Kill { victim, host, ..Kill::default() });
             }
         }
+    }
+}
+
+fn is_kmsg(fd: &Fd) -> bool {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: stat is writable, and read only when fstat succeeded.
+    unsafe {
+        libc::fstat(fd.0, stat.as_mut_ptr()) == 0
+            && stat.assume_init().st_rdev == libc::makedev(KMSG_MAJOR, KMSG_MINOR)
     }
 }
 
@@ -186,7 +224,7 @@ mod tests {
     const KILLED: &[u8] = b"Memory cgroup out of memory: Killed process 6427 (eater) total-vm:205840kB, anon-rss:60416kB, file-rss:600kB, shmem-rss:0kB, UID:1001 pgtables:160kB oom_score_adj:0";
 
     fn log() -> Kmsg {
-        Kmsg { fd: Fd(-1), kills: Vec::new() }
+        Kmsg { pid: 0, fd: None, since_us: 1_000, next_seq: 0, kills: VecDeque::new() }
     }
 
     #[test]
@@ -273,5 +311,25 @@ mod tests {
             );
         }
         assert_eq!(log.kills.len(), KILLS_MAX);
+        assert_eq!(log.kills.back().unwrap().victim.pid, Some(9_999));
+    }
+
+    #[test]
+    fn records_of_processes_of_the_past_and_seen_ones_do_not_count() {
+        let mut log = log();
+        let killed = std::str::from_utf8(KILLED).unwrap();
+        for (head, kills) in [
+            ("12,9,2000,-", 0), // facility 1: a process
+            ("4,9,999,-", 0),   // before the step
+            ("4,10,2000,-", 1),
+            ("4,10,2000,-", 1), // read again through another descriptor
+            ("4,11,2000,c", 2),
+            ("x,12,2000,-", 2),
+            ("", 2),
+        ] {
+            log.take_record(format!("{head};{killed}\n SUBSYSTEM=x\n").as_bytes());
+            assert_eq!(log.kills.len(), kills, "{head}");
+            log.kills.iter_mut().for_each(|kill| kill.victim.pid = None);
+        }
     }
 }

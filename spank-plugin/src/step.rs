@@ -1,9 +1,11 @@
 //! The life of one step on this node, from slurm_spank_init to
 //! slurm_spank_exit of its slurmstepd.
 
+mod kills;
+
 use inquest_journal::{
-    Body, Identity, JobEnded, JobId, JobStarted, Level, Memory, OomKill, Severity, Source, Stamp, StepEnded,
-    StepId, StepStarted, TaskExited, TaskStarted, Via, Victim, Writer,
+    Body, Identity, JobEnded, JobId, JobStarted, Memory, Severity, Source, Stamp, StepEnded, StepId,
+    StepStarted, TaskExited, TaskStarted, Via, Writer,
 };
 
 use crate::abi::*;
@@ -66,7 +68,7 @@ pub(crate) struct Step {
     tasks: Vec<Task>,
     batch_end: Option<End>,
     totals: Totals,
-    kmsg: Option<Kmsg>,
+    kmsg: Kmsg,
     /// Time in all hooks of this plugin, in nanoseconds.
     pub(crate) hook_ns: u64,
     pub(crate) hook_max_ns: u64,
@@ -79,8 +81,16 @@ impl Step {
         let job = JobId(spank.u32(SPK_JOB_ID)?);
         let step = StepId::from_raw(spank.u32(SPK_JOB_STEPID)?);
         let cluster = config.cluster.clone().or_else(facts::cluster_of_slurm_conf);
-        let identity =
-            Identity::of_this_process(cluster.as_deref().unwrap_or("unknown"), &facts::node_name());
+        // The life of this writer starts now; that of slurmstepd a few
+        // milliseconds ago, but asking for that takes 25 us.
+        let (pid, began) = (std::process::id(), Stamp::now());
+        let identity = Identity::new(
+            cluster.as_deref().unwrap_or("unknown"),
+            &facts::node_name(),
+            &facts::boot_id(),
+            pid,
+            began.mono_us,
+        );
         let writer = match Writer::open(&config.journal, identity, Source::Plugin) {
             Ok((writer, None)) => writer,
             Ok((writer, Some(e))) => {
@@ -102,8 +112,8 @@ impl Step {
             job,
             step,
             uid: spank.u32(SPK_JOB_UID),
-            stepd_pid: std::process::id(),
-            began: Stamp::now(),
+            stepd_pid: pid,
+            began,
             run: None,
             off: false,
             started: false,
@@ -114,7 +124,7 @@ impl Step {
             tasks: Vec::new(),
             batch_end: None,
             totals: Totals::default(),
-            kmsg: Kmsg::open(),
+            kmsg: Kmsg::new(pid),
             hook_ns: 0,
             hook_max_ns: 0,
             panics: 0,
@@ -159,7 +169,7 @@ impl Step {
             }
             (Some(_), None) => {}
         }
-        let log = |link| pid.and_then(|pid| facts::proc_link(pid, link));
+        let log = |link| pid.and_then(|pid| facts::log_path(pid, link));
         let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
         if !self.started {
             self.start(spank, stamp, pid, &logs);
@@ -335,28 +345,6 @@ impl Step {
         self.write(stamp, severity(end.failed()), rank, body);
     }
 
-    fn kills_of(&self, at: usize) -> Option<u64> {
-        self.cgroup.as_ref()?.task_oom_kills(self.tasks[at].below.as_deref()?)
-    }
-
-    /// Slurm looks for kills once per step and node, right after this hook
-    /// for the first task that ends: later ones it never reports.
-    fn look_as_slurm_does(&mut self) {
-        let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.tasks.len() > 1) else { return };
-        // Nobody was killed where no limit was hit; that spares reading one
-        // file per task, which is all this would cost in nearly every step.
-        // A node out of memory kills without a limit, and then only the tasks
-        // that have ended are known to have been seen.
-        let hit = |level| cgroup.limit_hits("", level).is_none_or(|n| n > 0);
-        if !hit(Level::Step) && !hit(Level::Job) {
-            return;
-        }
-        for task in &mut self.tasks {
-            let kills = task.below.as_deref().and_then(|below| cgroup.task_oom_kills(below));
-            task.kills_at_check = kills.unwrap_or(0);
-        }
-    }
-
     /// The figures of a cgroup. How often its limit was hit is read only when
     /// it can matter: far from the limit, it was not hit by this cgroup.
     fn memory(&self, peak: Option<u64>, kills: u64) -> Memory {
@@ -384,78 +372,6 @@ impl Step {
         let peak = self.cgroup.as_ref().and_then(StepCgroup::step_peak);
         self.totals.cpu_us = self.cgroup.as_ref().and_then(StepCgroup::cpu_us);
         self.totals.memory = self.memory(peak, self.totals.kills);
-    }
-
-    /// Tells of the kills of a task that nobody has been told of.
-    fn tell_kills(&mut self, stamp: Stamp, at: usize, kills: u64) {
-        let task = &self.tasks[at];
-        let fresh = kills.saturating_sub(task.kills_told);
-        if fresh == 0 {
-            return;
-        }
-        let reported = task.kills_told < task.kills_at_check || self.totals.exited == 1;
-        let (below, pid, rank) = (task.below.clone(), task.pid, task.global_id);
-        self.tasks[at].kills_told = kills;
-        self.totals.kills += fresh;
-        self.write_kills(stamp, rank, below.as_deref().unwrap_or(""), Some(pid), fresh, Some(reported));
-    }
-
-    fn write_kills(
-        &mut self,
-        stamp: Stamp,
-        rank: Option<u32>,
-        below: &str,
-        pid: Option<u32>,
-        count: u64,
-        reported_by_slurm: Option<bool>,
-    ) {
-        let (victims, level) = self.victims(below, pid, count);
-        let mut body = OomKill { count: Some(count), victims, reported_by_slurm, ..OomKill::default() };
-        if let Some(cgroup) = &self.cgroup {
-            // Without the kernel's word: the outermost limit that was hit.
-            let hit = |l: &Level| cgroup.limit_hits(below, *l).is_some_and(|n| n > 0);
-            let level = level.or_else(|| [Level::Job, Level::Step].into_iter().find(hit));
-            body.level = level;
-            body.limit_bytes = match level {
-                Some(Level::Host) | None => None,
-                Some(level) => cgroup.limit_at(below, level),
-            };
-            body.peak_bytes = cgroup.task_peak(below);
-        }
-        self.write(stamp, Severity::Error, rank, body);
-    }
-
-    /// Who was killed: by cgroup, else by process id, else by user, which is
-    /// the last resort for when the kernel left the cgroup out. Such a victim
-    /// has no cgroup in the event.
-    fn victims(&mut self, below: &str, pid: Option<u32>, count: u64) -> (Vec<Victim>, Option<Level>) {
-        let (Some(kmsg), Some(cgroup)) = (&mut self.kmsg, &self.cgroup) else { return (Vec::new(), None) };
-        let uid_of_job = self.uid;
-        let kills = kmsg.kills();
-        let wanted = usize::try_from(count).unwrap_or(usize::MAX).min(VICTIMS_MAX);
-        let mut victims = Vec::new();
-        let mut level = None;
-        for pass in 0..3 {
-            for kill in kills.iter_mut() {
-                if victims.len() >= wanted {
-                    break;
-                }
-                let mine = match (pass, &kill.victim.cgroup) {
-                    (0, Some(path)) => cgroup.is_task(below, path),
-                    (1, None) => kill.victim.pid == pid,
-                    (2, None) => kill.victim.uid.is_some() && kill.victim.uid == uid_of_job,
-                    _ => false,
-                };
-                if !mine || kill.told {
-                    continue;
-                }
-                kill.told = true;
-                let of = kill.limit_of.as_deref().and_then(|path| cgroup.level_of(path));
-                level = level.or(if kill.host { Some(Level::Host) } else { of });
-                victims.push(kill.victim.clone());
-            }
-        }
-        (victims, level)
     }
 
     /// The step is over: its processes are gone, on v1 its cgroups too.
@@ -516,27 +432,6 @@ impl Step {
             _ => {}
         }
     }
-
-    /// What was left of the step when its last task had ended has been killed
-    /// since. Where counters still stand (v2), they tell of kills for memory
-    /// that came after the tasks.
-    fn look_for_stragglers(&mut self, stamp: Stamp) {
-        let counted = self.cgroup.as_ref().and_then(StepCgroup::step_oom_kills).unwrap_or(0);
-        if counted <= self.totals.kills {
-            return;
-        }
-        for at in 0..self.tasks.len() {
-            if let Some(kills) = self.kills_of(at) {
-                self.tell_kills(stamp, at, kills);
-            }
-        }
-        // In a directory that is no task's: the processes of an extern step.
-        let fresh = counted.saturating_sub(self.totals.kills);
-        if fresh > 0 {
-            self.totals.kills = counted;
-            self.write_kills(stamp, None, "", None, fresh, None);
-        }
-    }
 }
 
 /// Whether the step may use all memory that its job has on this node.
@@ -545,9 +440,6 @@ fn whole_job(spank: &Spank<'_>) -> Option<bool> {
     let step = spank.u64(SPK_STEP_ALLOC_MEM).filter(|&n| n > 0)?;
     Some(step >= job)
 }
-
-/// Names in one event; more would not fit into its line.
-const VICTIMS_MAX: usize = 8;
 
 fn severity(failed: bool) -> Severity {
     if failed { Severity::Error } else { Severity::Info }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The plugin as it is installed.
 pub fn plugin() -> PathBuf {
@@ -20,6 +21,17 @@ pub fn plugin_with_faults() -> PathBuf {
 /// The `inquest` command.
 pub fn inquest() -> PathBuf {
     find("INQUEST_BIN", "release/inquest", "cargo build --release -p inquest")
+}
+
+/// A root directory with this Debian suite's Slurm, for `cluster::Config`. Fetched when it is not there.
+pub fn slurm(suite: &str) -> PathBuf {
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/roots");
+    let output = match Command::new(&roots).arg(suite).stderr(Stdio::inherit()).output() {
+        Ok(output) => output,
+        Err(e) => panic!("{}: {e}", roots.display()),
+    };
+    assert!(output.status.success(), "{} {suite} ended with {}", roots.display(), output.status);
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())
 }
 
 /// A file that a test cannot do without: a test that did without would pass

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::cluster::{Cluster, JobRecord, Process};
 
@@ -29,6 +30,9 @@ pub struct Entry {
     pub array: Option<(u32, &'static [u32])>,
     /// What Inquest must say.
     pub verdict: Expected,
+    /// Step and task of the first failure, where several tasks fail or a step does behind the
+    /// script's back.
+    pub first: Option<(&'static str, u64)>,
     /// Takes more than half a minute, by Slurm's own clocks.
     pub slow: bool,
 }
@@ -90,6 +94,7 @@ const PLAIN: Entry = Entry {
     slurm: slurm("COMPLETED", "0:0"),
     array: None,
     verdict: verdict("ok", "ok"),
+    first: None,
     slow: false,
 };
 
@@ -159,13 +164,14 @@ exit 0
         // The kill is real and Slurm does not tell.
         slurm: slurm("COMPLETED", "0:0"),
         verdict: verdict("oom", "oom_partial"),
+        first: Some(("0", 1)),
         ..PLAIN
     },
     Entry {
         name: "limit",
         what: "sleeps past its limit of one minute",
         how: How::Sbatch(&["--time=1"], "sleep 600\n"),
-        slurm: slurm("TIMEOUT", "0:0"),
+        slurm: slurm("TIMEOUT", "0:15"),
         verdict: verdict("timeout", "timeout"),
         slow: true,
         ..PLAIN
@@ -232,6 +238,7 @@ exit $?
         ),
         slurm: slurm("FAILED", "143:0"),
         verdict: verdict("app_error", "app_error"),
+        first: Some(("0", 1)),
         ..PLAIN
     },
     Entry {
@@ -240,6 +247,7 @@ exit $?
         how: How::Sbatch(&[], "srun -n1 sh -c 'kill -SEGV $$'\nexit 0\n"),
         slurm: slurm("COMPLETED", "0:0"),
         verdict: verdict("crash", "crash_masked"),
+        first: Some(("0", 0)),
         ..PLAIN
     },
     Entry {
@@ -320,6 +328,54 @@ impl Entry {
         };
         Ok(Submitted { entry: self, job, srun })
     }
+
+    /// Whether the member of this index, or the job when it is no array, is one that fails.
+    fn fails(&self, index: Option<u32>) -> bool {
+        match (self.array, index) {
+            (Some((_, failing)), Some(index)) => failing.contains(&index),
+            _ => true,
+        }
+    }
+
+    /// How many jobs Slurm makes of it.
+    pub fn jobs(&self) -> usize {
+        self.array.map_or(1, |(members, _)| members as usize)
+    }
+
+    /// Where the answer of `inquest why --json` is not what the catalogue expects.
+    pub fn misjudged(&self, why: &Value) -> Vec<String> {
+        let none = Vec::new();
+        let jobs = why["jobs"].as_array().unwrap_or(&none);
+        let mut found = Vec::new();
+        if jobs.len() != self.jobs() {
+            found.push(format!("{} jobs, not {}", jobs.len(), self.jobs()));
+        }
+        for job in jobs {
+            let id = job["id"].as_str().unwrap_or_default();
+            let fails = self.fails(id.split_once('_').and_then(|(_, index)| index.parse().ok()));
+            let want = if fails { self.verdict } else { PLAIN.verdict };
+            let verdict = &job["verdict"];
+            let said = |key: &str| verdict[key].as_str().unwrap_or("nothing").to_owned();
+            if (said("class").as_str(), said("cause").as_str()) != (want.class, want.cause) {
+                found.push(format!(
+                    "{id} is said to be {}, {}, but is {}, {}",
+                    said("class"),
+                    said("cause"),
+                    want.class,
+                    want.cause
+                ));
+            }
+            let first = &verdict["first_failure"];
+            if let Some((step, task)) = self.first
+                && (first["step"].as_str(), first["task"].as_u64()) != (Some(step), Some(task))
+            {
+                found.push(format!(
+                    "{id} is said to have failed first in {first}, not in step {step} task {task}"
+                ));
+            }
+        }
+        found
+    }
 }
 
 impl Submitted {
@@ -379,16 +435,11 @@ impl Submitted {
     pub fn deviations(&self, records: &[JobRecord]) -> Vec<String> {
         let entry = self.entry;
         let mut found = Vec::new();
-        let expected = entry.array.map_or(1, |(members, _)| members as usize);
-        if records.len() != expected {
-            found.push(format!("{} records, not {expected}", records.len()));
+        if records.len() != entry.jobs() {
+            found.push(format!("{} records, not {}", records.len(), entry.jobs()));
         }
         for record in records {
-            let fails = match (entry.array, record.index) {
-                (Some((_, failing)), Some(index)) => failing.contains(&index),
-                _ => true,
-            };
-            let want = if fails { entry.slurm } else { PLAIN.slurm };
+            let want = if entry.fails(record.index) { entry.slurm } else { PLAIN.slurm };
             if (record.state.as_str(), record.exit_code.as_str()) != (want.state, want.exit) {
                 found.push(format!("Slurm says {record:?}, not {want:?}"));
             }

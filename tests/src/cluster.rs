@@ -25,7 +25,7 @@ pub use jobs::JobRecord;
 pub use process::Process;
 
 use config::Layout;
-use slot::Slot;
+use slot::{Lock, Slot};
 
 /// Ordinary users that jobs run as; made by the first start where they are missing.
 pub const USERS: [&str; 2] = ["inquest-test1", "inquest-test2"];
@@ -39,7 +39,7 @@ pub struct Cluster {
     nodes: Vec<String>,
     daemons: Vec<Child>,
     /// Held while the nodes are called n1, n2, ...
-    _short_names: Option<File>,
+    _short_names: Option<Lock>,
     stopped: bool,
 }
 
@@ -57,7 +57,7 @@ impl Cluster {
         let nodes: Vec<String> = (1..=config.nodes)
             .map(|n| match short_names {
                 Some(_) => format!("n{n}"),
-                None => format!("lab{}n{n}", slot.number),
+                None => slot.node_name(n),
             })
             .collect();
         // From here on Drop cleans up whatever was started.
@@ -226,14 +226,13 @@ impl Cluster {
         let user = if program == "munged" { user_ids("munge") } else { None };
         let err = self.dir().join(format!("log/{program}-{}.err", self.daemons.len()));
         let err = File::create(&err).with_context(|| format!("cannot create {}", err.display()))?;
-        let (key, value) = sweep::marker(self.dir());
         let mut command = root::command(self.root.as_deref(), user, program);
         command
             .args(args)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("SLURM_CONF", self.slurm_conf())
-            .env(key, value)
+            .env(sweep::MARKER, self.slot.marker())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(err.try_clone()?)
@@ -344,12 +343,10 @@ impl Drop for Cluster {
 }
 
 /// The right to the names n1, n2, ...; None when another cluster of this machine uses them.
-fn short_names(nodes: usize) -> Result<Option<File>> {
-    let path = Slot::root().join("short-names.lock");
-    let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let free =
-        lock.try_lock().is_ok() && (1..=nodes).all(|n| sweep::cgroup_trees(&format!("n{n}")).is_empty());
-    Ok(free.then_some(lock))
+fn short_names(nodes: usize) -> Result<Option<Lock>> {
+    let lock = Lock::take("short-names")?;
+    let free = (1..=nodes).all(|n| sweep::cgroup_trees(&format!("n{n}")).is_empty());
+    Ok(lock.filter(|_| free))
 }
 
 /// User and group id, from /etc/passwd.

@@ -63,10 +63,14 @@ pub fn plugin() -> &'static Path {
     })
 }
 
-/// The plugin that panics where the argument `inject=HOOK` says.
+/// The plugin that panics where the argument `inject=HOOK` says: the file
+/// `INQUEST_PLUGIN_FAULTS`, or built now.
 pub fn faulty_plugin() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| build_plugin(&target().join("faulty"), &["inject-faults"]))
+    PATH.get_or_init(|| match std::env::var_os("INQUEST_PLUGIN_FAULTS") {
+        Some(built) => built.into(),
+        None => build_plugin(&target().join("faults"), &["inject-faults"]),
+    })
 }
 
 fn compile(name: &str, flags: &[&str]) -> PathBuf {

@@ -1,6 +1,7 @@
-//! Whole-system tests: what they share.
+//! Whole-system tests: what several test files and the demo share.
 
 pub mod artefacts;
 pub mod catalogue;
 pub mod cluster;
+pub mod generate;
 pub mod host;

@@ -66,8 +66,22 @@ fn check(entry: &Entry, index: u32, job: &Value) -> Result<(), String> {
 
 #[test]
 fn every_verdict_is_right() {
+    every_verdict_is_right_with(Config::default());
+}
+
+#[test]
+fn every_verdict_is_right_with_slurm_24_11() {
+    every_verdict_is_right_with(Config { root: Some(artefacts::slurm("trixie")), ..Config::default() });
+}
+
+#[test]
+fn every_verdict_is_right_with_the_newest_slurm_of_debian() {
+    every_verdict_is_right_with(Config { root: Some(artefacts::slurm("sid")), ..Config::default() });
+}
+
+fn every_verdict_is_right_with(config: Config) {
     let so = artefacts::plugin();
-    let cluster = Cluster::start(Config::default()).unwrap();
+    let cluster = Cluster::start(config).unwrap();
     let readable = cluster.dir().join("spank_inquest.so");
     std::fs::copy(so, &readable).unwrap();
     let line = format!("optional {} journal={}\n", readable.display(), cluster.journal_dir().display());

@@ -1,8 +1,8 @@
 //! One file for every Slurm: the plugin that the machine's own release runs is accepted by newer ones,
 //! and records real jobs there.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use inquest_tests::artefacts;
@@ -33,22 +33,15 @@ fn the_newest_slurm_of_debian_records_with_the_same_file() {
     assert!(year.parse::<u32>().unwrap() >= 26, "sid has Slurm {version}");
 }
 
-/// The path that `ci/roots` prints.
-fn root(suite: &str) -> PathBuf {
-    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/roots");
-    let output = Command::new(&roots).arg(suite).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "{} {suite} ended with {}", roots.display(), output.status);
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
-}
-
 /// Run jobs on a cluster of this suite's Slurm; hold the journal to what they did. Returns the release.
 fn records_on(suite: &str) -> String {
-    let cluster = Cluster::start(Config {
-        root: Some(root(suite)),
-        plugstack: vec![format!("required {} journal={{journal}}", artefacts::plugin().display())],
-        ..Config::default()
-    })
-    .unwrap();
+    let cluster =
+        Cluster::start(Config { root: Some(artefacts::slurm(suite)), ..Config::default() }).unwrap();
+    // Where every user may read it. Required, so that a plugin that does not load ends its job.
+    let plugin = cluster.dir().join("spank_inquest.so");
+    fs::copy(artefacts::plugin(), &plugin).unwrap();
+    let line = format!("required {} journal={}\n", plugin.display(), cluster.journal_dir().display());
+    fs::write(cluster.dir().join("etc/plugstack.conf"), line).unwrap();
     let said = |program: &str, argument: &str| {
         let output = cluster.command(Some(USERS[0]), program).arg(argument).output().unwrap();
         assert!(output.status.success(), "{program} {argument}: {output:?}");
@@ -109,7 +102,7 @@ fn records_on(suite: &str) -> String {
     assert!(batch["memory"]["largest_process_bytes"].as_u64().unwrap() > 32 << 20, "{batch}");
 
     // Nothing is lost: the numbers of every writer are 0, 1, 2, ...
-    let mut streams = std::collections::BTreeMap::<&str, Vec<u64>>::new();
+    let mut streams = BTreeMap::<&str, Vec<u64>>::new();
     for event in &events {
         let stream = event["stream"].as_str().unwrap();
         streams.entry(stream).or_default().push(event["seq"].as_u64().unwrap());

@@ -7,7 +7,13 @@ use super::GOOD;
 use crate::collect::{Collector, Options, stop_on_signals};
 use crate::slurm::accounting::{Accounting, Squeue};
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest collect --journal /shared/inquest --store /var/lib/inquest
+  inquest collect --once --accounting off";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Directory of the journals, one subdirectory per node.
     #[arg(long, env = "INQUEST_JOURNAL", default_value = "/var/spool/inquest", value_name = "DIR")]

@@ -1,20 +1,43 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use clap::Args;
-use inquest_journal::{Severity, StepId};
+use inquest_journal::{Body, JobId, Severity, StepId};
 use jiff::tz::TimeZone;
 
-use super::{FAILURES, GOOD, Where, print};
-use crate::report::events;
+use super::{FAILURES, GOOD, Usage, Where, print};
+use crate::report::{events, tail::Tail};
 use crate::slurm::target::Target;
-use crate::store::read_events;
+use crate::store::{EVENTS, Line, read_events};
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest events 4711 --last 20
+  inquest events array-4700 -f -t oom_kill -t task_exited
+  inquest events array-4700 --json | jq -c 'select(.severity == \"error\")'";
+
+/// Between two looks at a file that is followed.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// List the recorded events of a job or run.
+///
+/// One line per event, in the order in which they were merged; see timeline
+/// for the order of time.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Run id, job id (with a step if you like), or members of an array.
     #[arg(value_name = "RUN|JOB")]
     target: String,
-    /// Only events of this type, for example oom_kill.
-    #[arg(short = 't', long = "type", value_name = "TYPE")]
-    event_type: Option<String>,
+    /// Only events of this type, for example oom_kill; may be repeated.
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Only the last so many.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Go on as events come in, until interrupted.
+    #[arg(short = 'f', long)]
+    follow: bool,
     /// Print the lines as they are stored.
     #[arg(long)]
     json: bool,
@@ -22,37 +45,104 @@ pub(super) struct Arguments {
     place: Where,
 }
 
+/// Which events are shown, and how.
+struct Filter<'a> {
+    arguments: &'a Arguments,
+    zone: &'a TimeZone,
+    /// Only of these jobs; of the whole run without.
+    jobs: Option<BTreeSet<JobId>>,
+    step: Option<StepId>,
+}
+
+impl Filter<'_> {
+    /// The text of an event that is shown, and whether it is an error.
+    fn show(&self, line: &Line<'_>, raw: &[u8]) -> Option<(String, bool)> {
+        let ours = self.jobs.as_ref().is_none_or(|jobs| line.job_id.is_some_and(|id| jobs.contains(&id)));
+        let types = &self.arguments.types;
+        let wanted = types.is_empty() || types.iter().any(|t| *t == line.event_type);
+        if !ours || !wanted || self.step.is_some() && line.step != self.step {
+            return None;
+        }
+        let text = if self.arguments.json {
+            String::from_utf8_lossy(raw).into_owned()
+        } else {
+            events::line(line, raw, self.zone)
+        };
+        Some((text + "\n", line.severity == Severity::Error))
+    }
+}
+
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
+    known(&arguments.types)?;
     let found = arguments.place.find(&target)?;
     let whole_run = matches!(target, Target::Run(_));
-    let step = step_of(&target);
     let jobs: Vec<_> = found.members.iter().map(|n| &found.run.members[n]).collect();
     let from = jobs.iter().map(|m| m.range.0).min().unwrap_or(0);
     let to = jobs.iter().map(|m| m.range.1).max().unwrap_or(u64::MAX);
-    let ids: std::collections::BTreeSet<_> = jobs.iter().map(|m| m.job_id).collect();
-    let range = if whole_run { None } else { Some((from, to)) };
-    let mut text = String::new();
+    let filter = Filter {
+        arguments,
+        zone,
+        jobs: (!whole_run).then(|| jobs.iter().map(|m| m.job_id).collect()),
+        step: step_of(&target),
+    };
+    if arguments.follow {
+        return follow(&found.dir.join(EVENTS), if whole_run { 0 } else { from }, &filter);
+    }
+    let mut shown: std::collections::VecDeque<String> = std::collections::VecDeque::new();
     let mut errors = false;
-    let bad = read_events(&found.dir, range, |line, raw| {
-        let ours = whole_run || line.job_id.is_some_and(|id| ids.contains(&id));
-        let wanted = arguments.event_type.as_deref().is_none_or(|t| t == line.event_type);
-        if !ours || !wanted || step.is_some() && line.step != step {
-            return;
+    let bad = read_events(&found.dir, (!whole_run).then_some((from, to)), |line, raw| {
+        if let Some((text, error)) = filter.show(&line, raw) {
+            errors |= error;
+            shown.push_back(text);
+            if arguments.last.is_some_and(|last| shown.len() > last) {
+                shown.pop_front();
+            }
         }
-        errors |= line.severity == Severity::Error;
-        if arguments.json {
-            text.push_str(&String::from_utf8_lossy(raw));
-        } else {
-            text.push_str(&events::line(&line, raw, zone));
-        }
-        text.push('\n');
     })?;
-    print(&text)?;
+    print(&shown.into_iter().collect::<String>())?;
     if bad > 0 {
         eprintln!("inquest: {bad} lines of {} are damaged and were left out", found.dir.display());
     }
     Ok(if errors { FAILURES } else { GOOD })
+}
+
+/// Shows what is there, or the end of it, and then what comes.
+fn follow(path: &std::path::Path, from: u64, filter: &Filter<'_>) -> anyhow::Result<u8> {
+    let mut tail = Tail::open(path, from)?;
+    let mut first = true;
+    loop {
+        let mut shown = Vec::new();
+        let more = tail.read(|line, raw| shown.extend(filter.show(&line, raw).map(|s| s.0)))?;
+        let skip = filter.arguments.last.filter(|_| first).map_or(0, |last| shown.len().saturating_sub(last));
+        print(&shown.into_iter().skip(skip).collect::<String>())?;
+        first &= more;
+        if !more {
+            std::thread::sleep(INTERVAL);
+        }
+    }
+}
+
+/// A mistyped type would show nothing, for ever with --follow.
+fn known(types: &[String]) -> Result<(), Usage> {
+    const DERIVED: [&str; 7] = [
+        "run_started",
+        "run_completed",
+        "run_failed",
+        "chunk_started",
+        "chunk_completed",
+        "chunk_failed",
+        "chunk_retried",
+    ];
+    let all = || Body::TYPES.iter().chain(&DERIVED);
+    match types.iter().find(|t| !all().any(|known| known == t)) {
+        None => Ok(()),
+        Some(word) => Err(Usage(format!(
+            "there is no event type '{}'; choose from {}",
+            word.escape_debug(),
+            all().copied().collect::<Vec<_>>().join(", ")
+        ))),
+    }
 }
 
 pub(super) fn step_of(target: &Target) -> Option<StepId> {

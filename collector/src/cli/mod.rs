@@ -1,18 +1,31 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
+mod agent;
 mod collect;
+mod compare;
+mod errors;
 mod events;
+mod grep;
+mod logs;
+mod man;
+mod members;
+mod note;
+mod rerun;
 mod run;
 mod runs;
+mod scan;
+mod timeline;
 mod why;
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 
+use self::members::Members;
+use crate::report::logfiles::LogError;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::slurm::target::{BadTarget, Target};
 use crate::store::{Found, ReadError, Store};
@@ -51,10 +64,26 @@ enum Verb {
     Runs(runs::Arguments),
     /// List the jobs of a run.
     Run(run::Arguments),
-    /// List the recorded events of a job or run.
     Events(events::Arguments),
+    Timeline(timeline::Arguments),
+    Logs(logs::Arguments),
+    Grep(grep::Arguments),
+    Errors(errors::Arguments),
+    Compare(compare::Arguments),
+    Rerun(rerun::Arguments),
+    Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    /// Record what the jobs of this node do not tell (a daemon, one per node).
+    Agent(agent::Arguments),
+    /// Say something from inside a job: a stage, a message, an error, progress.
+    Note(note::Arguments),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(man::Man),
+    /// Print a completion script.
+    #[command(hide = true)]
+    Completions(man::Completions),
 }
 
 /// Which store, and whose runs.
@@ -106,6 +135,55 @@ impl Form {
     }
 }
 
+/// Where a file that a command makes goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Output {
+    Stdout,
+    File(PathBuf),
+}
+
+impl From<std::ffi::OsString> for Output {
+    fn from(word: std::ffi::OsString) -> Output {
+        if word == "-" { Output::Stdout } else { Output::File(word.into()) }
+    }
+}
+
+impl Output {
+    fn is_stdout(&self) -> bool {
+        *self == Output::Stdout
+    }
+
+    fn write(&self, text: &str) -> anyhow::Result<()> {
+        match self {
+            Output::Stdout => Ok(print(text)?),
+            Output::File(path) => std::fs::write(path, text).map_err(|e| match e.kind() {
+                ErrorKind::PermissionDenied => NoPermission(format!("write {}", path.display())).into(),
+                _ => anyhow::anyhow!("cannot write {}: {e}; name another file", path.display()),
+            }),
+        }
+    }
+}
+
+/// A file or directory that was named and cannot be read.
+fn unreadable(path: &Path, reason: &LogError) -> anyhow::Error {
+    let path = path.display();
+    match reason {
+        LogError::Denied => NoPermission(format!("read {path}")).into(),
+        LogError::Missing => anyhow::anyhow!("{path}: there is no such file or directory; check the name"),
+        other => anyhow::anyhow!("{path} {other}; name a file"),
+    }
+}
+
+/// The operating system does not let the caller do it.
+#[derive(Debug, thiserror::Error)]
+#[error("no permission to {0}; ask its owner, or do it as a user who may")]
+struct NoPermission(String);
+
+/// An argument that cannot be meant so; says what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Nothing failed.
 const GOOD: u8 = 0;
 /// Failures were found.
@@ -129,15 +207,28 @@ pub fn main() -> ExitCode {
         Verb::Runs(a) => runs::main(&a, &zone),
         Verb::Run(a) => run::main(&a, &zone),
         Verb::Events(a) => events::main(&a, &zone),
+        Verb::Timeline(a) => timeline::main(&a, &zone),
+        Verb::Logs(a) => logs::main(&a, &zone),
+        Verb::Grep(a) => grep::main(&a),
+        Verb::Errors(a) => errors::main(&a),
+        Verb::Compare(a) => compare::main(&a),
+        Verb::Rerun(a) => rerun::main(&a),
+        Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
+        Verb::Agent(a) => agent::main(a),
+        Verb::Note(a) => Ok(note::main(&a)),
+        Verb::Man(a) => man::man(&a),
+        Verb::Completions(a) => man::completions(&a),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = if error.downcast_ref::<std::io::Error>().is_some_and(is_broken_pipe) {
                 return ExitCode::SUCCESS; // The reader has seen enough.
-            } else if error.is::<NoColumn>() || error.is::<BadTarget>() {
+            } else if error.is::<NoColumn>() || error.is::<BadTarget>() || error.is::<Usage>() {
                 USAGE
+            } else if error.is::<NoPermission>() {
+                DENIED
             } else {
                 match error.downcast_ref::<ReadError>() {
                     Some(ReadError::Denied(_)) => DENIED,
@@ -151,7 +242,7 @@ pub fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::BrokenPipe
+    error.kind() == ErrorKind::BrokenPipe
 }
 
 /// Writes to standard output; styles are taken out where they do not belong.

@@ -6,7 +6,13 @@ use crate::report::runs;
 use crate::slurm::target::Target;
 use crate::verdict::Class;
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest run array-4700
+  inquest run 4700_[1-20] -o JOB,CLASS,DETAIL";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Run id, job id, or members of an array.
     #[arg(value_name = "RUN|JOB")]

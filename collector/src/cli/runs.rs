@@ -4,7 +4,13 @@ use jiff::tz::TimeZone;
 use super::{FAILURES, Form, GOOD, Where, print, print_json};
 use crate::report::runs;
 
+const EXAMPLES: &str = "\
+Examples:
+  inquest runs
+  inquest runs -u ann -o RUN,STATUS,FAILED -P";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     place: Where,

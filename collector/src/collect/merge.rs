@@ -1,16 +1,18 @@
 //! One line of a journal into the run of its job.
 
-use std::time::Instant;
-
 use inquest_journal::{Body, Head, JobId, Severity, StepId, Timestamp};
-use serde_json::json;
+use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{CollectError, Collector, JobName, OpenJob, RunName, events_name};
-use crate::ledger::{HeldRow, JobRow, Seen};
-use crate::runs::{KeyKind, Member, RunKey, RunState, RunStatus, path_id};
-use crate::store::{Derived, derived_line, event_line, read_events, run_dir};
-use crate::story::{EventId, Moment, Story};
+use super::course::{Course, field};
+use super::job::Job;
+use super::run::Run;
+use super::{CollectError, Collector, Held, JobKey};
+use crate::follow::Event;
+use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
+use crate::runs::{KeyKind, RunKey, path_id};
+use crate::store::{Derived, derived_line, event_line};
+use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
 const REUSE_US: i64 = 7 * 86_400 * 1_000_000;
@@ -18,183 +20,228 @@ const REUSE_US: i64 = 7 * 86_400 * 1_000_000;
 /// Store directory of events that are of no job.
 const SITE: &str = "_site";
 
+/// What begins a run, beside its envelope.
+#[derive(Serialize)]
+struct RunStarted<'a> {
+    backend: &'a str,
+    run_key: &'a RunKey,
+}
+
+#[derive(Serialize)]
+struct ChunkRetried {
+    attempt: u32,
+}
+
+/// Nothing beside the envelope.
+#[derive(Serialize)]
+struct Bare {}
+
 impl Collector {
-    /// Merges one line. Says `false` when it is no event.
-    pub(super) fn merge_line(&mut self, line: &[u8]) -> Result<bool, CollectError> {
-        let Ok(head) = Head::parse(line) else { return Ok(false) };
-        if self.see(&head)? == Seen::Before {
-            self.stats.copies += 1;
-            return Ok(true);
+    /// Merges one line from the journal of `node`.
+    pub(super) fn merge_line(
+        &mut self,
+        line: &[u8],
+        node: &str,
+        met: &mut Counts,
+    ) -> Result<(), CollectError> {
+        let Some(event) = Event::parse(line) else {
+            met.bad += 1;
+            return Ok(());
+        };
+        if self.see(&event.head)? == Seen::Before {
+            met.copies += 1;
+            return Ok(());
         }
+        met.newer += u64::from(event.head.is_newer());
+        met.foreign_node += u64::from(event.head.node != node);
         self.stats.events += 1;
-        let body = match Body::parse(&head.event_type, line) {
-            Some(Ok(body)) => Some(body),
-            // A type of a newer version is kept; a known type whose fields are
-            // wrong is kept too, but nothing is concluded from it.
-            None | Some(Err(_)) => None,
+        let cluster = self.cluster(&event.head.cluster);
+        let Some(job_id) = event.head.job_id else {
+            let path = std::path::Path::new(&self.clusters[usize::from(cluster)].1).join(SITE);
+            let mut text = Vec::new();
+            event_line(&mut text, &event, SITE, None, &mut self.clock);
+            return self.append_other(path.join(crate::store::EVENTS), |out| out.extend_from_slice(&text));
         };
-        let Some(job_id) = head.job_id else {
-            let name = format!("{}/{SITE}/events.jsonl", path_id(&head.cluster));
-            event_line(self.appender.buffer(&name), &head, line, SITE, None, &self.zone);
-            return Ok(true);
-        };
-        let name = (path_id(&head.cluster), job_id.0);
-        if self.recall(&name, head.timestamp)? {
-            self.add(&name, &head, body, line)?;
-            return Ok(true);
+        let key = (cluster, job_id.0);
+        if self.recall(key, event.head.timestamp)? {
+            return self.add(key, &event);
         }
+        let body = match event.head.event_type.as_ref() {
+            "job_started" | "step_started" => event.body(&mut self.scratch),
+            _ => None,
+        };
         match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
-            Some(key) => {
-                let (uid, task) = (body.as_ref().and_then(uid_of), body.as_ref().and_then(array_task));
-                self.begin(&name, key, uid, task, &head)?;
-                self.release(&name)?;
-                self.add(&name, &head, body, line)?;
+            Some(run) => {
+                self.begin(key, run, body.as_ref(), None, &event)?;
+                self.release(key)?;
+                self.add(key, &event)
             }
             None => {
-                let uid = body.as_ref().and_then(uid_of);
-                self.held.push(HeldRow { key: name, uid, line: line.to_vec() });
-                self.held_changed = true;
+                self.hold(key, body.as_ref().and_then(uid_of), &event);
+                Ok(())
             }
         }
-        Ok(true)
+    }
+
+    /// Number of a cluster; there are as many as one hand has fingers.
+    pub(super) fn cluster(&mut self, name: &str) -> u16 {
+        let known = self.clusters.iter().position(|(raw, _)| raw == name);
+        let at = known.unwrap_or_else(|| {
+            // Two names may not share a number, even if they share a directory.
+            self.clusters.push((name.to_owned(), path_id(name)));
+            self.clusters.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
     }
 
     fn see(&mut self, head: &Head<'_>) -> Result<Seen, CollectError> {
-        if !self.streams.contains_key(head.stream.as_ref()) {
-            let state = self.ledger.stream(&head.stream)?.unwrap_or_default();
-            self.streams.insert(head.stream.to_string(), (head.node.to_string(), state));
+        if let Some((_, state)) = self.streams.get_mut(head.stream.as_ref()) {
+            return Ok(state.see(head.seq));
         }
-        match self.streams.get_mut(head.stream.as_ref()) {
-            Some((_, state)) => Ok(state.see(head.seq)),
-            None => Ok(Seen::New),
-        }
+        let mut state = self.ledger.stream(&head.stream)?.unwrap_or_default();
+        let seen = state.see(head.seq);
+        self.streams.insert(head.stream.as_ref().into(), (head.node.as_ref().into(), state));
+        Ok(seen)
     }
 
     /// Brings the job into memory, if it is known.
-    fn recall(&mut self, name: &JobName, at: Timestamp) -> Result<bool, CollectError> {
-        if let Some(job) = self.jobs.get(name) {
-            return Ok(job.row.open || at.0 - job.row.last_us < REUSE_US);
+    fn recall(&mut self, key: JobKey, at: Timestamp) -> Result<bool, CollectError> {
+        let current = |open: bool, last: i64| open || at.0 - last < REUSE_US;
+        if let Some(job) = self.jobs.get(&key) {
+            return Ok(current(job.open, job.member.last));
         }
-        match self.ledger.job(&name.0, name.1)? {
-            Some(row) if row.open || at.0 - row.last_us < REUSE_US => {
-                let job = self.load_job(row)?;
-                self.jobs.insert(name.clone(), job);
-                Ok(true)
-            }
-            _ => Ok(false),
+        let cluster = &self.clusters[usize::from(key.0)].1;
+        let Some(row) = self.ledger.job(cluster, key.1)? else { return Ok(false) };
+        let Some(member) = self.ledger.member(row.run, row.chunk)? else { return Ok(false) };
+        if !current(row.open, member.last) {
+            return Ok(false);
         }
+        self.load_job(row)
     }
 
-    /// Folds a job's story again from its run's file.
-    pub(super) fn load_job(&mut self, row: JobRow) -> Result<OpenJob, CollectError> {
-        let run = (row.key.0.clone(), row.user.clone(), row.run_id.clone());
-        self.load_run(&run)?;
-        let mut story = Story::default();
-        let dir = self.options.store.join(run_dir(&run.0, &run.1, &run.2));
-        read_events(&dir, Some((row.first, u64::MAX)), |line, bytes| {
-            if line.job_id == Some(JobId(row.key.1))
-                && let Some(body) = line.body(bytes)
-            {
-                story.apply(&line.into_head(), body);
-            }
-        })?;
-        Ok(OpenJob { row, run, story, touched: Instant::now(), asked: None, record: None, dirty: false })
-    }
-
-    fn load_run(&mut self, name: &RunName) -> Result<bool, CollectError> {
-        if self.runs.contains_key(name) {
-            return Ok(true);
+    /// The run of that name, brought into memory if it is known.
+    fn run_named(&mut self, name: &RunName) -> Result<Option<i64>, CollectError> {
+        if let Some(id) = self.run_names.get(name) {
+            return Ok(Some(*id));
         }
-        let Some(row) = self.ledger.run(name)? else { return Ok(false) };
-        let Ok(run) = serde_json::from_str(&row.state) else { return Ok(false) };
-        self.runs.insert(name.clone(), run);
-        Ok(true)
+        let Some(row) = self.ledger.run_named(name)? else { return Ok(None) };
+        let id = row.id;
+        Ok(self.load_run(id)?.then_some(id))
     }
 
     /// Makes a job, and its run when it is the first of it.
     fn begin(
         &mut self,
-        name: &JobName,
-        key: RunKey,
+        key: JobKey,
+        run_key: RunKey,
+        body: Option<&Body>,
         uid: Option<u32>,
-        task: Option<u32>,
-        head: &Head<'_>,
+        event: &Event<'_>,
     ) -> Result<(), CollectError> {
-        let user = user_name(uid);
-        let mut run: RunName = (name.0.clone(), user.clone(), key.run_id());
-        if self.load_run(&run)?
-            && key.kind != KeyKind::Explicit
-            && head.timestamp.since(self.runs[&run].last) > REUSE_US
+        let head = &event.head;
+        let cluster = self.clusters[usize::from(key.0)].1.clone();
+        let user = self.user_name(body.and_then(uid_of).or(uid));
+        let mut name: RunName = (cluster, user, run_key.run_id());
+        let mut known = self.run_named(&name)?;
+        if let Some(run) = known.and_then(|id| self.runs.get(&id))
+            && run_key.kind != KeyKind::Explicit
+            && head.timestamp.since(run.head.last) > REUSE_US
         {
             // An id of Slurm that came round again names another run.
-            run.2 = format!("{}-{}", run.2, head.timestamp.day());
+            name.2 = format!("{}-{}", name.2, head.timestamp.day());
+            known = self.run_named(&name)?;
         }
+        let id = known.unwrap_or_else(|| {
+            self.last_run += 1;
+            let run = Run::new(self.last_run, name.clone(), run_key.clone(), head.timestamp);
+            self.run_names.insert(name, self.last_run);
+            self.runs.insert(self.last_run, run);
+            self.last_run
+        });
+        self.touched.push(id);
         let after = moment(head);
-        if !self.load_run(&run)? {
-            let state = RunState::new(&run.0, &user, &run.2, key.clone(), head.timestamp);
-            self.runs.insert(run.clone(), state);
+        let (array, task) = body.map_or((None, None), array_of);
+        let chunk = self.chunk(id, run_key.kind, task)?;
+        let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
+        let first = run.tail.length();
+        if run.head.count == 0 || run.head.ended.is_some() {
+            let fields = RunStarted { backend: "slurm", run_key: &run_key };
+            self.derive(id, "run_started", Severity::Info, &after, None, None, &fields);
         }
-        let array = key.kind == KeyKind::Array;
-        let state = &self.runs[&run];
-        let next = state.members.last_key_value().map_or(1, |(n, _)| n + 1);
-        let chunk = match task {
-            Some(task) if array && !state.members.contains_key(&task) => task,
-            _ => next,
-        };
-        let first = self.appender.length(&events_name(&run));
-        if state.members.is_empty() || state.status != RunStatus::Running {
-            let fields = json!({ "backend": "slurm", "run_key": &key });
-            self.derive(&run, "run_started", Severity::Info, &after, None, None, fields);
-        }
-        let row = JobRow {
-            key: name.clone(),
-            user,
-            run_id: run.2.clone(),
+        let member = MemberRow {
+            run: id,
             chunk,
+            job_id: key.1,
+            array_job_id: array,
+            array_task_id: task,
+            attempts: 1,
+            started: head.timestamp.0,
+            last: head.timestamp.0,
             first,
-            last_us: head.timestamp.0,
-            open: true,
+            end: first,
+            verdict: None,
         };
-        self.derive(
-            &run,
-            "chunk_started",
-            Severity::Info,
-            &after,
-            Some(chunk),
-            Some(JobId(name.1)),
-            json!({}),
-        );
-        if let Some(state) = self.runs.get_mut(&run) {
-            let member = Member {
-                job_id: JobId(name.1),
-                array_job_id: None,
-                array_task_id: None,
-                attempts: 1,
-                started: head.timestamp,
-                last: head.timestamp,
-                verdict: None,
-                range: (first, first),
-            };
-            state.members.insert(chunk, member);
-            state.recount();
+        self.derive(id, "chunk_started", Severity::Info, &after, Some(chunk), Some(JobId(key.1)), &Bare {});
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.know(&member);
+            run.users += 1;
+            run.fresh.push(chunk);
+            run.head.last_chunk = run.head.last_chunk.max(chunk);
+            run.head.count += 1;
+            run.head.running += 1;
+            if run.head.name.is_none() {
+                run.head.name = body.and_then(name_of).map(str::to_owned);
+            }
+            run.turned |= run.head.ended.take().is_some();
+            run.touch();
         }
-        self.dirty_runs.insert(run.clone());
-        let story = Story::default();
-        let job =
-            OpenJob { row, run, story, touched: Instant::now(), asked: None, record: None, dirty: true };
-        self.jobs.insert(name.clone(), job);
+        let course = Course::new(field(event.line, "restart").unwrap_or(0));
+        let mut job = Job::new(member, course, self.now);
+        job.changed = true;
+        if let Some(former) = self.jobs.insert(key, job) {
+            // An id that came round while its last bearer was still in memory.
+            self.drop_user(former.member.run);
+        }
+        self.changed.push(key);
         Ok(())
     }
 
+    /// The number that a job gets in its run.
+    fn chunk(&mut self, run: i64, kind: KeyKind, task: Option<u32>) -> Result<u32, CollectError> {
+        let Some(r) = self.runs.get(&run) else { return Ok(1) };
+        let next =
+            r.head.last_chunk.saturating_add(u32::from(r.head.count > 0 || kind != KeyKind::Array)).max(1);
+        let Some(task) = task.filter(|_| kind == KeyKind::Array) else { return Ok(next) };
+        let taken = r.fresh.contains(&task) || (r.committed && self.ledger.member(run, task)?.is_some());
+        Ok(if taken { next } else { task })
+    }
+
+    fn hold(&mut self, key: JobKey, uid: Option<u32>, event: &Event<'_>) {
+        let cluster = self.clusters[usize::from(key.0)].1.clone();
+        let held = self.held.entry(key).or_default();
+        held.ended |= event.head.event_type == "step_ended" && event.head.step == Some(StepId::Extern);
+        held.rows.push(HeldRow { key: (cluster, key.1), uid, line: event.line.to_vec() });
+    }
+
+    /// Takes a waiting line from the ledger.
+    pub(super) fn hold_again(&mut self, row: HeldRow) {
+        let Some(event) = Event::parse(&row.line) else { return };
+        let key = (self.cluster(&event.head.cluster), row.key.1);
+        self.hold(key, row.uid, &event);
+        if let Some(held) = self.held.get_mut(&key) {
+            held.committed = held.rows.len();
+        }
+    }
+
     /// Merges the lines that waited for this job's run.
-    fn release(&mut self, name: &JobName) -> Result<(), CollectError> {
-        let (ours, others) = std::mem::take(&mut self.held).into_iter().partition(|row| row.key == *name);
-        self.held = others;
-        for row in Vec::<HeldRow>::into_iter(ours) {
-            self.held_changed = true;
-            if let Ok(head) = Head::parse(&row.line) {
-                let body = Body::parse(&head.event_type, &row.line).and_then(Result::ok);
-                self.add(name, &head, body, &row.line)?;
+    fn release(&mut self, key: JobKey) -> Result<(), CollectError> {
+        let Some(Held { rows, committed, .. }) = self.held.remove(&key) else { return Ok(()) };
+        if committed > 0 {
+            self.released.push(key);
+        }
+        for row in rows {
+            if let Some(event) = Event::parse(&row.line) {
+                self.add(key, &event)?;
             }
         }
         Ok(())
@@ -203,110 +250,120 @@ impl Collector {
     /// Gives the jobs of waiting lines runs of their own: nothing better will
     /// become known of them. Unless `all`, only jobs whose extern step ended.
     pub(super) fn release_orphans(&mut self, all: bool) -> Result<(), CollectError> {
-        let ended = |row: &HeldRow| {
-            Head::parse(&row.line)
-                .is_ok_and(|h| h.event_type == "step_ended" && h.step == Some(StepId::Extern))
-        };
-        let names: Vec<JobName> =
-            self.held.iter().filter(|r| all || ended(r)).map(|r| r.key.clone()).collect();
-        for name in names {
-            let Some(row) = self.held.iter().find(|r| r.key == name).cloned() else { continue };
-            let Ok(head) = Head::parse(&row.line) else { continue };
-            let uid = self.held.iter().filter(|r| r.key == name).find_map(|r| r.uid);
-            self.begin(&name, RunKey::of_job(JobId(name.1)), uid, None, &head)?;
-            self.release(&name)?;
+        let keys: Vec<JobKey> =
+            self.held.iter().filter(|(_, h)| all || h.ended).map(|(key, _)| *key).collect();
+        for key in keys {
+            let Some(held) = self.held.get(&key) else { continue };
+            let Some(line) = held.rows.first().map(|r| r.line.clone()) else { continue };
+            let Some(event) = Event::parse(&line) else { continue };
+            let uid = held.rows.iter().find_map(|r| r.uid);
+            self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &event)?;
+            self.release(key)?;
         }
         Ok(())
     }
 
     /// Appends an event to its job.
-    fn add(
-        &mut self,
-        name: &JobName,
-        head: &Head<'_>,
-        body: Option<Body>,
-        line: &[u8],
-    ) -> Result<(), CollectError> {
-        let Some(job) = self.jobs.get_mut(name) else { return Ok(()) };
-        let file = events_name(&job.run);
-        event_line(self.appender.buffer(&file), head, line, &job.run.2, Some(job.row.chunk), &self.zone);
-        let further = body.is_some_and(|body| job.story.apply(head, body));
-        job.row.last_us = job.row.last_us.max(head.timestamp.0);
-        job.row.open = true;
-        job.touched = Instant::now();
-        job.dirty = true;
-        let (run, chunk) = (job.run.clone(), job.row.chunk);
-        let attempts = u32::try_from(job.story.attempts.len()).unwrap_or(u32::MAX).max(1);
-        if further {
-            job.record = None;
-            let fields = json!({ "attempt": attempts });
-            self.derive(
-                &run,
-                "chunk_retried",
-                Severity::Warn,
-                &moment(head),
-                Some(chunk),
-                Some(JobId(name.1)),
-                fields,
-            );
+    fn add(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
+        let Some(run) = self.runs.get_mut(&job.member.run) else { return Ok(()) };
+        let (head, member) = (&event.head, &mut job.member);
+        let at = run.tail.length();
+        let place = self.appender.append(&mut run.tail, |out| {
+            event_line(out, event, &run.name.2, Some(member.chunk), &mut self.clock);
+        });
+        member.end = run.tail.length();
+        member.last = member.last.max(head.timestamp.0);
+        member.started = member.started.min(head.timestamp.0);
+        run.head.last = run.head.last.max(head.timestamp);
+        run.head.started = run.head.started.min(head.timestamp);
+        if !run.dirty {
+            self.touched.push(run.id);
         }
-        self.touch(name, head.timestamp, attempts, further);
+        run.touch();
+        let flushed = run.tail.flushed();
+        job.wrote(at, place, flushed);
+        job.open = true;
+        if !std::mem::replace(&mut job.changed, true) {
+            self.changed.push(key);
+        }
+        job.touched = self.now;
+        job.unsure = true;
+        let hint = job.course.see(event);
+        if hint.further {
+            self.look_for_attempt(key, event)?;
+        }
+        if hint.end {
+            self.ending.insert(key);
+        }
+        if hint.complete && self.accounting.is_none() {
+            self.settle_complete(key)?;
+        }
         Ok(())
     }
 
-    /// Brings the run's entry of a job up to date.
-    fn touch(&mut self, name: &JobName, at: Timestamp, attempts: u32, again: bool) {
-        let Some(job) = self.jobs.get(name) else { return };
-        let end = self.appender.length(&events_name(&job.run));
-        let Some(run) = self.runs.get_mut(&job.run) else { return };
-        run.last = run.last.max(at);
-        run.started = run.started.min(at);
-        let facts = job.story.attempts.last().map(|a| &a.facts);
-        if run.name.is_none() {
-            run.name = facts.and_then(|f| f.name.clone());
+    /// Says it when a further attempt of the job has begun with `event`.
+    fn look_for_attempt(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
+        let story = self.fold(key)?;
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
+        let attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
+        let restart = story.attempts.last().map_or(0, |a| a.restart);
+        if attempts <= job.member.attempts {
+            job.course.restart = restart;
+            return Ok(());
         }
-        if let Some(member) = run.members.get_mut(&job.row.chunk) {
-            member.last = member.last.max(at);
-            member.started = member.started.min(at);
-            member.range.1 = end;
-            member.attempts = attempts;
-            member.array_job_id = member.array_job_id.or(facts.and_then(|f| f.array_job_id));
-            member.array_task_id = member.array_task_id.or(facts.and_then(|f| f.array_task_id));
-            if again {
-                member.verdict = None;
-                run.recount();
-            }
+        job.course.begin_attempt(restart);
+        job.record = None;
+        job.member.attempts = attempts;
+        job.member.verdict = None;
+        let (run, chunk) = (job.member.run, job.member.chunk);
+        if let Some(class) = job.class.take()
+            && let Some(run) = self.runs.get_mut(&run)
+        {
+            run.count(Some(class), None);
         }
-        self.dirty_runs.insert(job.run.clone());
+        let (after, fields) = (moment(&event.head), ChunkRetried { attempt: attempts });
+        let id = Some(JobId(key.1));
+        self.derive(run, "chunk_retried", Severity::Warn, &after, Some(chunk), id, &fields);
+        Ok(())
     }
 
-    /// Appends an event of the collector's own to a run.
+    /// Appends an event of the collector's own to a run. Says where in the
+    /// run's file it ends.
     #[allow(clippy::too_many_arguments)] // One flat record, named at every call.
-    pub(super) fn derive(
+    pub(super) fn derive<T: Serialize>(
         &mut self,
-        run: &RunName,
+        run: i64,
         event_type: &str,
         severity: Severity,
         after: &Moment,
         chunk_id: Option<u32>,
         job_id: Option<JobId>,
-        fields: serde_json::Value,
-    ) {
-        let Some(state) = self.runs.get_mut(run) else { return };
-        let seq = state.next_seq;
-        state.next_seq += 1;
+        fields: &T,
+    ) -> u64 {
+        let Some(run) = self.runs.get_mut(&run) else { return 0 };
+        let seq = run.head.next_seq;
+        run.head.next_seq += 1;
         let event = Derived {
             event_type,
             severity,
             after,
-            cluster: &run.0,
-            run_id: &run.2,
+            cluster: &run.name.0,
+            run_id: &run.name.2,
             seq,
             chunk_id,
             job_id,
             fields,
         };
-        derived_line(self.appender.buffer(&events_name(run)), &event, &self.zone);
+        self.appender.append(&mut run.tail, |out| derived_line(out, &event, &mut self.clock));
+        run.touch();
+        run.tail.length()
+    }
+
+    /// The user's name as this machine knows it: the name of a directory.
+    fn user_name(&mut self, uid: Option<u32>) -> String {
+        let Some(uid) = uid else { return "unknown".into() };
+        self.users.entry(uid).or_insert_with(|| user_name(uid)).clone()
     }
 }
 
@@ -328,17 +385,24 @@ fn uid_of(body: &Body) -> Option<u32> {
     }
 }
 
-fn array_task(body: &Body) -> Option<u32> {
+/// Array and index in it.
+fn array_of(body: &Body) -> (Option<u32>, Option<u32>) {
     match body {
-        Body::JobStarted(b) => b.array_task_id,
-        Body::StepStarted(b) => b.array_task_id,
+        Body::JobStarted(b) => (b.array_job_id.map(|id| id.0), b.array_task_id),
+        Body::StepStarted(b) => (b.array_job_id.map(|id| id.0), b.array_task_id),
+        _ => (None, None),
+    }
+}
+
+fn name_of(body: &Body) -> Option<&str> {
+    match body {
+        Body::JobStarted(b) => b.name.as_deref(),
+        Body::StepStarted(b) => b.name.as_deref(),
         _ => None,
     }
 }
 
-/// The user's name as this machine knows it: the name of a directory.
-fn user_name(uid: Option<u32>) -> String {
-    let Some(uid) = uid else { return "unknown".into() };
+fn user_name(uid: u32) -> String {
     let name = uzers::get_user_by_uid(uid).and_then(|u| u.name().to_str().map(str::to_owned));
     match name {
         Some(name) if path_id(&name) == name => name,

@@ -2,31 +2,38 @@
 The collector: moves events from journals into run stores, exactly once.
 
 One pass looks at every journal, merges what is new and settles jobs that are
-over. A checkpoint makes the result durable: run files are appended to, the
+over. What comes out depends on the committed state and on the lines that are
+read, in their order, and on nothing else: not on where checkpoints fall and not
+on how often the collector was killed. A checkpoint makes the result durable: run files are appended to, the
 file system is synced, and then positions, seen events, file lengths and the
 state of jobs and runs are committed to the ledger in one transaction. Killed
 at any moment, the collector continues from the last checkpoint as if nothing
 had happened.
 */
 
+mod course;
+mod job;
 mod merge;
+mod run;
 mod settle;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select, tick};
-use inquest_journal::{JobId, Lines};
+use inquest_journal::Lines;
 use jiff::tz::TimeZone;
+use serde_json::value::RawValue;
 
 use crate::follow::{self, Chunks, FollowError, Position};
-use crate::ledger::{Changes, HeldRow, JobRow, Ledger, LedgerError, RunRow, StreamState};
-use crate::runs::{RunState, RunStatus};
-use crate::slurm::accounting::{Accounting, JobRecord};
-use crate::slurm::target::fold_ranges;
-use crate::store::{Appender, LEDGER, RUN, ReadError, RegistryEntry, StoreError, run_dir, user_dir};
-use crate::story::Story;
+use crate::ledger::{
+    Changes, Counts, FastHash, HeldRow, JobRow, Ledger, LedgerError, MemberRow, Output, RunName, StreamState,
+};
+use crate::slurm::accounting::Accounting;
+use crate::store::{Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, run_dir};
+use job::Job;
+use run::Run;
 
 /// What keeps the collector from going on.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +53,13 @@ pub enum CollectError {
     Signals(std::io::Error),
 }
 
-/// Bytes merged before a checkpoint is made even inside a pass. Bounds the
-/// memory of one.
-const CHECKPOINT_BYTES: usize = 32 << 20;
+/// Bytes read or waiting to be written before a checkpoint is made even inside
+/// a pass. Bounds the memory of one.
+const CHECKPOINT_BYTES: usize = 64 << 20;
+
+/// Showing a large run takes time; at most this share of it is spent so while
+/// its members go on (one part in so many).
+const SHOW_SHARE: u32 = 10;
 
 /// Where the collector reads and writes.
 #[derive(Clone, Debug)]
@@ -77,22 +88,17 @@ pub struct Stats {
     pub settled: u64,
 }
 
-type RunName = (String, String, String);
-type JobName = (String, u32);
+/// Number of the cluster among those met, and job id.
+type JobKey = (u16, u32);
 
-/// A job whose story is in memory.
-#[derive(Debug)]
-struct OpenJob {
-    row: JobRow,
-    run: RunName,
-    story: Story,
-    /// When the newest event was merged, by this process' clock.
-    touched: Instant,
-    /// When Slurm was last asked about it.
-    asked: Option<Instant>,
-    /// Slurm's final word on the current attempt.
-    record: Option<JobRecord>,
-    dirty: bool,
+/// Lines of one job that wait until it is known which run it belongs to.
+#[derive(Debug, Default)]
+struct Held {
+    rows: Vec<HeldRow>,
+    /// So many of them are in the ledger.
+    committed: usize,
+    /// The job's extern step has ended: nothing better will be known.
+    ended: bool,
 }
 
 /// The collector's state between two checkpoints.
@@ -100,17 +106,37 @@ pub struct Collector {
     options: Options,
     accounting: Option<Box<dyn Accounting>>,
     accounting_retry: Option<Instant>,
-    zone: TimeZone,
+    clock: Clock,
     ledger: Ledger,
     appender: Appender,
     positions: HashMap<String, Position>,
-    moved: HashMap<String, u64>,
-    streams: HashMap<String, (String, StreamState)>,
-    jobs: HashMap<JobName, OpenJob>,
-    runs: HashMap<RunName, RunState>,
-    dirty_runs: HashSet<RunName>,
-    held: Vec<HeldRow>,
-    held_changed: bool,
+    moved: BTreeMap<String, Counts>,
+    streams: HashMap<Box<str>, (Box<str>, StreamState), FastHash>,
+    /// Clusters met: name in the journal, name in the store.
+    clusters: Vec<(String, String)>,
+    jobs: HashMap<JobKey, Job, FastHash>,
+    /// Jobs that changed since the last checkpoint.
+    changed: Vec<JobKey>,
+    /// Open jobs that may be over.
+    ending: BTreeSet<JobKey>,
+    runs: HashMap<i64, Run, FastHash>,
+    run_names: HashMap<RunName, i64>,
+    /// Runs that changed since the last checkpoint.
+    touched: Vec<i64>,
+    last_run: i64,
+    /// Runs whose end is to be told at the end of the pass.
+    closing: BTreeSet<i64>,
+    /// Files that are no run's: registries, events of no job.
+    others: BTreeMap<PathBuf, Tail>,
+    held: BTreeMap<JobKey, Held>,
+    released: Vec<JobKey>,
+    /// Bytes read since the last checkpoint.
+    read: usize,
+    /// When the piece that is being merged was read.
+    now: Instant,
+    scratch: Vec<u8>,
+    /// Names of users, which the name service takes its time to tell.
+    users: HashMap<u32, String>,
     stats: Stats,
 }
 
@@ -132,28 +158,47 @@ impl Collector {
     ) -> Result<Collector, CollectError> {
         let no_store = |source| CollectError::NoStore { path: options.store.clone(), source };
         std::fs::create_dir_all(&options.store).map_err(no_store)?;
-        let ledger = Ledger::open(&options.store.join(LEDGER))?;
-        let appender = Appender::open(&options.store, ledger.outputs()?)?;
+        let mut ledger = Ledger::open(&options.store.join(LEDGER))?;
+        let appender = Appender::open(&options.store)?;
+        cut_back(&mut ledger, &appender)?;
         let mut collector = Collector {
             positions: ledger.journals()?,
-            held: ledger.held()?,
+            last_run: ledger.last_run()?,
             options,
             accounting,
             accounting_retry: None,
-            zone: TimeZone::system(),
+            clock: Clock::new(TimeZone::system()),
             ledger,
             appender,
-            moved: HashMap::new(),
-            streams: HashMap::new(),
-            jobs: HashMap::new(),
-            runs: HashMap::new(),
-            dirty_runs: HashSet::new(),
-            held_changed: false,
+            moved: BTreeMap::new(),
+            streams: HashMap::default(),
+            clusters: Vec::new(),
+            jobs: HashMap::default(),
+            changed: Vec::new(),
+            ending: BTreeSet::new(),
+            runs: HashMap::default(),
+            run_names: HashMap::new(),
+            touched: Vec::new(),
+            closing: BTreeSet::new(),
+            others: BTreeMap::new(),
+            held: BTreeMap::new(),
+            released: Vec::new(),
+            read: 0,
+            now: Instant::now(),
+            scratch: Vec::new(),
+            users: HashMap::new(),
             stats: Stats::default(),
         };
         for row in collector.ledger.open_jobs()? {
-            let job = collector.load_job(row)?;
-            collector.jobs.insert(job.row.key.clone(), job);
+            collector.load_job(row)?;
+        }
+        for id in collector.ledger.stale_runs()? {
+            collector.load_run(id)?;
+        }
+        let closing = collector.runs.values().filter(|r| r.head.closing.is_some()).map(|r| r.id);
+        collector.closing = closing.collect();
+        for row in collector.ledger.held()? {
+            collector.hold_again(row);
         }
         Ok(collector)
     }
@@ -168,6 +213,7 @@ impl Collector {
     /// would lose something. The collector must then be opened anew.
     pub fn pass(&mut self, last: bool) -> Result<Stats, CollectError> {
         self.stats = Stats::default();
+        self.now = Instant::now();
         let (journals, errors) = follow::find(&self.options.journal)?;
         for error in errors {
             warn(&error.to_string());
@@ -186,31 +232,33 @@ impl Collector {
             }
         }
         self.settle(last)?;
-        self.checkpoint()?;
+        self.checkpoint(true, last)?;
         Ok(self.stats)
     }
 
     fn merge_journal(&mut self, journal: &follow::Journal) -> Result<(), CollectError> {
         let mut chunks = Chunks::open(&self.options.journal, journal, self.positions.get(&journal.name))?;
+        let node = journal.name.split('/').next().unwrap_or_default();
         while let Some(piece) = chunks.piece()? {
+            self.now = Instant::now();
             let mut lines = Lines::new(piece);
-            let mut bad = 0;
+            let mut met = Counts::default();
             for (_, line) in lines.by_ref() {
-                self.stats.bytes += line.len() as u64 + 1;
-                if !self.merge_line(line)? {
-                    bad += 1;
-                }
+                self.merge_line(line, node, &mut met)?;
             }
             let consumed = lines.consumed();
             chunks.consume(consumed);
-            self.stats.bad += bad;
-            *self.moved.entry(journal.name.clone()).or_default() += bad;
+            self.stats.bytes += consumed as u64;
+            self.stats.bad += met.bad;
+            self.stats.copies += met.copies;
+            *self.moved.entry(journal.name.clone()).or_default() += met;
             self.positions.insert(journal.name.clone(), chunks.position().clone());
             if consumed == 0 {
                 break; // Only the beginning of a line is left.
             }
-            if self.appender.grew(consumed) >= CHECKPOINT_BYTES {
-                self.checkpoint()?;
+            self.read += consumed;
+            if self.read.max(self.appender.waiting()) >= CHECKPOINT_BYTES {
+                self.checkpoint(false, false)?;
             }
         }
         // Also when nothing was consumed: the size was seen.
@@ -220,46 +268,172 @@ impl Collector {
     }
 
     /// Makes everything merged so far durable. Order is the whole point: see
-    /// the head of this file.
-    fn checkpoint(&mut self) -> Result<(), CollectError> {
+    /// the head of this file. At the `end` of a pass runs are shown as they
+    /// stand; inside of one, only those whose status changed. With `last`
+    /// nothing is put off.
+    fn checkpoint(&mut self, end: bool, last: bool) -> Result<(), CollectError> {
+        let show = self.runs_to_show(end, last);
         if self.moved.is_empty()
-            && self.dirty_runs.is_empty()
+            && self.touched.is_empty()
+            && show.is_empty()
             && self.streams.is_empty()
-            && !self.held_changed
+            && self.released.is_empty()
         {
             return Ok(());
         }
+        for &id in &show {
+            self.register(id)?;
+        }
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        for &id in &self.touched {
+            let Some(run) = self.runs.get_mut(&id).filter(|r| r.tail.waits()) else { continue };
+            let (dir, file) = (run.dir(), run.file(EVENTS));
+            self.appender.flush(&dir, &file, &mut run.tail)?;
+        }
         let mut changes = Changes::default();
-        for name in self.dirty_runs.drain() {
-            let Some(run) = self.runs.get(&name) else { continue };
-            let open = run.status == RunStatus::Running;
-            let state = serde_json::to_string(run).unwrap_or_default();
-            let mut registry = serde_json::to_vec(&registry_entry(run)).unwrap_or_default();
-            registry.push(b'\n');
-            let file = user_dir(&run.cluster, &run.user).join(crate::store::REGISTRY);
-            self.appender.buffer(&file.to_string_lossy()).extend_from_slice(&registry);
-            let file = run_dir(&run.cluster, &run.user, &run.run_id).join(RUN);
-            self.appender.replace(&file.to_string_lossy(), state.as_bytes())?;
-            changes.runs.push(RunRow { key: name, state, open });
+        for (path, tail) in self.others.iter_mut().filter(|(_, t)| t.waits()) {
+            let (dir, file) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+            self.appender.flush(dir, Path::new(file), tail)?;
+            changes.outputs.push((path.to_string_lossy().into_owned(), tail.flushed()));
         }
-        for job in self.jobs.values_mut().filter(|j| j.dirty) {
-            changes.jobs.push(job.row.clone());
-            job.dirty = false;
+        self.appender.clear();
+        let mut members: HashMap<i64, Vec<MemberRow>, FastHash> = HashMap::default();
+        for key in std::mem::take(&mut self.changed) {
+            let Some(job) = self.jobs.get_mut(&key) else { continue };
+            job.changed = false;
+            changes.jobs.push(JobRow {
+                key: (self.clusters[usize::from(key.0)].1.clone(), key.1),
+                run: job.member.run,
+                chunk: job.member.chunk,
+                open: job.open,
+                course: job.open.then(|| job.course.save()),
+            });
+            members.entry(job.member.run).or_default().push(job.member.clone());
+            if !job.open {
+                // What is settled and durable need not stay in memory.
+                let run = job.member.run;
+                self.jobs.remove(&key);
+                self.drop_user(run);
+            }
         }
-        for (name, bad) in self.moved.drain() {
+        for &id in &show {
+            self.show(id, members.get(&id).map_or(&[], Vec::as_slice))?;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        for &id in touched.iter().chain(&show) {
+            if let Some(run) = self.runs.get_mut(&id).filter(|r| r.dirty) {
+                changes.runs.push(run.row());
+                run.dirty = false;
+                run.committed = true;
+                run.fresh.clear();
+            }
+        }
+        changes.members = members.into_values().flatten().collect();
+        for (name, met) in std::mem::take(&mut self.moved) {
             if let Some(position) = self.positions.get(&name) {
-                changes.journals.insert(name, (position.clone(), bad));
+                changes.journals.push((name, position.clone(), met));
             }
         }
         changes.streams = std::mem::take(&mut self.streams);
-        changes.held = std::mem::take(&mut self.held_changed).then(|| self.held.clone());
-        changes.outputs = self.appender.flush()?;
+        changes.released = std::mem::take(&mut self.released)
+            .into_iter()
+            .map(|key| (self.clusters[usize::from(key.0)].1.clone(), key.1))
+            .collect();
+        for held in self.held.values_mut().filter(|h| h.committed < h.rows.len()) {
+            changes.held.extend_from_slice(&held.rows[held.committed..]);
+            held.committed = held.rows.len();
+        }
         self.appender.sync()?;
         self.ledger.commit(&changes)?;
-        // What is settled and durable need not stay in memory.
-        self.jobs.retain(|_, job| job.row.open);
-        let used: HashSet<&RunName> = self.jobs.values().map(|j| &j.run).collect();
-        self.runs.retain(|name, _| used.contains(name));
+        self.read = 0;
+        for id in touched.into_iter().chain(show) {
+            if let Some(run) = self.runs.get(&id)
+                && run.users == 0
+                && !run.stale
+                && let Some(run) = self.runs.remove(&id)
+            {
+                self.run_names.remove(&run.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_user(&mut self, run: i64) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.users -= 1;
+        }
+    }
+
+    /// Runs whose `run.json` and registry line are to be written now.
+    fn runs_to_show(&self, end: bool, last: bool) -> Vec<i64> {
+        let now = Instant::now();
+        let due = |r: &&Run| {
+            let all = end && (last || r.due.is_none_or(|due| now >= due));
+            r.stale && (all || r.turned)
+        };
+        let mut ids: Vec<i64> = if end {
+            self.runs.values().filter(due).map(|r| r.id).collect()
+        } else {
+            self.touched.iter().filter_map(|id| self.runs.get(id)).filter(due).map(|r| r.id).collect()
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Appends the run's line to its user's registry.
+    fn register(&mut self, id: i64) -> Result<(), CollectError> {
+        let Some(run) = self.runs.get(&id) else { return Ok(()) };
+        let mut line = serde_json::to_vec(&run.registry_entry()).unwrap_or_default();
+        line.push(b'\n');
+        let path = run.dir().join(REGISTRY);
+        self.append_other(path, |out| out.extend_from_slice(&line))
+    }
+
+    /// Appends to a file that is no run's.
+    fn append_other(&mut self, path: PathBuf, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), CollectError> {
+        if !self.others.contains_key(&path) {
+            let committed = self.ledger.output(&path.to_string_lossy())?;
+            self.others.insert(path.clone(), Tail::new(committed));
+        }
+        if let Some(tail) = self.others.get_mut(&path) {
+            self.appender.append(tail, write);
+        }
+        Ok(())
+    }
+
+    /// Writes a run's `run.json`; `changed` are the members that the ledger
+    /// does not know as they are.
+    fn show(&mut self, id: i64, changed: &[MemberRow]) -> Result<(), CollectError> {
+        let Some(run) = self.runs.get(&id) else { return Ok(()) };
+        let began = Instant::now();
+        let mut members: BTreeMap<u32, MemberRow> = BTreeMap::new();
+        if run.committed {
+            self.ledger.members(id, |m| {
+                members.insert(m.chunk, m);
+            })?;
+        }
+        members.extend(changed.iter().map(|m| (m.chunk, m.clone())));
+        let members: Vec<MemberRow> = members.into_values().collect();
+        let events = self.options.store.join(run.events());
+        let unreadable = |source| StoreError::Io { path: events.clone(), source };
+        let file = std::fs::File::open(&events).map_err(unreadable)?;
+        // SAFETY: the file is the collector's own and only ever grows while it
+        // runs; the map is read before this function returns.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
+        let text = run.json(&members, |(at, length)| {
+            let at = usize::try_from(at).ok()?;
+            serde_json::from_slice::<&RawValue>(map.get(at..at + length as usize)?).ok()
+        });
+        let (dir, file) = (run.dir(), run.file(RUN));
+        self.appender.replace(&dir, &file, &text)?;
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.stale = false;
+            run.turned = false;
+            run.dirty = true;
+            run.due = Some(Instant::now() + began.elapsed() * SHOW_SHARE);
+        }
         Ok(())
     }
 
@@ -280,6 +454,35 @@ impl Collector {
     }
 }
 
+/// Cuts every file of the store back to its committed length, and forgets
+/// runs whose directory was moved away.
+fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError> {
+    let mut gone = Vec::new();
+    ledger.lengths(|file, length| -> Result<(), CollectError> {
+        let path = match file {
+            Output::Run(cluster, user, run_id) => run_dir(cluster, user, run_id).join(EVENTS),
+            Output::Other(path) => PathBuf::from(path),
+        };
+        if !appender.cut_back(&path, length)? {
+            gone.push(match file {
+                Output::Run(cluster, user, run_id) => Ok((cluster.into(), user.into(), run_id.into())),
+                Output::Other(path) => Err(path.to_owned()),
+            });
+        }
+        Ok(())
+    })?;
+    for file in gone {
+        match file {
+            Ok(run) => ledger.forget_run(&run)?,
+            Err(path) => {
+                let outputs = vec![(path, 0)];
+                ledger.commit(&Changes { outputs, ..Changes::default() })?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A channel that speaks when the process is asked to end.
 ///
 /// # Errors
@@ -298,30 +501,7 @@ pub fn stop_on_signals() -> Result<Receiver<()>, CollectError> {
     Ok(stop)
 }
 
-fn registry_entry(run: &RunState) -> RegistryEntry {
-    let members = run.members.values();
-    RegistryEntry {
-        run_id: run.run_id.clone(),
-        submitted_at: run.started,
-        updated_at: run.last,
-        status: run.status,
-        backend: "slurm".into(),
-        n_chunks: u32::try_from(run.members.len()).unwrap_or(u32::MAX),
-        n_failed: run.failed(),
-        classes: run.classes.clone(),
-        name: run.name.clone(),
-        jobs: fold_ranges(members.clone().map(|m| m.job_id.0)),
-        arrays: fold_ranges(members.filter_map(|m| m.array_job_id).map(|JobId(id)| id)),
-    }
-}
-
 /// One line for the service manager's log.
 fn warn(text: &str) {
     eprintln!("inquest collect: {}", text.escape_debug());
-}
-
-/// The store's path of a run's events, relative to the store.
-fn events_name(run: &RunName) -> String {
-    let dir = run_dir(&run.0, &run.1, &run.2);
-    Path::new(&dir).join(crate::store::EVENTS).to_string_lossy().into_owned()
 }

@@ -1,15 +1,18 @@
 //! When a job is over, and what became of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use inquest_journal::{JobId, Severity};
-use serde_json::{Map, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::{CollectError, Collector, JobName, OpenJob, warn};
-use crate::runs::RunStatus;
+use super::job::Job;
+use super::{CHECKPOINT_BYTES, CollectError, Collector, JobKey, warn};
+use crate::runs::{KeyKind, RunStatus};
 use crate::slurm::accounting::JobRecord;
-use crate::verdict::{Class, Verdict, judge};
+use crate::story::{Attempt, Moment, Story};
+use crate::verdict::{Class, judge};
 
 /// Slurm reports a job's final state within seconds of its end; after this
 /// long a verdict is given without it.
@@ -29,49 +32,110 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// the journals of its other nodes can catch up.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// The end of an attempt, beside its envelope: what parade's readers look for,
+/// then the verdict whole, last so that its place in the line is known.
+#[derive(Serialize)]
+struct ChunkEnded<'a> {
+    attempt: u32,
+    duration_ms: Option<i64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    revised: bool,
+    n_errors: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    verdict: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct RunEnded<'a> {
+    n_errors: u32,
+    classes: &'a BTreeMap<Class, u32>,
+}
+
 impl Collector {
     /// Judges the jobs that are over.
     pub(super) fn settle(&mut self, last: bool) -> Result<(), CollectError> {
         self.release_orphans(last)?;
-        let over: Vec<JobName> = self
-            .jobs
-            .iter()
-            .filter(|(_, j)| j.row.open && self.seems_over(j, last))
-            .map(|(n, _)| n.clone())
-            .collect();
+        let mut over = Vec::new();
+        for key in self.candidates(last) {
+            self.look(key)?;
+            if self.jobs.get(&key).is_some_and(|j| j.open && self.seems_over(j, last)) {
+                over.push(key);
+            }
+        }
         self.ask_slurm(&over, last);
-        let mut ready: Vec<JobName> =
-            over.into_iter().filter(|n| self.is_ready(&self.jobs[n], last)).collect();
-        ready.sort();
-        for name in ready {
-            self.judge(&name);
+        for key in over {
+            if self.jobs.get(&key).is_some_and(|j| self.is_ready(j, last)) {
+                let story = self.fold(key)?;
+                self.judge(key, &story)?;
+                if self.appender.waiting() >= CHECKPOINT_BYTES {
+                    self.checkpoint(false, false)?;
+                }
+            }
+        }
+        self.end_runs();
+        Ok(())
+    }
+
+    /// Judges a job that is complete on all its nodes, at the line that made
+    /// it so. Nothing that other journals hold can change it.
+    pub(super) fn settle_complete(&mut self, key: JobKey) -> Result<(), CollectError> {
+        let story = self.fold(key)?;
+        let whole =
+            |a: &Attempt| a.is_over() && a.facts.node_count.is_some_and(|n| a.nodes.len() >= n as usize);
+        if story.attempts.last().is_some_and(whole) {
+            self.judge(key, &story)?;
         }
         Ok(())
     }
 
-    fn seems_over(&self, job: &OpenJob, last: bool) -> bool {
-        let Some(attempt) = job.story.attempts.last() else { return false };
+    /// Open jobs that may be over, in the order of their ids. Jobs without any
+    /// sign of an end are looked at only when Slurm can be asked about them.
+    fn candidates(&mut self, last: bool) -> Vec<JobKey> {
+        self.ending.retain(|key| self.jobs.get(key).is_some_and(|j| j.open));
+        if self.accounting.is_none() && !last {
+            return self.ending.iter().copied().collect();
+        }
+        let silent = |j: &Job| last || j.touched.elapsed() >= SILENCE;
+        let silent = self.jobs.iter().filter(|(_, j)| j.open && silent(j)).map(|(key, _)| *key);
+        self.ending.iter().copied().chain(silent).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Folds a job's story again if an event since the last time may have
+    /// changed whether it is over.
+    fn look(&mut self, key: JobKey) -> Result<(), CollectError> {
+        if self.jobs.get(&key).is_none_or(|j| !j.unsure) {
+            return Ok(());
+        }
+        let story = self.fold(key)?;
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
+        job.unsure = false;
+        job.over = story.attempts.last().is_some_and(Attempt::is_over);
+        job.steps_ended = story.attempts.last().is_some_and(Attempt::all_steps_ended);
+        Ok(())
+    }
+
+    fn seems_over(&self, job: &Job, last: bool) -> bool {
         let quiet = job.touched.elapsed();
-        match (attempt.is_over(), attempt.all_steps_ended()) {
+        match (job.over, job.steps_ended) {
             (true, _) => last || quiet >= GRACE,
             (_, true) => last || quiet >= self.options.quiet,
             _ => self.accounting.is_some() && (last || quiet >= SILENCE),
         }
     }
 
-    /// Asks about all of `names` at once, when it is time to.
-    fn ask_slurm(&mut self, names: &[JobName], last: bool) {
+    /// Asks about all of `keys` at once, when it is time to.
+    fn ask_slurm(&mut self, keys: &[JobKey], last: bool) {
         let Some(accounting) = &mut self.accounting else { return };
         if self.accounting_retry.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        let due = |job: &OpenJob| {
-            let again =
-                if job.story.attempts.last().is_some_and(|a| a.is_over()) { ASK_AGAIN } else { SILENCE };
+        let due = |job: &Job| {
+            let again = if job.over { ASK_AGAIN } else { SILENCE };
             job.record.is_none() && (last || job.asked.is_none_or(|at| at.elapsed() >= again))
         };
         let ids: BTreeSet<JobId> =
-            names.iter().filter(|n| self.jobs.get(*n).is_some_and(due)).map(|n| JobId(n.1)).collect();
+            keys.iter().filter(|key| self.jobs.get(*key).is_some_and(due)).map(|key| JobId(key.1)).collect();
         if ids.is_empty() {
             return;
         }
@@ -83,19 +147,16 @@ impl Collector {
                 return;
             }
         };
-        for name in names {
-            let Some(job) = self.jobs.get_mut(name).filter(|_| ids.contains(&JobId(name.1))) else {
-                continue;
-            };
+        for key in keys {
+            let Some(job) = self.jobs.get_mut(key).filter(|_| ids.contains(&JobId(key.1))) else { continue };
             job.asked = Some(Instant::now());
-            let restart = job.story.attempts.last().map_or(0, |a| a.restart);
-            job.record = answer.get(&JobId(name.1)).filter(|r| r.is_final() || r.restarts > restart).cloned();
+            let restart = job.course.restart;
+            job.record = answer.get(&JobId(key.1)).filter(|r| r.is_final() || r.restarts > restart).cloned();
         }
     }
 
-    fn is_ready(&self, job: &OpenJob, last: bool) -> bool {
-        let Some(attempt) = job.story.attempts.last() else { return false };
-        if !attempt.all_steps_ended() {
+    fn is_ready(&self, job: &Job, last: bool) -> bool {
+        if !job.steps_ended {
             // Only Slurm can say that a job is over whose steps never ended.
             return job.record.is_some();
         }
@@ -105,64 +166,97 @@ impl Collector {
         last || job.record.is_some() || !waiting
     }
 
-    fn judge(&mut self, name: &JobName) {
-        let Some(job) = self.jobs.get_mut(name) else { return };
-        job.row.open = false;
-        job.dirty = true;
-        let Some(attempt) = job.story.attempts.last() else { return };
-        let Some(after) = attempt.last.clone() else { return };
+    fn judge(&mut self, key: JobKey, story: &Story) -> Result<(), CollectError> {
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
+        let Some(attempt) = story.attempts.last() else { return Ok(()) };
+        let Some(after) = attempt.last.clone() else { return Ok(()) };
+        job.open = false;
+        job.unsure = false;
+        if !std::mem::replace(&mut job.changed, true) {
+            self.changed.push(key);
+        }
+        self.ending.remove(&key);
         let verdict = judge(attempt, job.record.as_ref());
-        let (run, chunk) = (job.run.clone(), job.row.chunk);
-        let duration_us = attempt.elapsed_us();
-        let attempt_number = job.story.attempts.len();
-        let known = self.runs.get(&run).and_then(|r| r.members.get(&chunk)).and_then(|m| m.verdict.as_ref());
-        if known == Some(&verdict) {
-            return;
+        let (run, chunk, before) = (job.member.run, job.member.chunk, job.class);
+        job.member.attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
+        job.member.array_job_id = job.member.array_job_id.or(attempt.facts.array_job_id.map(|id| id.0));
+        job.member.array_task_id = job.member.array_task_id.or(attempt.facts.array_task_id);
+        let member = job.member.clone();
+        let text = serde_json::value::to_raw_value(&verdict).map_err(std::io::Error::from);
+        let text =
+            text.map_err(|source| CollectError::NoStore { path: self.options.store.clone(), source })?;
+        let known = self.stored_verdict_text(&member)?;
+        if known.as_deref() == Some(text.get().as_bytes()) {
+            return Ok(());
         }
-        let revised = known.is_some();
         self.stats.settled += 1;
-        let mut fields = Map::new();
-        fields.insert("attempt".into(), json!(attempt_number));
-        fields.insert("duration_ms".into(), json!(duration_us.map(|us| us / 1000)));
-        if revised {
-            fields.insert("revised".into(), json!(true));
-        }
-        // What parade's readers look for, then the verdict whole.
-        let n_errors = verdict.consequences.len() + usize::from(verdict.first_failure.is_some());
-        fields.insert("n_errors".into(), json!(n_errors));
-        if verdict.class != Class::Ok {
-            fields.insert("error".into(), json!(verdict.detail));
-        }
-        fields.insert("verdict".into(), json!(verdict));
+        let fields = ChunkEnded {
+            attempt: member.attempts,
+            duration_ms: attempt.elapsed_us().map(|us| us / 1000),
+            revised: known.is_some(),
+            n_errors: verdict.consequences.len() + usize::from(verdict.first_failure.is_some()),
+            error: (verdict.class != Class::Ok).then_some(verdict.detail.as_str()),
+            verdict: &text,
+        };
         let (event, severity) = match verdict.class {
             Class::Ok => ("chunk_completed", Severity::Info),
             _ => ("chunk_failed", Severity::Error),
         };
-        self.derive(&run, event, severity, &after, Some(chunk), Some(JobId(name.1)), fields.into());
-        self.close(name, verdict, &after);
+        let id = Some(JobId(key.1));
+        let end = self.derive(run, event, severity, &after, Some(chunk), id, &fields);
+        if let Some(job) = self.jobs.get_mut(&key) {
+            let length = text.get().len();
+            job.class = Some(verdict.class);
+            // Behind it stand the object's brace and the newline.
+            job.member.verdict = Some((end - 2 - length as u64, length as u32));
+            job.member.end = end;
+        }
+        self.close(run, before, verdict.class, &after);
+        Ok(())
     }
 
-    /// Enters the verdict into the run, and ends the run with its last member.
-    fn close(&mut self, name: &JobName, verdict: Verdict, after: &crate::story::Moment) {
-        let Some(job) = self.jobs.get(name) else { return };
-        let (run_name, chunk) = (job.run.clone(), job.row.chunk);
-        let end = self.appender.length(&super::events_name(&run_name));
-        let Some(run) = self.runs.get_mut(&run_name) else { return };
-        if let Some(member) = run.members.get_mut(&chunk) {
-            member.verdict = Some(verdict);
-            member.range.1 = end;
+    /// Enters a verdict into the run.
+    fn close(&mut self, id: i64, before: Option<Class>, class: Class, after: &Moment) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.count(before, Some(class));
+        self.touched.push(id);
+        if run.status() != RunStatus::Running {
+            run.head.closing = Some(after.clone());
+            // A run of one job has no further members to wait for.
+            match run.head.key.kind {
+                KeyKind::Job => self.end_run(id),
+                _ => _ = self.closing.insert(id),
+            }
         }
-        let changed = run.recount();
-        let (status, failed, classes) = (run.status, run.failed(), run.classes.clone());
-        self.dirty_runs.insert(run_name.clone());
+    }
+
+    /// Ends the runs whose members have all ended, as far as all journals
+    /// together say.
+    fn end_runs(&mut self) {
+        for id in std::mem::take(&mut self.closing) {
+            self.end_run(id);
+        }
+    }
+
+    fn end_run(&mut self, id: i64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let status = run.status();
+        let Some(after) = run.head.closing.take() else { return };
+        if !run.dirty {
+            self.touched.push(id);
+        }
+        run.touch();
         let (event, severity) = match status {
             RunStatus::Running => return,
             RunStatus::Completed => ("run_completed", Severity::Info),
             RunStatus::Failed => ("run_failed", Severity::Error),
         };
-        if changed {
-            let fields = json!({ "n_errors": failed, "classes": classes });
-            self.derive(&run_name, event, severity, after, None, None, fields);
+        if run.head.ended != Some(status) {
+            run.head.ended = Some(status);
+            run.turned = true;
+            let classes = run.head.classes.clone();
+            let fields = RunEnded { n_errors: crate::runs::failed(&classes), classes: &classes };
+            self.derive(id, event, severity, &after, None, None, &fields);
         }
     }
 }

@@ -11,6 +11,9 @@ a file in that moment the kernel ends this process with SIGBUS; nothing is lost
 by that, because everything not yet committed is read again at the next start.
 */
 
+mod json;
+mod line;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -18,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 use xxhash_rust::xxh3::xxh3_64;
+
+pub(crate) use line::{Cursor, severity, source};
+pub use line::{Event, Form, parse_body};
 
 /// How far a file was read, and what it looked like then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

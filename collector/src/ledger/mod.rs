@@ -1,23 +1,30 @@
 /*!
 What has been merged, in one SQLite file: positions in journals, which events
-of which stream were seen, committed lengths of the store's files, and the jobs
-and runs that are still open.
+of which stream were seen, committed lengths of the store's files, jobs and
+runs.
 
 This is the collector's memory across crashes. A checkpoint appends to run
 files, syncs the file system and then commits here, in that order, in one
 transaction ([`Ledger::commit`]). After a crash the run files are cut back to
 the committed lengths and the journals are read on from the committed
 positions. The ledger belongs to one collector at a time; the lock is SQLite's.
+
+Nothing here is rewritten as a whole: a checkpoint writes the rows of what it
+changed, so its cost follows the events in it and not the history.
 */
 
+mod hash;
+mod rows;
 mod stream;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
+pub use hash::{FastHash, Quick};
+pub use rows::{Changes, Counts, HeldRow, JobRow, MemberRow, RunName, RunRow};
 pub use stream::{Seen, StreamState};
 
 use crate::follow::Position;
@@ -36,9 +43,12 @@ pub enum LedgerError {
     /// Another collector has it.
     #[error("ledger {0} is in use by another collector; stop that one first")]
     InUse(String),
-    /// Written by a newer version.
-    #[error("ledger {path} has version {found}, this program knows {VERSION}; use the newer program")]
-    Newer {
+    /// Written by another version.
+    #[error(
+        "ledger {path} has version {found}, this program knows {VERSION}; use the program that wrote it, \
+         or move the store away and let it be made again from the journals"
+    )]
+    Version {
         /// File of the ledger.
         path: String,
         /// Version found.
@@ -46,85 +56,34 @@ pub enum LedgerError {
     },
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE journal (
     name TEXT PRIMARY KEY, dev INTEGER, ino INTEGER, bytes INTEGER, size INTEGER,
-    changed INTEGER, guard INTEGER, bad INTEGER NOT NULL) WITHOUT ROWID;
+    changed INTEGER, guard INTEGER, bad INTEGER NOT NULL, newer INTEGER NOT NULL,
+    copies INTEGER NOT NULL, foreign_node INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE stream (
     name TEXT PRIMARY KEY, node TEXT NOT NULL, next INTEGER NOT NULL, missing TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX stream_gap ON stream (node, name) WHERE missing <> '';
 CREATE TABLE output (path TEXT PRIMARY KEY, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE run (
-    cluster TEXT, user TEXT, run_id TEXT, state TEXT NOT NULL, open INTEGER NOT NULL,
-    PRIMARY KEY (cluster, user, run_id)) WITHOUT ROWID;
-CREATE INDEX run_open ON run (open) WHERE open;
+    id INTEGER PRIMARY KEY, cluster TEXT NOT NULL, user TEXT NOT NULL, run_id TEXT NOT NULL,
+    length INTEGER NOT NULL, state TEXT NOT NULL, stale INTEGER NOT NULL, UNIQUE (cluster, user, run_id));
+CREATE INDEX run_stale ON run (stale) WHERE stale;
+CREATE TABLE member (
+    run INTEGER, chunk INTEGER, job_id INTEGER NOT NULL, array_job_id INTEGER, array_task_id INTEGER,
+    attempts INTEGER NOT NULL, started INTEGER NOT NULL, last INTEGER NOT NULL, first INTEGER NOT NULL,
+    end INTEGER NOT NULL, verdict INTEGER, verdict_length INTEGER,
+    PRIMARY KEY (run, chunk)) WITHOUT ROWID;
 CREATE TABLE job (
-    cluster TEXT, job_id INTEGER, user TEXT NOT NULL, run_id TEXT NOT NULL, chunk INTEGER NOT NULL,
-    first INTEGER NOT NULL, last_us INTEGER NOT NULL, open INTEGER NOT NULL,
-    PRIMARY KEY (cluster, job_id)) WITHOUT ROWID;
+    cluster TEXT, job_id INTEGER, run INTEGER NOT NULL, chunk INTEGER NOT NULL, open INTEGER NOT NULL,
+    course BLOB, PRIMARY KEY (cluster, job_id)) WITHOUT ROWID;
 CREATE INDEX job_open ON job (open) WHERE open;
 CREATE TABLE held (
     n INTEGER PRIMARY KEY, cluster TEXT NOT NULL, job_id INTEGER NOT NULL, uid INTEGER, line BLOB NOT NULL);
+CREATE INDEX held_job ON held (cluster, job_id);
 ";
-
-/// A run as the ledger keeps it; `state` is the JSON of `run.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunRow {
-    /// Cluster, user and run id: its directory in the store.
-    pub key: (String, String, String),
-    /// What [`crate::runs`] keeps of it, as JSON.
-    pub state: String,
-    /// Members are still running or not yet settled.
-    pub open: bool,
-}
-
-/// Which run a job belongs to, and where its events are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobRow {
-    /// Cluster and job id.
-    pub key: (String, u32),
-    /// Directory of the user in the store.
-    pub user: String,
-    /// The run.
-    pub run_id: String,
-    /// Number of the job in its run.
-    pub chunk: u32,
-    /// Offset of the job's first event in the run's file, in bytes.
-    pub first: u64,
-    /// Time of its newest event, in microseconds since 1970.
-    pub last_us: i64,
-    /// Not yet settled.
-    pub open: bool,
-}
-
-/// A line that waits until it is known which run its job belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldRow {
-    /// Cluster and job id.
-    pub key: (String, u32),
-    /// User, when the line itself did say.
-    pub uid: Option<u32>,
-    /// The line as it stands in the journal.
-    pub line: Vec<u8>,
-}
-
-/// Everything one checkpoint changes.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// New positions and how many bad lines were met since the last checkpoint.
-    pub journals: HashMap<String, (Position, u64)>,
-    /// Streams that moved, with their node.
-    pub streams: HashMap<String, (String, StreamState)>,
-    /// New lengths of store files.
-    pub outputs: HashMap<String, u64>,
-    /// Runs that changed.
-    pub runs: Vec<RunRow>,
-    /// Jobs that changed.
-    pub jobs: Vec<JobRow>,
-    /// All lines that wait now, when that changed.
-    pub held: Option<Vec<HeldRow>>,
-}
 
 /// An open ledger.
 #[derive(Debug)]
@@ -161,9 +120,12 @@ impl Ledger {
                 tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
             }
             VERSION => {}
-            found => return Err(LedgerError::Newer { path: name, found }),
+            found => return Err(LedgerError::Version { path: name, found }),
         }
         tx.commit().map_err(sql)?;
+        // Streams and jobs of a site's working day stay in the cache (KiB).
+        db.pragma_update(None, "cache_size", -32_768).map_err(sql)?;
+        db.pragma_update(None, "wal_autocheckpoint", 16_384).map_err(sql)?;
         db.set_prepared_statement_cache_capacity(32);
         Ok(Ledger { db, path: name })
     }
@@ -175,14 +137,24 @@ impl Ledger {
     fn rows<T>(
         &self,
         sql: &str,
-        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+        given: impl rusqlite::Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, LedgerError> {
-        self.wrap((|| self.db.prepare_cached(sql)?.query_map([], read)?.collect())())
+        self.wrap((|| self.db.prepare_cached(sql)?.query_map(given, read)?.collect())())
+    }
+
+    fn row<T>(
+        &self,
+        sql: &str,
+        given: impl rusqlite::Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, LedgerError> {
+        self.wrap((|| self.db.prepare_cached(sql)?.query_row(given, read).optional())())
     }
 
     /// Positions of all journals.
     pub fn journals(&self) -> Result<HashMap<String, Position>, LedgerError> {
-        let rows = self.rows("SELECT name, dev, ino, bytes, size, changed, guard FROM journal", |r| {
+        let rows = self.rows("SELECT name, dev, ino, bytes, size, changed, guard FROM journal", [], |r| {
             let position = Position {
                 file: (unsigned(r, 1)?, unsigned(r, 2)?),
                 bytes: unsigned(r, 3)?,
@@ -195,70 +167,158 @@ impl Ledger {
         Ok(rows.into_iter().collect())
     }
 
-    /// Lines that did not parse, over all journals and all time.
-    pub fn bad_lines(&self) -> Result<u64, LedgerError> {
-        let sql = "SELECT coalesce(sum(bad), 0) FROM journal";
-        self.wrap(self.db.query_row(sql, [], |r| unsigned(r, 0)))
+    /// What was met in each journal over all time, for journals in which
+    /// something other than new events was met.
+    pub fn oddities(&self) -> Result<Vec<(String, Counts)>, LedgerError> {
+        let sql = "SELECT name, bad, newer, copies, foreign_node FROM journal \
+                   WHERE bad + newer + copies + foreign_node > 0 ORDER BY name";
+        self.rows(sql, [], |r| Ok((r.get(0)?, counts(r, 1)?)))
+    }
+
+    /// The sum over all journals.
+    pub fn totals(&self) -> Result<Counts, LedgerError> {
+        let sql = "SELECT coalesce(sum(bad), 0), coalesce(sum(newer), 0), coalesce(sum(copies), 0), \
+                   coalesce(sum(foreign_node), 0) FROM journal";
+        Ok(self.row(sql, [], |r| counts(r, 0))?.unwrap_or_default())
     }
 
     /// What was seen of a stream.
     pub fn stream(&self, name: &str) -> Result<Option<StreamState>, LedgerError> {
-        let sql = "SELECT next, missing FROM stream WHERE name = ?1";
-        self.wrap((|| {
-            self.db
-                .prepare_cached(sql)?
-                .query_row([name], |r| Ok(StreamState::restore(unsigned(r, 0)?, &r.get::<_, String>(1)?)))
-                .optional()
-        })())
+        self.row("SELECT next, missing FROM stream WHERE name = ?1", [name], |r| {
+            Ok(StreamState::restore(unsigned(r, 0)?, r.get_ref(1)?.as_str()?))
+        })
     }
 
     /// Streams with gaps: node, stream, lost events.
     pub fn gaps(&self) -> Result<Vec<(String, String, u64)>, LedgerError> {
         let sql = "SELECT node, name, next, missing FROM stream WHERE missing <> '' ORDER BY node, name";
-        self.rows(sql, |r| {
-            let state = StreamState::restore(unsigned(r, 2)?, &r.get::<_, String>(3)?);
+        self.rows(sql, [], |r| {
+            let state = StreamState::restore(unsigned(r, 2)?, r.get_ref(3)?.as_str()?);
             Ok((r.get(0)?, r.get(1)?, state.lost()))
         })
     }
 
-    /// Committed lengths of the store's files.
-    pub fn outputs(&self) -> Result<HashMap<String, u64>, LedgerError> {
-        let rows = self.rows("SELECT path, length FROM output", |r| Ok((r.get(0)?, unsigned(r, 1)?)))?;
-        Ok(rows.into_iter().collect())
+    /// Committed length of a file of the store that is no run's.
+    pub fn output(&self, path: &str) -> Result<u64, LedgerError> {
+        let sql = "SELECT length FROM output WHERE path = ?1";
+        Ok(self.row(sql, [path], |r| unsigned(r, 0))?.unwrap_or(0))
     }
 
-    /// Runs with members that are not settled.
-    pub fn open_runs(&self) -> Result<Vec<RunRow>, LedgerError> {
-        self.rows("SELECT cluster, user, run_id, state, open FROM run WHERE open", run_row)
+    /// Calls `each` with every file of the store and its committed length.
+    /// Runs are named by cluster, user and run id, other files by their path.
+    ///
+    /// # Errors
+    ///
+    /// What `each` says, and what SQLite says.
+    pub fn lengths<E: From<LedgerError>>(
+        &self,
+        mut each: impl FnMut(Output<'_>, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut walk = || -> rusqlite::Result<Result<(), E>> {
+            let mut runs = self.db.prepare_cached("SELECT cluster, user, run_id, length FROM run")?;
+            let mut rows = runs.query([])?;
+            while let Some(r) = rows.next()? {
+                let name = [0, 1, 2].map(|n| r.get_ref(n).and_then(|v| Ok(v.as_str()?)));
+                let [cluster, user, run_id] = name;
+                if let Err(e) = each(Output::Run(cluster?, user?, run_id?), unsigned(r, 3)?) {
+                    return Ok(Err(e));
+                }
+            }
+            let mut others = self.db.prepare_cached("SELECT path, length FROM output")?;
+            let mut rows = others.query([])?;
+            while let Some(r) = rows.next()? {
+                if let Err(e) = each(Output::Other(r.get_ref(0)?.as_str()?), unsigned(r, 1)?) {
+                    return Ok(Err(e));
+                }
+            }
+            Ok(Ok(()))
+        };
+        let result = walk();
+        self.wrap(result).map_err(E::from)?
     }
 
-    /// One run.
-    pub fn run(&self, key: &(String, String, String)) -> Result<Option<RunRow>, LedgerError> {
-        let sql = "SELECT cluster, user, run_id, state, open FROM run \
+    /// The highest number given to a run so far.
+    pub fn last_run(&self) -> Result<i64, LedgerError> {
+        Ok(self.row("SELECT coalesce(max(id), 0) FROM run", [], |r| r.get(0))?.unwrap_or(0))
+    }
+
+    /// One run by its name.
+    pub fn run_named(&self, name: &RunName) -> Result<Option<RunRow>, LedgerError> {
+        let sql = "SELECT id, cluster, user, run_id, length, state, stale FROM run \
                    WHERE cluster = ?1 AND user = ?2 AND run_id = ?3";
+        self.row(sql, params![name.0, name.1, name.2], rows::run)
+    }
+
+    /// One run by its number.
+    pub fn run(&self, id: i64) -> Result<Option<RunRow>, LedgerError> {
+        let sql = "SELECT id, cluster, user, run_id, length, state, stale FROM run WHERE id = ?1";
+        self.row(sql, [id], rows::run)
+    }
+
+    /// Numbers of the runs whose `run.json` and registry line are older than
+    /// what is known.
+    pub fn stale_runs(&self) -> Result<Vec<i64>, LedgerError> {
+        self.rows("SELECT id FROM run WHERE stale ORDER BY id", [], |r| r.get(0))
+    }
+
+    /// Calls `each` with every member of a run, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite fails.
+    pub fn members(&self, run: i64, mut each: impl FnMut(MemberRow)) -> Result<(), LedgerError> {
+        let sql = rows::MEMBERS;
         self.wrap((|| {
-            self.db.prepare_cached(sql)?.query_row(params![key.0, key.1, key.2], run_row).optional()
+            let mut statement = self.db.prepare_cached(sql)?;
+            let mut found = statement.query([run])?;
+            while let Some(r) = found.next()? {
+                each(rows::member(r)?);
+            }
+            Ok(())
         })())
+    }
+
+    /// One member of a run.
+    pub fn member(&self, run: i64, chunk: u32) -> Result<Option<MemberRow>, LedgerError> {
+        self.row(rows::MEMBER, params![run, chunk], rows::member)
     }
 
     /// Jobs that are not settled.
     pub fn open_jobs(&self) -> Result<Vec<JobRow>, LedgerError> {
-        self.rows(&format!("SELECT {JOB} FROM job WHERE open"), job_row)
+        let sql = "SELECT cluster, job_id, run, chunk, open, course FROM job WHERE open \
+                   ORDER BY cluster, job_id";
+        self.rows(sql, [], rows::job)
     }
 
     /// One job.
     pub fn job(&self, cluster: &str, job_id: u32) -> Result<Option<JobRow>, LedgerError> {
-        let sql = format!("SELECT {JOB} FROM job WHERE cluster = ?1 AND job_id = ?2");
-        self.wrap((|| {
-            self.db.prepare_cached(&sql)?.query_row(params![cluster, job_id], job_row).optional()
-        })())
+        let sql = "SELECT cluster, job_id, run, chunk, open, course FROM job \
+                   WHERE cluster = ?1 AND job_id = ?2";
+        self.row(sql, params![cluster, job_id], rows::job)
     }
 
     /// Lines that wait for their run, in the order in which they were read.
     pub fn held(&self) -> Result<Vec<HeldRow>, LedgerError> {
-        self.rows("SELECT cluster, job_id, uid, line FROM held ORDER BY n", |r| {
+        self.rows("SELECT cluster, job_id, uid, line FROM held ORDER BY n", [], |r| {
             Ok(HeldRow { key: (r.get(0)?, r.get(1)?), uid: r.get(2)?, line: r.get(3)? })
         })
+    }
+
+    /// Forgets a run and its jobs: somebody has moved it away.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite cannot commit.
+    pub fn forget_run(&mut self, name: &RunName) -> Result<(), LedgerError> {
+        let Some(run) = self.run_named(name)? else { return Ok(()) };
+        let result = (|| {
+            let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for table in ["member WHERE run", "job WHERE run", "run WHERE id"] {
+                tx.execute(&format!("DELETE FROM {table} = ?1"), [run.id])?;
+            }
+            tx.commit()
+        })();
+        self.wrap(result)
     }
 
     /// Makes all of `changes` durable, or none of it.
@@ -267,77 +327,32 @@ impl Ledger {
     ///
     /// When SQLite cannot commit; nothing has changed then.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), LedgerError> {
-        let result = commit(&mut self.db, changes);
+        let result = rows::commit(&mut self.db, changes);
         self.wrap(result)
     }
 }
 
-const JOB: &str = "cluster, job_id, user, run_id, chunk, first, last_us, open";
+/// A file of the store whose length is committed.
+#[derive(Clone, Copy, Debug)]
+pub enum Output<'a> {
+    /// Events of a run: cluster, user, run id.
+    Run(&'a str, &'a str, &'a str),
+    /// A path below the store.
+    Other(&'a str),
+}
 
-fn job_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<JobRow> {
-    Ok(JobRow {
-        key: (r.get(0)?, r.get(1)?),
-        user: r.get(2)?,
-        run_id: r.get(3)?,
-        chunk: r.get(4)?,
-        first: unsigned(r, 5)?,
-        last_us: r.get(6)?,
-        open: r.get(7)?,
+fn counts(r: &Row<'_>, from: usize) -> rusqlite::Result<Counts> {
+    Ok(Counts {
+        bad: unsigned(r, from)?,
+        newer: unsigned(r, from + 1)?,
+        copies: unsigned(r, from + 2)?,
+        foreign_node: unsigned(r, from + 3)?,
     })
 }
 
-fn run_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<RunRow> {
-    Ok(RunRow { key: (r.get(0)?, r.get(1)?, r.get(2)?), state: r.get(3)?, open: r.get(4)? })
-}
-
 /// SQLite has signed integers only; the bits are kept.
-fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
-}
-
-fn commit(db: &mut Connection, changes: &Changes) -> rusqlite::Result<()> {
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    {
-        let mut put = tx.prepare_cached(
-            "INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO UPDATE SET \
-             dev = ?2, ino = ?3, bytes = ?4, size = ?5, changed = ?6, guard = ?7, bad = bad + ?8",
-        )?;
-        for (name, (at, bad)) in &changes.journals {
-            let (dev, ino) = at.file;
-            let signed = [dev, ino, at.bytes, at.size, at.guard, *bad].map(u64::cast_signed);
-            let [dev, ino, bytes, size, guard, bad] = signed;
-            put.execute(params![name, dev, ino, bytes, size, at.changed, guard, bad])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO stream VALUES (?1, ?2, ?3, ?4)")?;
-        for (name, (node, state)) in &changes.streams {
-            let (next, missing) = state.save();
-            put.execute(params![name, node, next.cast_signed(), missing])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO output VALUES (?1, ?2)")?;
-        for (path, length) in &changes.outputs {
-            put.execute(params![path, length.cast_signed()])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO run VALUES (?1, ?2, ?3, ?4, ?5)")?;
-        for run in &changes.runs {
-            put.execute(params![run.key.0, run.key.1, run.key.2, run.state, run.open])?;
-        }
-        let mut put =
-            tx.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-        for job in &changes.jobs {
-            let first = job.first.cast_signed();
-            let (cluster, id) = &job.key;
-            put.execute(params![cluster, id, job.user, job.run_id, job.chunk, first, job.last_us, job.open])?;
-        }
-        if let Some(held) = &changes.held {
-            tx.execute("DELETE FROM held", [])?;
-            let mut put =
-                tx.prepare_cached("INSERT INTO held (cluster, job_id, uid, line) VALUES (?1, ?2, ?3, ?4)")?;
-            for row in held {
-                put.execute(params![row.key.0, row.key.1, row.uid, row.line])?;
-            }
-        }
-    }
-    tx.commit()
 }
 
 #[cfg(test)]
@@ -350,40 +365,66 @@ mod tests {
         let path = dir.path().join("ledger.db");
         let position =
             Position { file: (1, u64::MAX), bytes: 10, size: 12, changed: -3, guard: u64::MAX - 1 };
+        let counts = Counts { bad: 2, newer: 1, copies: 4, foreign_node: 0 };
         let mut seen = StreamState::default();
         assert_eq!(seen.see(2), Seen::New);
-        let job = JobRow {
-            key: ("lab".into(), 7),
-            user: "u".into(),
-            run_id: "job-7".into(),
+        let course = Some(vec![1, 2, 3]);
+        let job = JobRow { key: ("lab".into(), 7), run: 1, chunk: 1, open: true, course };
+        let run = RunRow {
+            id: 1,
+            name: ("lab".into(), "u".into(), "job-7".into()),
+            length: 90,
+            state: "{}".into(),
+            stale: true,
+        };
+        let member = MemberRow {
+            run: 1,
             chunk: 1,
-            first: 0,
-            last_us: 5,
-            open: true,
+            job_id: 7,
+            end: 90,
+            verdict: Some((40, 9)),
+            ..MemberRow::default()
         };
-        let run = RunRow { key: ("lab".into(), "u".into(), "job-7".into()), state: "{}".into(), open: true };
-        let held = HeldRow { key: ("lab".into(), 8), uid: Some(1), line: b"{}".to_vec() };
-        let changes = Changes {
-            journals: HashMap::from([("n1/a.jsonl".to_owned(), (position.clone(), 2))]),
-            streams: HashMap::from([("s".to_owned(), ("n1".to_owned(), seen.clone()))]),
-            outputs: HashMap::from([("lab/u/x".to_owned(), 99)]),
+        let held = |id| HeldRow { key: ("lab".into(), id), uid: Some(1), line: b"{}".to_vec() };
+        let mut changes = Changes {
+            journals: vec![("n1/a.jsonl".to_owned(), position.clone(), counts)],
+            outputs: vec![("lab/u/x".to_owned(), 99)],
             runs: vec![run.clone()],
+            members: vec![member.clone()],
             jobs: vec![job.clone()],
-            held: Some(vec![held.clone()]),
+            held: vec![held(8), held(9)],
+            ..Changes::default()
         };
+        changes.streams.insert("s".into(), ("n1".into(), seen.clone()));
         Ledger::open(&path).unwrap().commit(&changes).unwrap();
 
-        let ledger = Ledger::open(&path).unwrap();
+        let mut ledger = Ledger::open(&path).unwrap();
         assert_eq!(ledger.journals().unwrap()["n1/a.jsonl"], position);
-        assert_eq!(ledger.bad_lines().unwrap(), 2);
+        assert_eq!(ledger.totals().unwrap(), counts);
+        assert_eq!(ledger.oddities().unwrap(), [("n1/a.jsonl".to_owned(), counts)]);
         assert_eq!(ledger.stream("s").unwrap(), Some(seen));
         assert_eq!(ledger.stream("t").unwrap(), None);
         assert_eq!(ledger.gaps().unwrap(), [("n1".to_owned(), "s".to_owned(), 2)]);
-        assert_eq!(ledger.outputs().unwrap()["lab/u/x"], 99);
-        assert_eq!(ledger.open_runs().unwrap(), [run]);
+        assert_eq!(ledger.output("lab/u/x").unwrap(), 99);
+        assert_eq!(ledger.run(1).unwrap().as_ref(), Some(&run));
+        assert_eq!(ledger.run_named(&run.name).unwrap().as_ref(), Some(&run));
+        assert_eq!(ledger.stale_runs().unwrap(), [1]);
+        assert_eq!(ledger.member(1, 1).unwrap(), Some(member));
         assert_eq!(ledger.job("lab", 7).unwrap().as_ref(), Some(&job));
         assert_eq!(ledger.open_jobs().unwrap(), [job]);
-        assert_eq!(ledger.held().unwrap(), [held]);
+        assert_eq!(ledger.held().unwrap(), [held(8), held(9)]);
+
+        let release = Changes { released: vec![("lab".into(), 8)], ..Changes::default() };
+        ledger.commit(&release).unwrap();
+        assert_eq!(ledger.held().unwrap(), [held(9)]);
+        let mut lengths = Vec::new();
+        ledger
+            .lengths(|file, length| -> Result<(), LedgerError> {
+                lengths.push((format!("{file:?}"), length));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(lengths.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [90, 99]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
         (r"^\s*\w+(?:Error|Exception) in (?:rule|line|file|group|module)\b.*:\s*$", Some("python"), AppError, Fatal),
         (r"^\s*WorkflowError:\s*$", Some("python"), AppError, Error),
         (r"^thread '.*' (?:\(\d+\) )?panicked at [^']*:\d+:\d+:\s*$", Some("rust"), AppError, Fatal),
-        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
+        (r"^\s*(?:[*#=! ]*)(?:FATAL ERROR(?: ABORT)?|ERROR MESSAGE|Error message|ERROR|Error|FATAL)[*#=! ]*:?[*#=! ]*$", None, AppError, Weak),
         (r"^\s*\*+\s*(?:Error|ERROR)\s*\*+\s*$", None, AppError, Weak),
     ]
     .into_iter()
@@ -80,22 +80,18 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
         let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else {
             continue;
         };
-        let next = lines
-            .iter()
-            .enumerate()
-            .skip(i + 1)
-            .take(4)
-            .find(|(_, l)| !DECORATION.is_match(&l.text));
+        let next = lines.iter().enumerate().skip(i + 1).take(4).find(|(_, l)| !DECORATION.is_match(&l.text));
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
-            out.push(Announced {
-                line: j,
-                head: i,
-                lang: a.lang,
-                default: a.default,
-                strength: a.strength,
-            });
+            // "Can not open file:" announces once more.
+            let j = match lines.get(j + 1) {
+                Some(next) if said.text.trim_end().ends_with(':') && !DECORATION.is_match(&next.text) => {
+                    j + 1
+                }
+                _ => j,
+            };
+            out.push(Announced { line: j, head: i, lang: a.lang, default: a.default, strength: a.strength });
         }
     }
     out
@@ -118,12 +114,7 @@ pub(crate) fn matlab(lines: &[Line]) -> Vec<(usize, Vec<usize>)> {
             frames.push(i);
             continue;
         }
-        let above = lines[..i]
-            .iter()
-            .enumerate()
-            .rev()
-            .take(3)
-            .find(|(_, l)| !DECORATION.is_match(&l.text));
+        let above = lines[..i].iter().enumerate().rev().take(3).find(|(_, l)| !DECORATION.is_match(&l.text));
         if let Some((m, _)) = above {
             out.push((m, vec![i]));
         }
@@ -131,10 +122,7 @@ pub(crate) fn matlab(lines: &[Line]) -> Vec<(usize, Vec<usize>)> {
     out
 }
 
-re!(
-    STACK,
-    r"^\s*(?:\w+\(\d+\)|\(unknown\)\(\))\.*:\s*(?P<msg>\S.*)?$"
-);
+re!(STACK, r"^\s*(?:\w+\(\d+\)|\(unknown\)\(\))\.*:\s*(?P<msg>\S.*)?$");
 
 /// MPICH's error stacks: the deepest level with a message is the reason.
 pub(crate) fn mpich_stacks(lines: &[Line]) -> Vec<(usize, usize)> {
@@ -148,10 +136,7 @@ pub(crate) fn mpich_stacks(lines: &[Line]) -> Vec<(usize, usize)> {
             && let Some(c) = STACK.captures(&lines[i].text)
         {
             // The first level repeats the call; the reason is below it.
-            if depth > 0
-                && c.name("msg")
-                    .is_some_and(|m| !m.as_str().starts_with("Other MPI error"))
-            {
+            if depth > 0 && c.name("msg").is_some_and(|m| !m.as_str().starts_with("Other MPI error")) {
                 deepest = Some(i);
             }
             depth += 1;

@@ -38,14 +38,8 @@ re!(
       \s*(?::|!|~|\s-|>|\s\|)+\s*
       (?P<msg>\S.*)$"
 );
-re!(
-    MARKED,
-    r"^\s*(?:\S+\s+){0,3}(?:❌|✗|✘|🔴|💥|🚨)\s*(?P<msg>\S.*)$"
-);
-re!(
-    STARRED,
-    r"^\s*[*!#=\-]{2,}\s*(?:ERROR|FATAL|Error)\b[\s:!*-]*(?P<msg>\S.*)$"
-);
+re!(MARKED, r"^\s*(?:\S+\s+){0,3}(?:❌|✗|✘|🔴|💥|🚨)\s*(?P<msg>\S.*)$");
+re!(STARRED, r"^\s*[*!#=\-]{2,}\s*(?:ERROR|FATAL|Error)\b[\s:!*-]*(?P<msg>\S.*)$");
 // "cp: cannot create ...": how small tools report.
 re!(
     UTILITY,
@@ -68,7 +62,7 @@ re!(
 // terminals, displays, and libraries that probe for hardware.
 re!(
     NOISE,
-    r"(?i)cannot find name for (?:group|user) ID|setlocale|cannot change locale|set the locale|^stty: |^tput: |tcsetattr|no version information available|\bxauth\b|cannot open display|X11 (?:forwarding|connection)|libGL error|Gtk-(?:WARNING|CRITICAL)|^ALSA lib|QStandardPaths|XDG_RUNTIME_DIR|Unable to register (?:cuDNN|cuFFT|cuBLAS)|could not find cuda drivers|rm: cannot remove .*: No such file|mkdir: cannot create directory .*: File exists|^mv: .* are the same file|error initializing an OpenFabrics device|OpenFabrics device|libibverbs: Warning|btl_openib_warn|no job control in this shell|cannot set terminal process group|Inappropriate ioctl for device|(?:un)?able to find cuda|NUMA node|Exception ignored in|command line option .* is valid for|Failed to load image Python extension|could not retrieve (?:the )?git|not a git repository|tensorrt|nvinfer|mesg: ttyname failed|Can't stat .*bash_profile|error_if_nonfinite"
+    r"(?i)forces have not converged to the requested precision|cannot find name for (?:group|user) ID|setlocale|cannot change locale|set the locale|^stty: |^tput: |tcsetattr|no version information available|\bxauth\b|cannot open display|X11 (?:forwarding|connection)|libGL error|Gtk-(?:WARNING|CRITICAL)|^ALSA lib|QStandardPaths|XDG_RUNTIME_DIR|Unable to register (?:cuDNN|cuFFT|cuBLAS)|could not find cuda drivers|rm: cannot remove .*: No such file|mkdir: cannot create directory .*: File exists|^mv: .* are the same file|error initializing an OpenFabrics device|OpenFabrics device|libibverbs: Warning|btl_openib_warn|no job control in this shell|cannot set terminal process group|Inappropriate ioctl for device|(?:un)?able to find cuda|NUMA node|Exception ignored in|command line option .* is valid for|Failed to load image Python extension|could not retrieve (?:the )?git|not a git repository|tensorrt|nvinfer|mesg: ttyname failed|Can't stat .*bash_profile|error_if_nonfinite"
 );
 // Words that take the edge off: nothing failed, or it is being mended.
 re!(
@@ -96,29 +90,19 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
             continue;
         }
         let message = unboxed(&lines[a.line].text);
-        let known = RULES
-            .standing(&lines[a.line].text)
-            .filter(|r| r.strength <= Strength::Wrapper);
+        let known = RULES.standing(&lines[a.line].text).filter(|r| r.strength <= Strength::Wrapper);
         let about = RULES.about(message);
         let (rule, cause, strength, infra, specific) = match (known, about) {
             (Some(k), None) => (k.name, k.cause, k.strength, k.infra, false),
-            (_, Some(r)) => (
-                r.name,
-                r.cause,
-                a.strength.max(Strength::Error),
-                r.infra,
-                true,
-            ),
+            (_, Some(r)) => (r.name, r.cause, a.strength.max(Strength::Error), r.infra, true),
             (None, None) => ("announced", a.default, a.strength, None, false),
         };
         taken[a.line] = true;
-        taken[a.head] = taken[a.head] || a.strength > Strength::Weak;
+        taken[a.head] = true;
         let mut c = Candidate::new(a.line, rule, cause, strength, infra, a.lang, specific);
         // Groovy's own wording of two exceptions.
         c.exception = match message {
-            m if m.starts_with("No signature of method") => {
-                Some("MissingMethodException".to_owned())
-            }
+            m if m.starts_with("No signature of method") => Some("MissingMethodException".to_owned()),
             m if m.starts_with("No such property") => Some("MissingPropertyException".to_owned()),
             _ => None,
         };
@@ -134,15 +118,9 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
             let about = RULES.about(&lines[message].text);
             let mut c = match about {
                 Some(r) => Candidate::of_rule(message, r, Strength::Fatal),
-                None => Candidate::new(
-                    message,
-                    "matlab",
-                    Cause::AppError,
-                    Strength::Fatal,
-                    None,
-                    None,
-                    false,
-                ),
+                None => {
+                    Candidate::new(message, "matlab", Cause::AppError, Strength::Fatal, None, None, false)
+                }
             };
             c.lang = Some("matlab");
             out.push(c);
@@ -151,20 +129,10 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
     for (head, deepest) in mpich_stacks(lines) {
         taken[head..head.max(deepest) + 1].fill(true);
         // "Fatal error in MPI_X: ..., error stack:" stands right above.
-        let above = head
-            .checked_sub(1)
-            .filter(|&a| lines[a].text.contains("error stack"))
-            .unwrap_or(head);
+        let above = head.checked_sub(1).filter(|&a| lines[a].text.contains("error stack")).unwrap_or(head);
         taken[above] = true;
-        let mut c = Candidate::new(
-            deepest,
-            "mpich_stack",
-            Cause::Mpi,
-            Strength::Fatal,
-            None,
-            Some("c"),
-            true,
-        );
+        let mut c =
+            Candidate::new(deepest, "mpich_stack", Cause::Mpi, Strength::Fatal, None, Some("c"), true);
         c.outermost = Some(above);
         out.push(c);
     }
@@ -204,9 +172,7 @@ impl Candidate {
     }
 
     fn of_rule(line: usize, rule: &'static Rule, strength: Strength) -> Self {
-        Candidate::new(
-            line, rule.name, rule.cause, strength, rule.infra, rule.lang, true,
-        )
+        Candidate::new(line, rule.name, rule.cause, strength, rule.infra, rule.lang, true)
     }
 }
 
@@ -214,9 +180,7 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     let text = line.text.as_str();
     if ECHO.is_match(text) {
         // A prompt can share its line with the scheduler's message.
-        let verdict = RULES
-            .standing(text)
-            .filter(|r| r.strength == Strength::Verdict)?;
+        let verdict = RULES.standing(text).filter(|r| r.strength == Strength::Verdict)?;
         return Some(Candidate::of_rule(i, verdict, Strength::Verdict));
     }
     if NOISE.is_match(text) {
@@ -225,8 +189,7 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     let mended = MENDED.is_match(text);
     let quiet = matches!(line.level, Some(Level::Info | Level::Warn));
     let soften = |s: Strength| {
-        if (quiet || mended) && s < Strength::Verdict && s > Strength::Soft && s != Strength::Cancel
-        {
+        if (quiet || mended) && s < Strength::Verdict && s > Strength::Soft && s != Strength::Cancel {
             Strength::Soft
         } else {
             s
@@ -246,11 +209,7 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
             return Some(Candidate::of_rule(i, inner, soften(inner.strength)));
         }
         // Some codes call a failed cycle a warning.
-        let strength = if rule.name == "scf_not_converged" {
-            rule.strength
-        } else {
-            soften(rule.strength)
-        };
+        let strength = if rule.name == "scf_not_converged" { rule.strength } else { soften(rule.strength) };
         let mut c = Candidate::of_rule(i, rule, strength);
         c.mended = mended;
         c.exception = inline_kind(text);
@@ -262,10 +221,8 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     if HARMLESS.is_match(text) {
         return None;
     }
-    let statement = STATEMENT
-        .captures(text)
-        .or_else(|| STARRED.captures(text))
-        .or_else(|| MARKED.captures(text));
+    let statement =
+        STATEMENT.captures(text).or_else(|| STARRED.captures(text)).or_else(|| MARKED.captures(text));
     let (message, strong) = match &statement {
         Some(c) => (c.name("msg").map_or("", |m| m.as_str()), true),
         None if line.level == Some(Level::Error) => (text, true),
@@ -284,38 +241,18 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     let by_type = kind.as_deref().and_then(python::by_type);
     let mut c = match (RULES.about(text), by_type) {
         (Some(r), _) if kind.as_deref().is_none_or(|k| !python::programming(k)) => {
-            Candidate::of_rule(
-                i,
-                r,
-                soften(if strong {
-                    Strength::Error
-                } else {
-                    Strength::Weak
-                }),
-            )
+            Candidate::of_rule(i, r, soften(if strong { Strength::Error } else { Strength::Weak }))
         }
         (_, Some((cause, infra))) => Candidate::new(
             i,
             "exception_type",
             cause,
-            soften(if strong {
-                Strength::Error
-            } else {
-                Strength::Weak
-            }),
+            soften(if strong { Strength::Error } else { Strength::Weak }),
             infra,
             Some("python"),
             true,
         ),
-        _ => Candidate::new(
-            i,
-            "statement",
-            Cause::AppError,
-            soften(Strength::Weak),
-            None,
-            None,
-            false,
-        ),
+        _ => Candidate::new(i, "statement", Cause::AppError, soften(Strength::Weak), None, None, false),
     };
     c.exception = kind;
     c.mended = mended;
@@ -323,9 +260,7 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
 }
 
 fn inline_kind(text: &str) -> Option<String> {
-    INLINE_EXCEPTION
-        .captures(text)
-        .map(|c| c["kind"].to_owned())
+    INLINE_EXCEPTION.captures(text).map(|c| c["kind"].to_owned())
 }
 
 fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>) {
@@ -339,8 +274,7 @@ fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>)
     }
     // One stream per writer: ranks share a file line by line.
     let mut writers: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
-    let mut place: std::collections::HashMap<Option<&str>, usize> =
-        std::collections::HashMap::new();
+    let mut place: std::collections::HashMap<Option<&str>, usize> = std::collections::HashMap::new();
     for (i, line) in lines.iter().enumerate() {
         if taken[i] {
             continue;
@@ -352,8 +286,12 @@ fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>)
         });
         writers[at].1.push(i);
     }
+    let mut ignored = Vec::new();
     for (_, indices) in &writers {
-        exceptions::python(lines, indices, &mut raised);
+        exceptions::python(lines, indices, &mut raised, &mut ignored);
+    }
+    for i in ignored {
+        taken[i] = true;
     }
     for r in &raised {
         taken[r.line] = true;
@@ -392,7 +330,11 @@ struct Judged {
 
 fn judge(lines: &[Line], r: &Raised) -> Judged {
     let kind = r.kind.as_deref().unwrap_or("");
-    let base = python::strength(kind, r.traceback);
+    let mut base = python::strength(kind, r.traceback);
+    // sys.exit("reason") says why; sys.exit(1) does not.
+    if kind == "SystemExit" && r.message.len() > 4 {
+        base = Strength::Fatal;
+    }
     // The message may go on below its first line.
     let mut text = if r.lang == Some("python") && r.line == r.head {
         lines[r.line].text.clone()
@@ -405,6 +347,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         lines[r.line + 1..]
             .iter()
             .take(3)
+            .take_while(|l| l.rank == lines[r.line].rank && l.level.is_none())
             .map(|l| l.text.as_str())
             .take_while(|t| {
                 !t.trim().is_empty()
@@ -416,29 +359,15 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     };
     let level = lines[r.head].level;
     let strength = match level {
-        Some(Level::Info | Level::Warn) if base >= Strength::Error && !r.traceback => {
-            Strength::Soft
-        }
+        Some(Level::Info | Level::Warn) if base >= Strength::Error && !r.traceback => Strength::Soft,
         _ => base,
     };
     let of_data = kind == "SyntaxError" && r.message.contains("JSON");
     if !of_data && (python::programming(kind) || kind == "TypeError") {
-        return Judged {
-            cause: Cause::AppError,
-            infra: None,
-            rule: "exception",
-            strength,
-            specific: false,
-        };
+        return Judged { cause: Cause::AppError, infra: None, rule: "exception", strength, specific: false };
     }
     if strength == Strength::Cancel {
-        return Judged {
-            cause: Cause::Cancelled,
-            infra: None,
-            rule: "interrupt",
-            strength,
-            specific: true,
-        };
+        return Judged { cause: Cause::Cancelled, infra: None, rule: "interrupt", strength, specific: true };
     }
     let killed = |t: &str| RULES.matching(t).find(|m| m.strength == Strength::Kill);
     if strength == Strength::Wrapper {
@@ -450,10 +379,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
                 strength: Strength::Kill,
                 specific: true,
             },
-            None => match RULES
-                .about(&r.message)
-                .filter(|m| m.strength >= Strength::Error)
-            {
+            None => match RULES.about(&r.message).filter(|m| m.strength >= Strength::Error) {
                 Some(m) => Judged {
                     cause: m.cause,
                     infra: m.infra,
@@ -472,20 +398,13 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         };
     }
     // An exception that reports the failure of a process or a worker.
-    if let Some(w) = RULES
-        .standing(&text)
-        .filter(|m| m.strength == Strength::Wrapper && m.name == "pool")
-    {
+    if let Some(w) = RULES.standing(&text).filter(|m| m.strength == Strength::Wrapper && m.name == "pool") {
         let cause = killed(&text);
         return Judged {
             cause: cause.map_or(Cause::EngineWrapper, |m| m.cause),
             infra: None,
             rule: w.name,
-            strength: if cause.is_some() {
-                Strength::Kill
-            } else {
-                Strength::Wrapper
-            },
+            strength: if cause.is_some() { Strength::Kill } else { Strength::Wrapper },
             specific: true,
         };
     }
@@ -493,38 +412,24 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     let typed = python::by_type(kind);
     let known = match known {
         Some(m) => Some((m.cause, m.infra, m.name, m.strength == Strength::Fatal)),
-        None => typed
-            .map(|(c, infra)| (c, infra, "exception_type", false))
-            .or_else(|| {
-                if more.is_empty() {
-                    return None;
-                }
-                text.push(' ');
-                text.push_str(&more.join(" "));
-                RULES
-                    .about(&text)
-                    .map(|m| (m.cause, m.infra, m.name, false))
-            }),
+        None => typed.map(|(c, infra)| (c, infra, "exception_type", false)).or_else(|| {
+            if more.is_empty() {
+                return None;
+            }
+            text.push(' ');
+            text.push_str(&more.join(" "));
+            RULES.about(&text).map(|m| (m.cause, m.infra, m.name, false))
+        }),
     };
     match known {
         Some((cause, infra, rule, fatal)) => Judged {
             cause,
             infra,
             rule,
-            strength: if fatal && strength == Strength::Error {
-                Strength::Fatal
-            } else {
-                strength
-            },
+            strength: if fatal && strength == Strength::Error { Strength::Fatal } else { strength },
             specific: true,
         },
-        None => Judged {
-            cause: Cause::AppError,
-            infra: None,
-            rule: "exception",
-            strength,
-            specific: false,
-        },
+        None => Judged { cause: Cause::AppError, infra: None, rule: "exception", strength, specific: false },
     }
 }
 
@@ -547,19 +452,14 @@ fn of_chain(lines: &[Line], chain: &[&Raised]) -> Candidate {
     let r = chain[root];
     let j = &judged[root];
     let last = chain[chain.len() - 1];
-    let mut c = Candidate::new(
-        r.line, j.rule, j.cause, j.strength, j.infra, r.lang, j.specific,
-    );
+    let mut c = Candidate::new(r.line, j.rule, j.cause, j.strength, j.infra, r.lang, j.specific);
     c.exception = r.kind.clone();
     // A chain that ends in a wrapper still ended the program.
     if c.strength == Strength::Error && chain.iter().any(|r| r.traceback) {
         c.strength = Strength::Fatal;
     }
     if chain.len() > 1 {
-        c.chain = chain[root..]
-            .iter()
-            .map(|r| r.kind.clone().unwrap_or_else(|| r.message.clone()))
-            .collect();
+        c.chain = chain[root..].iter().map(|r| r.kind.clone().unwrap_or_else(|| r.message.clone())).collect();
     }
     if last.line != r.line {
         c.outermost = Some(last.head);
@@ -591,15 +491,7 @@ fn command_error(lines: &[Line], taken: &[bool], out: &mut Vec<Candidate>) {
             && RULES.standing(&lines[j].text).is_none()
             && lines[j].level.is_none()
         {
-            out.push(Candidate::new(
-                j,
-                "task_stderr",
-                Cause::AppError,
-                Strength::Weak,
-                None,
-                None,
-                false,
-            ));
+            out.push(Candidate::new(j, "task_stderr", Cause::AppError, Strength::Weak, None, None, false));
         }
     }
 }

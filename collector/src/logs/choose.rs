@@ -6,7 +6,7 @@
 
 use super::candidates::Candidate;
 use super::finding::{Cause, Confidence, Finding};
-use super::rules::{Strength, python, success};
+use super::rules::{Strength, python, success as known};
 use super::text::{Level, Line};
 
 /// Signs further apart than this, in lines, belong to different stories.
@@ -15,8 +15,9 @@ const GAP: u64 = 300;
 const NEAR: u64 = 40;
 
 /// Chooses among the signs.
-pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>) -> Finding {
-    let complete = lines.iter().rposition(|l| success::complete(&l.text));
+pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>, success: &[String]) -> Finding {
+    let site = |l: &Line| success.iter().any(|s| !s.is_empty() && l.quote.contains(s.as_str()));
+    let complete = lines.iter().rposition(|l| known::complete(&l.text) || site(l));
     survive(lines, &mut signs, complete);
     let Some(root) = root(lines, &signs) else {
         return Finding::nothing();
@@ -37,9 +38,7 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         });
     }
     // What is often survived counts only where the log ends with it.
-    let last_progress = lines
-        .iter()
-        .rposition(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+    let last_progress = lines.iter().rposition(|l| known::progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
     let last_sign = signs.last().map_or(0, |c| c.line);
     signs.retain(|c| {
@@ -52,10 +51,8 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
         let far = quiet && total - c.line > 12;
         // Clients of services log their last failed request quietly; others
         // who log below the level of an error mean it.
-        let service = matches!(
-            c.cause,
-            Cause::RateLimit | Cause::Billing | Cause::Network | Cause::EmptyResponse
-        );
+        let service =
+            matches!(c.cause, Cause::RateLimit | Cause::Billing | Cause::Network | Cause::EmptyResponse);
         let warned = matches!(
             c.cause,
             Cause::Oom
@@ -101,19 +98,16 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
             && c.strength < Strength::Fatal
             && lines[c.line + 1..signs[cancel.unwrap_or(0)].line.max(c.line + 1)]
                 .iter()
-                .any(|l| success::progress(&l.text) && l.level != Some(Level::Error))
+                .any(|l| known::progress(&l.text) && l.level != Some(Level::Error))
     };
-    let before: Vec<usize> = (0..signs.len())
-        .filter(|&i| signs[i].line <= horizon && !went_on(&signs[i]))
-        .collect();
+    let before: Vec<usize> =
+        (0..signs.len()).filter(|&i| signs[i].line <= horizon && !went_on(&signs[i])).collect();
     if let Some(best) = ended(lines, signs, &before) {
         return Some(best);
     }
     if let Some(c) = cancel {
         let killed_step = lines[signs[c].line].text.contains("STEP")
-            && !lines
-                .iter()
-                .any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
+            && !lines.iter().any(|l| l.text.contains("*** JOB ") && l.text.contains("CANCELLED"));
         let wrapped = before.iter().rev().copied().find(|&i| {
             signs[i].strength == Strength::Wrapper
                 && (signs[i].rule.starts_with("srun_") || signs[i].rule.starts_with("mpi"))
@@ -122,8 +116,7 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
             return Some(w);
         }
         let weak = before.iter().copied().find(|&i| {
-            signs[i].strength == Strength::Weak
-                && lines[horizon].number - lines[signs[i].line].number <= 15
+            signs[i].strength == Strength::Weak && lines[horizon].number - lines[signs[i].line].number <= 15
         });
         return Some(weak.unwrap_or(c));
     }
@@ -171,14 +164,11 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
                         | Cause::Cancelled
                 )
         } else {
-            matches!(
-                c.cause,
-                Cause::EngineWrapper | Cause::Cancelled | Cause::Network | Cause::Mpi
-            )
+            matches!(c.cause, Cause::EngineWrapper | Cause::Cancelled | Cause::Network | Cause::Mpi)
         };
         let went_on = lines[c.line + 1..signs[v].line]
             .iter()
-            .any(|l| success::progress(&l.text) && l.level != Some(Level::Error));
+            .any(|l| known::progress(&l.text) && l.level != Some(Level::Error));
         if !consequence && !went_on {
             return Some(i);
         }
@@ -195,10 +185,7 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
         .collect();
     // The shell's report of a kill explains the errors that come after it,
     // and outweighs statements long before it.
-    if let Some(kill) = among
-        .iter()
-        .copied()
-        .find(|&i| signs[i].rule == "bash_killed")
+    if let Some(kill) = among.iter().copied().find(|&i| signs[i].rule == "bash_killed")
         && strong.iter().all(|&i| {
             i > kill
                 || signs[i].strength < Strength::Fatal
@@ -214,19 +201,11 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
         .rev()
         .find(|s| s.iter().any(|&i| signs[i].strength == Strength::Fatal))
         .or(story.last())?;
-    let fatal: Vec<usize> = story
-        .iter()
-        .copied()
-        .filter(|&i| signs[i].strength == Strength::Fatal)
-        .collect();
+    let fatal: Vec<usize> = story.iter().copied().filter(|&i| signs[i].strength == Strength::Fatal).collect();
     let Some(&first) = fatal.first() else {
         // Statements only: the first with a known reason, or the exception
         // that it announces.
-        let first = story
-            .iter()
-            .copied()
-            .find(|&i| signs[i].specific)
-            .or(story.first().copied())?;
+        let first = story.iter().copied().find(|&i| signs[i].specific).or(story.first().copied())?;
         let c = &signs[first];
         let exception = story.iter().copied().find(|&i| {
             let e = &signs[i];
@@ -250,9 +229,7 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     // way round.
     if c.rule == "r_connection"
         && let Some(named) = signs.iter().position(|s| {
-            s.cause == Cause::Filesystem
-                && s.rule == "rscript_cant_open"
-                && s.line.abs_diff(c.line) <= 6
+            s.cause == Cause::Filesystem && s.rule == "rscript_cant_open" && s.line.abs_diff(c.line) <= 6
         })
     {
         return Some(named);
@@ -260,17 +237,15 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     let vague = !c.specific || c.cause == Cause::Crash;
     if c.cause != Cause::Launch {
         let near = story.iter().copied().find(|&i| {
-            let d = lines[c.line]
-                .number
-                .saturating_sub(lines[signs[i].line].number);
-            let says =
-                vague || signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
+            let d = lines[c.line].number.saturating_sub(lines[signs[i].line].number);
+            let says = vague || signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
             i < first
                 && says
                 && signs[i].strength == Strength::Error
                 && signs[i].specific
                 && d <= 12
                 && signs[i].cause != Cause::EngineWrapper
+                && signs[i].rule != "self_test"
         });
         // A C++ exception's message can follow its announcement.
         let after = (c.lang == Some("c") && !c.specific)
@@ -291,14 +266,9 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
 }
 
 fn explains(later: &Candidate, first: &Candidate) -> bool {
-    let strong = matches!(
-        later.cause,
-        Cause::DiskFull | Cause::Oom | Cause::GpuHw | Cause::GpuOom
-    );
-    let general = matches!(
-        first.cause,
-        Cause::AppError | Cause::ParseError | Cause::Filesystem | Cause::Crash
-    );
+    let strong = matches!(later.cause, Cause::DiskFull | Cause::Oom | Cause::GpuHw | Cause::GpuOom);
+    let general =
+        matches!(first.cause, Cause::AppError | Cause::ParseError | Cause::Filesystem | Cause::Crash);
     let echo = matches!(first.cause, Cause::Mpi | Cause::Network | Cause::Hang);
     let own = !matches!(
         later.cause,
@@ -317,12 +287,7 @@ fn stories(lines: &[Line], signs: &[Candidate], of: Vec<usize>) -> Vec<Vec<usize
     for i in of {
         let at = lines[signs[i].line].number;
         match out.last_mut() {
-            Some(s)
-                if s.last()
-                    .is_some_and(|&l| at - lines[signs[l].line].number <= GAP) =>
-            {
-                s.push(i)
-            }
+            Some(s) if s.last().is_some_and(|&l| at - lines[signs[l].line].number <= GAP) => s.push(i),
             _ => out.push(vec![i]),
         }
     }
@@ -355,9 +320,8 @@ fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
     let line = &lines[continued(lines, c)];
     let infra = c.infra.unwrap_or(c.cause.infra_by_default());
     let quote = line.quote.trim().to_owned();
-    let masked_by = masked(lines, signs, root)
-        .map(|i| lines[i].quote.trim().to_owned())
-        .filter(|m| *m != quote);
+    let masked_by =
+        masked(lines, signs, root).map(|i| lines[i].quote.trim().to_owned()).filter(|m| *m != quote);
     Finding {
         cause: c.cause,
         class: c.cause.class(infra),
@@ -369,9 +333,7 @@ fn report(lines: &[Line], signs: &[Candidate], root: usize) -> Finding {
         confidence: match c.strength {
             Strength::Verdict => Confidence::High,
             Strength::Fatal if c.specific => Confidence::High,
-            Strength::Fatal | Strength::Error | Strength::Cancel | Strength::Kill => {
-                Confidence::Medium
-            }
+            Strength::Fatal | Strength::Error | Strength::Cancel | Strength::Kill => Confidence::Medium,
             _ => Confidence::Low,
         },
         language: c.lang,
@@ -442,11 +404,7 @@ fn masked(lines: &[Line], signs: &[Candidate], root: usize) -> Option<usize> {
         return Some(o);
     }
     let later = |f: &dyn Fn(&Candidate) -> bool| {
-        signs
-            .iter()
-            .rev()
-            .find(|s| s.line > c.line && f(s) && !same(s.line))
-            .map(|s| s.line)
+        signs.iter().rev().find(|s| s.line > c.line && f(s) && !same(s.line)).map(|s| s.line)
     };
     later(&|s| s.strength == Strength::Wrapper)
         .or_else(|| later(&|s| s.strength > Strength::Soft || s.strength == Strength::Aftermath))

@@ -25,10 +25,7 @@ pub(crate) struct Raised {
     pub(crate) lang: Option<&'static str>,
 }
 
-re!(
-    TRACEBACK,
-    r"\bTraceback \(most recent call (?:last|first)\)"
-);
+re!(TRACEBACK, r"\bTraceback \(most recent call (?:last|first)\)");
 re!(
     FRAME,
     r#"^\s*(?:File "[^"]*", line \d+|File [~/\w<][^,]*(?:, in |:\d+)|Cell In\s?\[\d+\], line \d+|Input In \[)"#
@@ -41,14 +38,8 @@ re!(
     ALONE,
     r"^(?P<indent>(?:[\s|+!>*\-]|E\s{3})*)(?:(?:ERROR|Error|error|FATAL|Exception|stderr|Uncaught exception|Caused by|Unhandled exception)\s?:\s+)?(?P<kind>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Expired|Warning|Failure|Exhausted|NotFound|Forbidden|Unauthorized|KilledWorker|BrokenProcessPool|WorkerLost|ManagerLost))(?P<colon>:)?(?:\s+(?P<msg>.*))?$"
 );
-re!(
-    DIRECT,
-    r"The above exception was the direct cause of the following exception"
-);
-re!(
-    DURING,
-    r"During handling of the above exception, another exception occurred"
-);
+re!(DIRECT, r"The above exception was the direct cause of the following exception");
+re!(DURING, r"During handling of the above exception, another exception occurred");
 re!(CARETS, r"^[\s^~|]*$");
 re!(REPEATED, r"^\s*\[Previous line repeated");
 
@@ -62,6 +53,8 @@ struct Stream {
     // The exception that the next one follows from.
     link: Option<(usize, bool)>,
     last: Option<usize>,
+    // The interpreter prints this one and goes on.
+    ignored: bool,
     // "Original Traceback": the next exception is the cause of this one.
     reraised: Option<usize>,
 }
@@ -78,8 +71,9 @@ fn looks_like_type(kind: &str) -> bool {
             && (last == "error" || last == "timeout" || last == "gaierror" || last == "herror")
 }
 
-/// Python's tracebacks in the lines of one writer, given as indices.
-pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
+/// Python's tracebacks in the lines of one writer, given as indices. Lines
+/// that name an exception which ended nothing go to `ignored`.
+pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>, ignored: &mut Vec<usize>) {
     let mut s = Stream::default();
     for (at, &i) in writer.iter().enumerate() {
         let text = lines[i].text.as_str();
@@ -93,10 +87,15 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             s.in_trace = true;
             s.started = i;
             s.last_frame = None;
+            s.ignored = writer[..at]
+                .iter()
+                .rev()
+                .map(|&p| lines[p].text.trim())
+                .find(|t| !t.is_empty())
+                .is_some_and(|t| t.starts_with("Exception ignored ") || t == "--- Logging error ---");
             let before = text[..m.start()].trim();
-            s.header_kind =
-                (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
-                    .then(|| unqualified(before));
+            s.header_kind = (!before.is_empty() && looks_like_type(before) && !before.contains(' '))
+                .then(|| unqualified(before));
             s.indent = if before.is_empty() || s.header_kind.is_some() {
                 text.len() - text.trim_start().len()
             } else {
@@ -113,6 +112,8 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
             continue;
         }
         if FRAME.is_match(text) {
+            // Clean-up at exit, whose failure changes no result.
+            s.ignored |= text.contains("in _run_finalizers");
             if !s.in_trace && s.last_frame.is_none_or(|f| i.saturating_sub(f) > 12) {
                 s.started = i;
             }
@@ -122,40 +123,31 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
         if CARETS.is_match(text) || REPEATED.is_match(text) {
             continue;
         }
-        let near_frames = s
-            .last_frame
-            .is_some_and(|f| at_distance(writer, at, f) <= 6);
+        let near_frames = s.last_frame.is_some_and(|f| at_distance(writer, at, f) <= 6);
         let mut hit = None;
-        if s.in_trace || near_frames {
-            if let Some(c) = IN_TRACE.captures(text) {
-                let kind = &c["kind"];
-                let indent = c["indent"].len();
-                let known = ALONE.is_match(text);
-                let shallow = if s.in_trace && s.header_kind.is_none() {
-                    indent <= s.indent
-                } else {
-                    indent <= 2
-                };
-                let named = s
-                    .header_kind
-                    .as_deref()
-                    .is_none_or(|h| unqualified(kind) == h);
-                let bare = c.name("colon").is_none();
-                // A bare word with text after it is a sentence or code.
-                let sentence = bare && c.name("msg").is_some();
-                if looks_like_type(kind)
-                    && !sentence
-                    && named
-                    && (shallow && (s.last_frame.is_some() || known)
-                        || known && indent <= s.indent + 2)
-                {
-                    hit = Some((
-                        kind.to_owned(),
-                        c.name("msg").map_or("", |m| m.as_str()).to_owned(),
-                        c.name("colon").is_some(),
-                        true,
-                    ));
-                }
+        if (s.in_trace || near_frames)
+            && let Some(c) = IN_TRACE.captures(text)
+        {
+            let kind = &c["kind"];
+            let indent = c["indent"].len();
+            let known = ALONE.is_match(text);
+            let shallow =
+                if s.in_trace && s.header_kind.is_none() { indent <= s.indent } else { indent <= 2 };
+            let named = s.header_kind.as_deref().is_none_or(|h| unqualified(kind) == h);
+            let bare = c.name("colon").is_none();
+            // A bare word with text after it is a sentence or code.
+            let sentence = bare && c.name("msg").is_some();
+            if looks_like_type(kind)
+                && !sentence
+                && named
+                && (shallow && (s.last_frame.is_some() || known) || known && indent <= s.indent + 2)
+            {
+                hit = Some((
+                    kind.to_owned(),
+                    c.name("msg").map_or("", |m| m.as_str()).to_owned(),
+                    c.name("colon").is_some(),
+                    true,
+                ));
             }
         }
         if hit.is_none()
@@ -179,6 +171,12 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>) {
         };
         if kind.ends_with("RemoteTraceback") {
             s.in_trace = false;
+            continue;
+        }
+        if std::mem::take(&mut s.ignored) && traceback {
+            ignored.push(i);
+            s.in_trace = false;
+            s.last_frame = None;
             continue;
         }
         let mut quote = i;
@@ -239,10 +237,7 @@ re!(
     JAVA,
     r#"^\s*(?P<thread>Exception in thread "[^"]*"\s+)?(?P<cause>(?:Caused by|Suppressed|Cause):\s+)?(?P<kind>(?:[a-z_]\w*\.)+[A-Z][\w$]*)(?::\s*(?P<msg>.*))?$"#
 );
-re!(
-    JAVA_FRAME,
-    r"^\s+at [\w.$<>/@]+\(.*\)\s*$|^\s*\.\.\. \d+ (?:more|common frames)"
-);
+re!(JAVA_FRAME, r"^\s+at [\w.$<>/@]+\(.*\)\s*$|^\s*\.\.\. \d+ (?:more|common frames)");
 
 /// Java's, Scala's and Groovy's stack traces.
 pub(crate) fn java(lines: &[Line], out: &mut Vec<Raised>) {
@@ -252,19 +247,12 @@ pub(crate) fn java(lines: &[Line], out: &mut Vec<Raised>) {
         let Some(c) = JAVA.captures(text) else {
             continue;
         };
-        let follows = lines[i + 1..]
-            .iter()
-            .take(4)
-            .any(|l| JAVA_FRAME.is_match(&l.text));
+        let follows = lines[i + 1..].iter().take(4).any(|l| JAVA_FRAME.is_match(&l.text));
         let caused = c.name("cause").is_some();
         if !follows && c.name("thread").is_none() && !caused {
             continue;
         }
-        let kind = c["kind"]
-            .rsplit(['.', '$'])
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let kind = c["kind"].rsplit(['.', '$']).next().unwrap_or_default().to_owned();
         let n = out.len();
         out.push(Raised {
             line: i,
@@ -283,14 +271,8 @@ pub(crate) fn java(lines: &[Line], out: &mut Vec<Raised>) {
     }
 }
 
-re!(
-    R_ERROR,
-    r"^\s*Error in (?P<call>.+?) : ?(?P<msg>.*)$|^\s*Error in (?P<call2>.+?) :\s*$"
-);
-re!(
-    R_CLI,
-    r"^\s*(?:Error(?: in `[^`]*(?:`[^`]*)?`)?|Caused by error(?: in `.*`)?):\s*$"
-);
+re!(R_ERROR, r"^\s*Error in (?P<call>.+?) : ?(?P<msg>.*)$|^\s*Error in (?P<call2>.+?) :\s*$");
+re!(R_CLI, r"^\s*(?:Error(?: in `[^`]*(?:`[^`]*)?`)?|Caused by error(?: in `.*`)?):\s*$");
 re!(R_CAUSED, r"^\s*Caused by error");
 re!(R_PLAIN, r"^\s*Error: (?P<msg>\S.*)$");
 re!(
@@ -311,9 +293,7 @@ pub(crate) fn r(lines: &[Line], out: &mut Vec<Raised>) {
         let (mut line, mut message) = (i, String::new());
         let mut cli = false;
         if R_CLI.is_match(text) {
-            let has_bang = lines
-                .get(i + 1)
-                .is_some_and(|l| l.text.trim_start().starts_with("! "));
+            let has_bang = lines.get(i + 1).is_some_and(|l| l.text.trim_start().starts_with("! "));
             if !has_bang && !is_r {
                 continue;
             }
@@ -408,10 +388,7 @@ re!(
     CPP,
     r"terminate called after throwing an instance of '(?P<kind>[^']+)'|terminating (?:with|due to) uncaught exception of type (?P<kind2>[\w:<>]+)"
 );
-re!(
-    CPP_NOISE,
-    r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)"
-);
+re!(CPP_NOISE, r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)");
 re!(WHAT, r"^\s*what\(\):\s*(?P<msg>.*)$");
 
 /// C++: `terminate` names the type, `what()` the message, possibly below it.
@@ -420,10 +397,7 @@ pub(crate) fn cpp(lines: &[Line], out: &mut Vec<Raised>) {
         let Some(c) = CPP.captures(&lines[i].text) else {
             continue;
         };
-        let full = c
-            .name("kind")
-            .or(c.name("kind2"))
-            .map_or("", |m| m.as_str());
+        let full = c.name("kind").or(c.name("kind2")).map_or("", |m| m.as_str());
         let kind = full.rsplit("::").next().unwrap_or(full).to_owned();
         let (mut line, mut message) = (i, String::new());
         for (j, l) in lines.iter().enumerate().skip(i + 1).take(5) {
@@ -460,20 +434,15 @@ mod tests {
     use crate::logs::text::clean;
 
     fn lines(text: &str) -> Vec<Line> {
-        text.lines()
-            .enumerate()
-            .map(|(i, l)| clean(i as u64 + 1, l))
-            .collect()
+        text.lines().enumerate().map(|(i, l)| clean(i as u64 + 1, l)).collect()
     }
 
     fn py(text: &str) -> Vec<(String, String, Option<usize>)> {
         let l = lines(text);
         let all: Vec<usize> = (0..l.len()).collect();
         let mut out = Vec::new();
-        python(&l, &all, &mut out);
-        out.into_iter()
-            .map(|r| (r.kind.unwrap_or_default(), r.message, r.inner))
-            .collect()
+        python(&l, &all, &mut out, &mut Vec::new());
+        out.into_iter().map(|r| (r.kind.unwrap_or_default(), r.message, r.inner)).collect()
     }
 
     #[test]
@@ -517,10 +486,7 @@ mod tests {
         );
         let mut out = Vec::new();
         java(&l, &mut out);
-        assert_eq!(
-            (out.len(), out[0].inner, out[1].kind.as_deref()),
-            (2, Some(1), Some("IOException"))
-        );
+        assert_eq!((out.len(), out[0].inner, out[1].kind.as_deref()), (2, Some(1), Some("IOException")));
     }
 
     #[test]
@@ -528,16 +494,12 @@ mod tests {
         let l = lines("Error in f(x, y) :\n  object 'y' not found\nCalls: f\nExecution halted\n");
         let mut out = Vec::new();
         r(&l, &mut out);
-        assert_eq!(
-            (out[0].line, out[0].message.as_str()),
-            (1, "object 'y' not found")
-        );
+        assert_eq!((out[0].line, out[0].message.as_str()), (1, "object 'y' not found"));
     }
 
     #[test]
     fn r_condition_chain() {
-        let l =
-            lines("Error in `fit()`:\n! Could not fit.\nCaused by error in `solve()`:\n! no way\n");
+        let l = lines("Error in `fit()`:\n! Could not fit.\nCaused by error in `solve()`:\n! no way\n");
         let mut out = Vec::new();
         r(&l, &mut out);
         assert_eq!((out[0].inner, out[1].message.as_str()), (Some(1), "no way"));
@@ -550,9 +512,6 @@ mod tests {
         );
         let mut out = Vec::new();
         julia(&l, &mut out);
-        assert_eq!(
-            (out[0].inner, out[1].kind.as_deref()),
-            (Some(1), Some("BoundsError"))
-        );
+        assert_eq!((out[0].inner, out[1].kind.as_deref()), (Some(1), Some("BoundsError")));
     }
 }

@@ -41,11 +41,7 @@ pub fn expand_pattern(pattern: &str, context: &PatternContext) -> PathBuf {
         (true, None) => "slurm-%j.out",
         (false, _) => pattern,
     };
-    let name = if pattern.contains('\\') {
-        pattern.replace('\\', "")
-    } else {
-        expand(pattern, context)
-    };
+    let name = if pattern.contains('\\') { pattern.replace('\\', "") } else { expand(pattern, context) };
     match &context.workdir {
         Some(dir) if Path::new(&name).is_relative() => dir.join(name),
         _ => PathBuf::from(name),
@@ -63,10 +59,7 @@ fn expand(pattern: &str, c: &PatternContext) -> String {
             out.push_str(&rest[at..]);
             return out;
         };
-        let width = spec[..digits]
-            .parse::<usize>()
-            .unwrap_or(if digits > 0 { 10 } else { 0 })
-            .min(10);
+        let width = spec[..digits].parse::<usize>().unwrap_or(if digits > 0 { 10 } else { 0 }).min(10);
         let end = at + 1 + digits + letter.len_utf8();
         let number = |n: Option<u64>| n.map(|n| format!("{n:0width$}"));
         let value = match letter {
@@ -128,19 +121,12 @@ mod tests {
             ("%q-%", "/home/ann/%q-%"),
             ("", "/home/ann/slurm-120_7.out"),
         ] {
-            assert_eq!(
-                expand_pattern(pattern, &c),
-                PathBuf::from(path),
-                "{pattern}"
-            );
+            assert_eq!(expand_pattern(pattern, &c), PathBuf::from(path), "{pattern}");
         }
     }
 
     #[test]
     fn unknown_fields_stay() {
-        assert_eq!(
-            expand_pattern("%x-%j.out", &PatternContext::default()),
-            PathBuf::from("%x-%j.out")
-        );
+        assert_eq!(expand_pattern("%x-%j.out", &PatternContext::default()), PathBuf::from("%x-%j.out"));
     }
 }

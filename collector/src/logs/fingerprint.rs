@@ -31,10 +31,7 @@ impl fmt::Display for Fingerprint {
 
 /// The fingerprint of a message.
 pub fn fingerprint(message: &str) -> Fingerprint {
-    Fingerprint(format!(
-        "{VERSION}-{:016x}",
-        xxh3_64(normalise(message).as_bytes())
-    ))
+    Fingerprint(format!("{VERSION}-{:016x}", xxh3_64(normalise(message).as_bytes())))
 }
 
 // Order matters: what contains other forms goes first.
@@ -69,11 +66,7 @@ static STEPS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
 /// ids and hosts.
 pub fn normalise(message: &str) -> String {
     let line = super::text::clean(1, message);
-    let mut s = if line.text.trim().is_empty() {
-        line.quote
-    } else {
-        line.text
-    };
+    let mut s = if line.text.trim().is_empty() { line.quote } else { line.text };
     s.truncate(floor(&s, 1024));
     for (pattern, with) in STEPS.iter() {
         if let std::borrow::Cow::Owned(new) = pattern.replace_all(&s, *with) {
@@ -100,18 +93,12 @@ mod tests {
     #[test]
     fn same_failure_same_name() {
         for (a, b) in [
-            (
-                "FileNotFoundError: '/scratch/a/run1/x.csv'",
-                "FileNotFoundError: '/scratch/b/c/x.csv'",
-            ),
+            ("FileNotFoundError: '/scratch/a/run1/x.csv'", "FileNotFoundError: '/scratch/b/c/x.csv'"),
             (
                 "slurmstepd: error: *** JOB 12 ON n001 CANCELLED AT 2024-01-02T03:04:05 ***",
                 "slurmstepd: error: *** JOB 99 ON gpu-a7 CANCELLED AT 2025-11-12T13:14:15 ***",
             ),
-            (
-                "[rank0]: RuntimeError: step 17 at 0x7f00aa",
-                "[rank31]: RuntimeError: step 4 at 0x55aa01",
-            ),
+            ("[rank0]: RuntimeError: step 17 at 0x7f00aa", "[rank31]: RuntimeError: step 4 at 0x55aa01"),
             (
                 "srun: error: node7: task 3: Segmentation fault",
                 "srun: error: c12-4: tasks 0-3,9: Segmentation fault",
@@ -121,31 +108,19 @@ mod tests {
                 "job 00000000-9dad-11d1-80b4-00c04fd430c8 lost",
             ),
         ] {
-            assert_eq!(
-                normalise(a).replace("tasks", "task"),
-                normalise(b).replace("tasks", "task")
-            );
+            assert_eq!(normalise(a).replace("tasks", "task"), normalise(b).replace("tasks", "task"));
         }
     }
 
     #[test]
     fn different_failures_differ() {
-        assert_ne!(
-            fingerprint("KeyError: 'alpha'"),
-            fingerprint("KeyError: 'beta'")
-        );
-        assert_ne!(
-            fingerprint("cannot open /a/x.csv"),
-            fingerprint("cannot open /a/y.csv")
-        );
+        assert_ne!(fingerprint("KeyError: 'alpha'"), fingerprint("KeyError: 'beta'"));
+        assert_ne!(fingerprint("cannot open /a/x.csv"), fingerprint("cannot open /a/y.csv"));
     }
 
     /// A stored fingerprint must be found again: a change here is a new VERSION.
     #[test]
     fn is_stable() {
-        assert_eq!(
-            normalise("error 5 in /a/b/c.txt at 0xff"),
-            "error <n> in <path>/c.txt at <addr>"
-        );
+        assert_eq!(normalise("error 5 in /a/b/c.txt at 0xff"), "error <n> in <path>/c.txt at <addr>");
     }
 }

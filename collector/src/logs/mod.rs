@@ -31,15 +31,16 @@ pub use trigger::literals as prefilter_literals;
 ///
 /// Pure: reads nothing, knows no time. Linear in the size of the input.
 pub fn analyze_lines(lines: &[&str]) -> Finding {
-    let numbered = lines
-        .iter()
-        .zip(1u64..)
-        .map(|(line, number)| (number, *line));
-    analyze_numbered(numbered)
+    let numbered = lines.iter().zip(1u64..).map(|(line, number)| (number, *line));
+    analyze_numbered(numbered, &[])
 }
 
 /// Like [`analyze_lines`] for an excerpt whose lines know their numbers.
-pub(crate) fn analyze_numbered<'a>(lines: impl Iterator<Item = (u64, &'a str)>) -> Finding {
+/// `success` holds texts that say, like a tool's own, that all was done.
+pub(crate) fn analyze_numbered<'a>(
+    lines: impl Iterator<Item = (u64, &'a str)>,
+    success: &[String],
+) -> Finding {
     let mut clean = Vec::new();
     for (number, raw) in lines {
         // Earlier states of a progress bar are shown only where one of them
@@ -48,15 +49,12 @@ pub(crate) fn analyze_numbered<'a>(lines: impl Iterator<Item = (u64, &'a str)>) 
             let mut states: Vec<&str> = raw.split('\r').filter(|s| !s.trim().is_empty()).collect();
             let last = states.pop();
             clean.extend(
-                states
-                    .into_iter()
-                    .filter(|s| trigger::may_matter(s))
-                    .map(|s| text::clean(number, s)),
+                states.into_iter().filter(|s| trigger::may_matter(s)).map(|s| text::clean(number, s)),
             );
             clean.extend(last.map(|s| text::clean(number, s)));
         } else {
             clean.push(text::clean(number, raw));
         }
     }
-    choose::choose(&clean, candidates::collect(&clean))
+    choose::choose(&clean, candidates::collect(&clean), success)
 }

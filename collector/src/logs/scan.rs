@@ -23,15 +23,14 @@ pub struct ScanOptions {
     /// Bytes that are read at once. A line longer than this is looked at in
     /// pieces.
     pub block: usize,
+    /// Texts by which this site's jobs say that all their work was done: a
+    /// line that holds one counts like a tool's own statement of success.
+    pub success: Vec<String>,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        ScanOptions {
-            tail: 20,
-            context: 5,
-            block: 1 << 20,
-        }
+        ScanOptions { tail: 20, context: 5, block: 1 << 20, success: Vec::new() }
     }
 }
 
@@ -90,10 +89,7 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
         bytes += n as u64;
         filled += n;
         let end_of_file = n == 0;
-        if !end_of_file
-            && filled < block
-            && memchr::memrchr(b'\n', &buffer[filled - n..filled]).is_none()
-        {
+        if !end_of_file && filled < block && memchr::memrchr(b'\n', &buffer[filled - n..filled]).is_none() {
             continue;
         }
         // Whole lines only; at the end of the file or of a full buffer the
@@ -106,8 +102,7 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
         if !end_of_file && filled < block / 2 {
             continue;
         }
-        let broken = whole > 0 && buffer[whole - 1] != b'\n' && !end_of_file;
-        kept.block(&buffer[..whole], broken);
+        kept.block(&buffer[..whole]);
         buffer.copy_within(whole..filled, 0);
         filled -= whole;
         if end_of_file {
@@ -121,8 +116,6 @@ pub fn scan_reader(mut reader: impl Read, options: &ScanOptions) -> io::Result<S
 struct Kept {
     // Number of lines before the current block.
     lines: u64,
-    // The current block continues a line that was too long for a buffer.
-    continued: bool,
     head: Vec<(u64, Vec<u8>)>,
     first: Vec<(u64, Vec<u8>)>,
     latest: VecDeque<(u64, Vec<u8>)>,
@@ -131,7 +124,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn block(&mut self, block: &[u8], broken: bool) {
+    fn block(&mut self, block: &[u8]) {
         if block.is_empty() {
             return;
         }
@@ -147,8 +140,7 @@ impl Kept {
             };
             let from = memchr::memrchr(b'\n', &block[at..hit.start()]).map_or(at, |p| at + p + 1);
             number += memchr::memchr_iter(b'\n', &block[at..from]).count() as u64;
-            let to =
-                memchr::memchr(b'\n', &block[hit.end()..]).map_or(block.len(), |p| hit.end() + p);
+            let to = memchr::memchr(b'\n', &block[hit.end()..]).map_or(block.len(), |p| hit.end() + p);
             if self.worth(&block[from..to]) {
                 self.keep_hit(block, from, to, number, &mut done_until);
             }
@@ -157,7 +149,6 @@ impl Kept {
             number += 1;
         }
         self.lines += newlines;
-        self.continued = broken;
     }
 
     /// A kind of hit that was seen often in this log is kept only among the
@@ -174,17 +165,10 @@ impl Kept {
         let n = self.kinds.entry(h).or_insert(0);
         *n = n.saturating_add(1);
         // The latest of each kind matter too: one in a while is refreshed.
-        *n <= 64 || n.is_power_of_two() || *n % 256 == 0
+        *n <= 64 || n.is_power_of_two() || n.is_multiple_of(256)
     }
 
-    fn keep_hit(
-        &mut self,
-        block: &[u8],
-        from: usize,
-        to: usize,
-        number: u64,
-        done_until: &mut usize,
-    ) {
+    fn keep_hit(&mut self, block: &[u8], from: usize, to: usize, number: u64, done_until: &mut usize) {
         let early = self.first.len() < FIRST;
         // Lines before.
         let mut begin = from;
@@ -208,7 +192,8 @@ impl Kept {
             }
             end = memchr::memchr(b'\n', &block[end + 1..]).map_or(block.len(), |p| end + 1 + p);
         }
-        if end < begin {
+        // All of it is kept already.
+        if end < begin || begin >= block.len() {
             return;
         }
         for (n, line) in (first_number..).zip(block[begin..end].split(|&b| b == b'\n')) {
@@ -233,8 +218,7 @@ impl Kept {
                 lines.pop();
             }
             let start = self.lines;
-            self.head
-                .extend(lines.into_iter().zip(start + 1..).map(|(l, n)| (n, cut(l))));
+            self.head.extend(lines.into_iter().zip(start + 1..).map(|(l, n)| (n, cut(l))));
         }
         // Backwards from the end, at most TAIL lines.
         let body = block.strip_suffix(b"\n").unwrap_or(block);
@@ -261,16 +245,9 @@ impl Kept {
         // Stable: pieces of one long line keep their order.
         all.sort_by_key(|a| a.0);
         all.dedup();
-        let lines: Vec<(u64, String)> = all
-            .iter()
-            .map(|(n, l)| (*n, text::repair(l).into_owned()))
-            .collect();
-        let finding = analyze_numbered(lines.iter().map(|(n, l)| (*n, l.as_str())));
-        let shown = |l: &str| {
-            text::strip_controls(text::last_state(l))
-                .trim_end()
-                .to_owned()
-        };
+        let lines: Vec<(u64, String)> = all.iter().map(|(n, l)| (*n, text::repair(l).into_owned())).collect();
+        let finding = analyze_numbered(lines.iter().map(|(n, l)| (*n, l.as_str())), &options.success);
+        let shown = |l: &str| text::strip_controls(text::last_state(l)).trim_end().to_owned();
         let excerpt = match finding.line_number {
             Some(at) => {
                 let context = options.context as u64;
@@ -288,10 +265,7 @@ impl Kept {
             lines: last,
             bytes,
             excerpt,
-            tail: tail[skip..]
-                .iter()
-                .map(|(_, l)| shown(&text::repair(l)))
-                .collect(),
+            tail: tail[skip..].iter().map(|(_, l)| shown(&text::repair(l))).collect(),
         }
     }
 }

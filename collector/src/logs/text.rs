@@ -93,9 +93,7 @@ pub fn strip_controls(s: &str) -> Cow<'_, str> {
 /// What a terminal shows of a line with carriage returns: its last state that
 /// is not empty.
 pub fn last_state(s: &str) -> &str {
-    s.rsplit('\r')
-        .find(|part| !part.trim().is_empty())
-        .unwrap_or("")
+    s.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or("")
 }
 
 /// Cuts to [`MAX_LINE`] bytes at a character boundary. The end is kept.
@@ -235,8 +233,8 @@ pub fn clean(number: u64, raw: &str) -> Line {
             break;
         };
         for name in [
-            "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich",
-            "dask", "basic",
+            "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich", "dask",
+            "basic",
         ] {
             if let Some(word) = c.name(name) {
                 level = level.max(Some(level_of(word.as_str())));
@@ -253,31 +251,17 @@ pub fn clean(number: u64, raw: &str) -> Line {
             level = Some(Level::Warn);
         }
     }
-    Line {
-        number,
-        text: plain(rest).into_owned(),
-        quote: quote.to_owned(),
-        rank,
-        level,
-    }
+    Line { number, text: plain(rest).into_owned(), quote: quote.to_owned(), rank, level }
 }
 
 fn take_rank(s: &str) -> (&str, Option<String>) {
     let Some(c) = RANK.captures(s) else {
         return (s, None);
     };
-    for (name, tag) in [
-        ("torch", "rank"),
-        ("ompi", "ompi"),
-        ("srun", "task"),
-        ("actor", ""),
-        ("rankpid", ""),
-    ] {
+    for (name, tag) in [("torch", "rank"), ("ompi", "ompi"), ("srun", "task"), ("actor", ""), ("rankpid", "")]
+    {
         if let Some(m) = c.name(name) {
-            return (
-                &s[c.get(0).map_or(0, |m| m.end())..],
-                Some(format!("{tag}{}", m.as_str())),
-            );
+            return (&s[c.get(0).map_or(0, |m| m.end())..], Some(format!("{tag}{}", m.as_str())));
         }
     }
     (s, None)
@@ -289,10 +273,7 @@ mod tests {
 
     #[test]
     fn terminal_codes_and_progress_bars() {
-        assert_eq!(
-            strip_controls("\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}x"),
-            "red x"
-        );
+        assert_eq!(strip_controls("\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}x"), "red x");
         assert_eq!(last_state("10%\r20%\r100% done\r"), "100% done");
         assert_eq!(clean(1, "a\rb\r").quote, "b");
         assert_eq!(strip_controls("ab\u{8}c"), "ac");
@@ -306,42 +287,22 @@ mod tests {
             ("3: hello", Some("task3"), "hello"),
             ("  12:   File", Some("task12"), "  File"),
             ("[1,0]<stderr>: boom", Some("ompi1,0"), "boom"),
-            (
-                "(train_fn pid=123, ip=10.0.0.1) boom",
-                Some("train_fn pid=123, ip=10.0.0.1"),
-                "boom",
-            ),
+            ("(train_fn pid=123, ip=10.0.0.1) boom", Some("train_fn pid=123, ip=10.0.0.1"), "boom"),
             ("12:30:01 started", None, "12:30:01 started"),
             ("no rank", None, "no rank"),
         ] {
             let line = clean(1, raw);
-            assert_eq!(
-                (line.rank.as_deref(), line.text.as_str()),
-                (rank, text),
-                "{raw}"
-            );
+            assert_eq!((line.rank.as_deref(), line.text.as_str()), (rank, text), "{raw}");
         }
     }
 
     #[test]
     fn levels() {
         for (raw, level, text) in [
-            (
-                "2025-07-17 14:31:27,269 - app.io - ERROR - no way",
-                Some(Level::Error),
-                "no way",
-            ),
+            ("2025-07-17 14:31:27,269 - app.io - ERROR - no way", Some(Level::Error), "no way"),
             ("INFO:httpx:ok", Some(Level::Info), "ok"),
-            (
-                "W0102 00:00:00.123456 77 a/b.py:9] careful",
-                Some(Level::Warn),
-                "careful",
-            ),
-            (
-                "/a/b.py:9: FutureWarning: old",
-                Some(Level::Warn),
-                "/a/b.py:9: FutureWarning: old",
-            ),
+            ("W0102 00:00:00.123456 77 a/b.py:9] careful", Some(Level::Warn), "careful"),
+            ("/a/b.py:9: FutureWarning: old", Some(Level::Warn), "/a/b.py:9: FutureWarning: old"),
             ("plain", None, "plain"),
         ] {
             let line = clean(1, raw);

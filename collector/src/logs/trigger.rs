@@ -180,15 +180,8 @@ const LITERALS: &[&str] = &[
 ];
 
 static TRIGGER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = LITERALS
-        .iter()
-        .map(|l| regex::escape(l))
-        .collect::<Vec<_>>()
-        .join("|");
-    RegexBuilder::new(&pattern)
-        .unicode(false)
-        .build()
-        .expect("literals make a pattern")
+    let pattern = LITERALS.iter().map(|l| regex::escape(l)).collect::<Vec<_>>().join("|");
+    RegexBuilder::new(&pattern).unicode(false).build().expect("literals make a pattern")
 });
 
 /// The literals, for tools that run the same search beside ours.

@@ -18,11 +18,16 @@ pub fn line(line: &Line<'_>, raw: &[u8], zone: &TimeZone) -> String {
     if let Some(task) = line.task {
         place += &format!("/{task}");
     }
-    let says = line.body(raw).map_or_else(|| derived(raw), |body| says(&body));
+    let says = detail(line, raw);
     let when = clock(line.utc, zone);
     format!("{when}  {:<8}  {place:<16}  {:<15}  {says}", clean(&line.node), clean(&line.event_type))
         .trim_end()
         .to_owned()
+}
+
+/// What an event says beside who, when and where.
+pub fn detail(line: &Line<'_>, raw: &[u8]) -> String {
+    line.body(raw).map_or_else(|| derived(raw), |body| says(&body))
 }
 
 fn derived(raw: &[u8]) -> String {

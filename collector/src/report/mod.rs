@@ -6,9 +6,20 @@ terminal. JSON carries a schema version and is printed as it is, because its
 own escapes already keep control characters out.
 */
 
+pub mod compare;
+pub mod csv;
 pub mod events;
+pub mod failures;
+pub mod grep;
+pub mod ids;
+pub mod logfiles;
+pub mod nodes;
+pub mod rerun;
 pub mod runs;
+pub mod scan;
 pub mod table;
+pub mod tail;
+pub mod timeline;
 pub mod why;
 
 use inquest_journal::Timestamp;

@@ -17,7 +17,7 @@ pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table 
         let classes: Vec<String> = run.classes.iter().map(|(class, n)| format!("{class}:{n}")).collect();
         table.row(vec![
             run.run_id.clone(),
-            clean(run.name.as_deref().unwrap_or("-")),
+            short(&clean(run.name.as_deref().unwrap_or("-"))),
             user.clone(),
             status(run.status).into(),
             run.n_chunks.to_string(),
@@ -28,6 +28,15 @@ pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table 
         ]);
     }
     table
+}
+
+/// A name in a table, cut as sacct cuts: with a plus sign.
+fn short(name: &str) -> String {
+    const WIDTH: usize = 24;
+    match name.char_indices().nth(WIDTH) {
+        Some(_) => name.chars().take(WIDTH - 1).chain(['+']).collect(),
+        None => name.to_owned(),
+    }
 }
 
 /// The same as JSON.

@@ -8,6 +8,8 @@ use inquest_journal::{StepId, Timestamp};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::failures::Failure;
+use super::logfiles::log_files;
 use super::{JSON_SCHEMA, clean, clock, time};
 use crate::runs::{Member, RunState};
 use crate::slurm::hostlist;
@@ -25,6 +27,8 @@ pub struct Subject<'a> {
     pub member: &'a Member,
     /// Its events.
     pub story: Story,
+    /// What its log says, when it failed and its log was read.
+    pub failure: Option<Failure>,
 }
 
 impl Subject<'_> {
@@ -42,7 +46,10 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const HEAD: Style = Style::new().bold();
 
 /// Failures shown at full length; the rest is in the summary.
-const SHOWN: usize = 20;
+pub const SHOWN: usize = 20;
+
+/// Logs named of one job.
+const LOGS: usize = 3;
 
 /// Evidence shown of one verdict; `--json` has it all.
 const EVIDENCE: usize = 6;
@@ -163,6 +170,9 @@ fn member(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<
         return;
     };
     wrap(out, "", &clean(&verdict.detail));
+    if let Some(failure) = &subject.failure {
+        quote(out, failure);
+    }
     what_happened(out, verdict, only, zone);
     let mut facts_lines: Vec<(&str, String)> = Vec::new();
     if let Some(said) = &verdict.slurm {
@@ -177,13 +187,16 @@ fn member(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<
     if verdict.class != Class::Ok {
         facts_lines.push(("Evidence", evidence(verdict)));
     }
-    facts_lines.extend(logs(attempt).map(|l| ("Logs", l)));
+    facts_lines.extend(logs(run, subject).map(|l| ("Logs", l)));
     for advice in &verdict.advice {
         facts_lines.push(("Advice", clean(advice)));
     }
     if let Some(lost) = attempt.map(|a| a.lost).filter(|&n| n > 0) {
         facts_lines
             .push(("Not known", format!("{lost} events of this job could not be written on its nodes")));
+    }
+    for reason in subject.failure.iter().flat_map(|f| &f.unread) {
+        facts_lines.push(("Not known", format!("the log could not be read: {}", clean(reason))));
     }
     for (key, value) in facts_lines {
         wrap(out, key, &value);
@@ -241,17 +254,29 @@ fn evidence(verdict: &Verdict) -> String {
     clean(&ids.join(", "))
 }
 
-/// Where the job wrote: as Slurm said, or as its first task had it open.
-fn logs(attempt: Option<&Attempt>) -> Option<String> {
-    let attempt = attempt?;
-    let task = || attempt.steps.values().flat_map(|s| s.tasks.values());
-    let stdout = attempt.facts.stdout.clone().or_else(|| task().find_map(|t| t.stdout.clone()));
-    let stderr = attempt.facts.stderr.clone().or_else(|| task().find_map(|t| t.stderr.clone()));
-    match (stdout, stderr) {
-        (Some(out), Some(err)) if out != err => Some(format!("{} and {}", clean(&out), clean(&err))),
-        (Some(one), _) | (None, Some(one)) => Some(clean(&one)),
-        (None, None) => None,
+/// Where the job wrote.
+fn logs(run: &RunState, subject: &Subject<'_>) -> Option<String> {
+    let files = log_files(run, subject.member, subject.attempt()?);
+    let paths: Vec<String> = files.iter().take(LOGS).map(|f| clean(&f.path.to_string_lossy())).collect();
+    let more = files.len().saturating_sub(LOGS);
+    match (paths.is_empty(), more) {
+        (true, _) => None,
+        (_, 0) => Some(paths.join(" and ")),
+        (_, n) => Some(format!("{} and {n} more", paths.join(", "))),
     }
+}
+
+/// The line of the log that says why, where it is, and what hides it.
+fn quote(out: &mut String, failure: &Failure) {
+    let Some(log) = &failure.log else { return };
+    let Some(line) = &log.finding.root_cause else { return };
+    wrap(out, "Log says", clean(line).trim());
+    let number = log.finding.line_number.map_or(String::new(), |n| format!("line {n} of "));
+    let name = log.path.file_name().unwrap_or(log.path.as_os_str());
+    let hidden = log.finding.masked_by.as_ref();
+    let hidden = hidden.map_or(String::new(), |m| format!("; hidden behind: {}", clean(m).trim()));
+    let cause = log.finding.cause.as_str();
+    wrap(out, " ", &format!("({cause}; {number}{}{hidden})", clean(&name.to_string_lossy())));
 }
 
 /// Lines of at most 80 columns with a hanging key; a longer word stays whole.
@@ -284,6 +309,8 @@ pub fn json(run: &RunState, subjects: &[Subject<'_>]) -> Value {
             "attempts": s.member.attempts,
             "verdict": s.member.verdict,
             "story": s.story,
+            "log": s.failure.as_ref().and_then(|f| f.log.as_ref()),
+            "logs_unread": s.failure.as_ref().map_or(&[][..], |f| &f.unread),
         })
     });
     json!({

@@ -11,4 +11,4 @@ mod key;
 mod state;
 
 pub use key::{KeyKind, RunKey, path_id};
-pub use state::{Member, RunState, RunStatus};
+pub use state::{Member, RunState, RunStatus, SCHEMA, failed};

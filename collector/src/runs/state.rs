@@ -74,48 +74,29 @@ pub struct Member {
 }
 
 /// Version of `run.json`.
-pub(super) const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 1;
+
+impl RunStatus {
+    /// The status of a run with so many members still `running`, and ended
+    /// ones by class.
+    pub fn of(running: u32, classes: &BTreeMap<Class, u32>) -> RunStatus {
+        match running {
+            1.. => RunStatus::Running,
+            0 if failed(classes) == 0 => RunStatus::Completed,
+            0 => RunStatus::Failed,
+        }
+    }
+}
+
+/// Members that ended badly.
+pub fn failed(classes: &BTreeMap<Class, u32>) -> u32 {
+    classes.iter().filter(|(class, _)| **class != Class::Ok).map(|(_, n)| n).sum()
+}
 
 impl RunState {
-    /// A new run without members.
-    pub fn new(cluster: &str, user: &str, run_id: &str, key: RunKey, started: Timestamp) -> RunState {
-        RunState {
-            schema: SCHEMA,
-            run_id: run_id.into(),
-            cluster: cluster.into(),
-            user: user.into(),
-            key,
-            name: None,
-            started,
-            last: started,
-            status: RunStatus::Running,
-            classes: BTreeMap::new(),
-            members: BTreeMap::new(),
-            next_seq: 0,
-        }
-    }
-
-    /// Counts again after a member changed. Says whether the status did.
-    pub fn recount(&mut self) -> bool {
-        self.classes.clear();
-        let mut running = false;
-        for member in self.members.values() {
-            match &member.verdict {
-                Some(verdict) => *self.classes.entry(verdict.class).or_default() += 1,
-                None => running = true,
-            }
-        }
-        let status = match running {
-            true => RunStatus::Running,
-            false if self.failed() == 0 => RunStatus::Completed,
-            false => RunStatus::Failed,
-        };
-        std::mem::replace(&mut self.status, status) != status
-    }
-
     /// Members that ended badly.
     pub fn failed(&self) -> u32 {
-        self.classes.iter().filter(|(class, _)| **class != Class::Ok).map(|(_, n)| n).sum()
+        failed(&self.classes)
     }
 }
 

@@ -2,17 +2,22 @@
 Append-only files of the store, with lengths that are either committed or cut
 away.
 
-Bytes are gathered in memory, written by [`Appender::flush`] and made durable
-by [`Appender::sync`]; only then may the ledger commit their lengths. Opening
-cuts every file back to its committed length, so what a crash left behind it
-is as if it had never been written.
+Lines are gathered in one block of memory, in the order in which they come;
+each file remembers which parts of the block are its own ([`Tail`]).
+[`Appender::flush`] writes a file's parts, [`Appender::sync`] makes all of them
+durable; only then may the ledger commit their lengths. Opening cuts every file
+back to its committed length, so what a crash left behind it is as if it had
+never been written.
 */
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 /// A file of the store could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,95 +45,203 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    fn io(path: &Path, source: impl Into<io::Error>) -> StoreError {
+        StoreError::Io { path: path.to_owned(), source: source.into() }
+    }
+}
+
+/// What a file has on disk, and which parts of the block will follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// Bytes that were flushed.
+    flushed: u64,
+    waiting: u64,
+    /// Offset and length in the block.
+    parts: Vec<(u32, u32)>,
+}
+
+impl Tail {
+    /// The tail of a file of which `flushed` bytes are on disk.
+    pub fn new(flushed: u64) -> Tail {
+        Tail { flushed, ..Tail::default() }
+    }
+
+    /// Length that the file has with everything that waits.
+    pub fn length(&self) -> u64 {
+        self.flushed + self.waiting
+    }
+
+    /// Bytes that are on disk.
+    pub fn flushed(&self) -> u64 {
+        self.flushed
+    }
+
+    /// Whether something waits.
+    pub fn waits(&self) -> bool {
+        self.waiting > 0
+    }
+}
+
 /// All append-only files below one store.
 #[derive(Debug)]
 pub struct Appender {
     root: PathBuf,
     dir: File,
-    /// Committed and flushed lengths of the files used so far.
-    lengths: HashMap<String, u64>,
-    pending: HashMap<String, Vec<u8>>,
-    pending_bytes: usize,
+    block: Vec<u8>,
+    /// Directories that were used lately.
+    dirs: HashMap<PathBuf, OwnedFd>,
 }
 
+/// Open directories at a time; far below what a process may have.
+const DIRS: usize = 256;
+
 impl Appender {
-    /// Opens the store at `root` and cuts its files back to `committed`
-    /// lengths. A directory that was moved away as a whole is accepted and
-    /// begins anew.
+    /// Opens the store at `root`.
     ///
     /// # Errors
     ///
-    /// When a file cannot be cut, or is shorter than what was committed.
-    pub fn open(root: &Path, committed: HashMap<String, u64>) -> Result<Appender, StoreError> {
-        let io = |path: &Path, source| StoreError::Io { path: path.to_owned(), source };
-        let mut lengths = HashMap::with_capacity(committed.len());
-        for (name, committed) in committed {
-            let path = root.join(&name);
-            let found = match fs::metadata(&path) {
-                Ok(meta) => meta.len(),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    if path.parent().is_some_and(Path::exists) {
-                        return Err(StoreError::Shortened { path, found: 0, committed });
-                    }
-                    lengths.insert(name, 0);
-                    continue;
+    /// When it cannot be opened.
+    pub fn open(root: &Path) -> Result<Appender, StoreError> {
+        let dir = File::open(root).map_err(|e| StoreError::io(root, e))?;
+        Ok(Appender { root: root.to_owned(), dir, block: Vec::new(), dirs: HashMap::new() })
+    }
+
+    /// Cuts a file back to its `committed` length. Says `false` when it was
+    /// moved away together with its directory.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be cut, or is shorter than what was committed.
+    pub fn cut_back(&self, name: &Path, committed: u64) -> Result<bool, StoreError> {
+        let path = self.root.join(name);
+        let found = match fs::metadata(&path) {
+            Ok(meta) => meta.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if committed > 0 && path.parent().is_some_and(Path::exists) {
+                    return Err(StoreError::Shortened { path, found: 0, committed });
                 }
-                Err(e) => return Err(io(&path, e)),
-            };
-            if found < committed {
-                return Err(StoreError::Shortened { path, found, committed });
+                return Ok(committed == 0);
             }
-            if found > committed {
-                let file = OpenOptions::new().write(true).open(&path).map_err(|e| io(&path, e))?;
-                file.set_len(committed).and_then(|()| file.sync_all()).map_err(|e| io(&path, e))?;
-            }
-            lengths.insert(name, committed);
+            Err(e) => return Err(StoreError::io(&path, e)),
+        };
+        if found < committed {
+            return Err(StoreError::Shortened { path, found, committed });
         }
-        let dir = File::open(root).map_err(|e| io(root, e))?;
-        Ok(Appender { root: root.to_owned(), dir, lengths, pending: HashMap::new(), pending_bytes: 0 })
+        if found > committed {
+            let file = OpenOptions::new().write(true).open(&path).map_err(|e| StoreError::io(&path, e))?;
+            file.set_len(committed).and_then(|()| file.sync_all()).map_err(|e| StoreError::io(&path, e))?;
+        }
+        Ok(true)
     }
 
-    /// The buffer of the file `name` (relative to the store): what is put
-    /// there will follow what the file has.
-    pub fn buffer(&mut self, name: &str) -> &mut Vec<u8> {
-        self.pending.entry(name.to_owned()).or_default()
+    /// Appends what `write` puts into the block to the file of `tail`. Says
+    /// where in the block it is: offset and length.
+    pub fn append(&mut self, tail: &mut Tail, write: impl FnOnce(&mut Vec<u8>)) -> (u32, u32) {
+        let from = self.block.len() as u32;
+        write(&mut self.block);
+        let length = self.block.len() as u32 - from;
+        match tail.parts.last_mut() {
+            Some((start, known)) if *start + *known == from => *known += length,
+            _ => tail.parts.push((from, length)),
+        }
+        tail.waiting += u64::from(length);
+        (from, length)
     }
 
-    /// Length that the file has with everything in its buffer.
-    pub fn length(&mut self, name: &str) -> u64 {
-        let waiting = self.pending.get(name).map_or(0, |b| b.len() as u64);
-        self.known_length(name) + waiting
+    /// Bytes that wait, of all files.
+    pub fn waiting(&self) -> usize {
+        self.block.len()
     }
 
-    /// A file that the ledger never heard of has no committed bytes: what it
-    /// holds was left by a crash before the first commit.
-    fn known_length(&self, name: &str) -> u64 {
-        self.lengths.get(name).copied().unwrap_or(0)
+    /// A part of the block.
+    pub fn part(&self, (from, length): (u32, u32)) -> &[u8] {
+        &self.block[from as usize..(from + length) as usize]
     }
 
-    /// Notes that about `bytes` more are waiting, and says how many are.
-    pub fn grew(&mut self, bytes: usize) -> usize {
-        self.pending_bytes += bytes;
-        self.pending_bytes
-    }
-
-    /// Writes all buffers to their files; says the new lengths.
+    /// Reads `length` bytes at `at` of the file `name`, which may be on disk,
+    /// in the block, or both.
     ///
     /// # Errors
     ///
-    /// When a file cannot be written. The store must then be opened anew.
-    pub fn flush(&mut self) -> Result<HashMap<String, u64>, StoreError> {
-        let mut changed = HashMap::with_capacity(self.pending.len());
-        for (name, bytes) in std::mem::take(&mut self.pending) {
-            let path = self.root.join(&name);
-            let from = self.known_length(&name);
-            append(&path, from, &bytes).map_err(|source| StoreError::Io { path, source })?;
-            let length = from + bytes.len() as u64;
-            self.lengths.insert(name.clone(), length);
-            changed.insert(name, length);
+    /// When the file cannot be read.
+    pub fn read(&self, name: &Path, tail: &Tail, at: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let mut out = vec![0; length.min(tail.flushed.saturating_sub(at) as usize)];
+        if !out.is_empty() {
+            let path = self.root.join(name);
+            let file = File::open(&path).map_err(|e| StoreError::io(&path, e))?;
+            file.read_exact_at(&mut out, at).map_err(|e| StoreError::io(&path, e))?;
         }
-        self.pending_bytes = 0;
-        Ok(changed)
+        let mut skip = at.saturating_sub(tail.flushed);
+        for &(from, known) in &tail.parts {
+            if out.len() == length {
+                break;
+            }
+            if skip >= u64::from(known) {
+                skip -= u64::from(known);
+                continue;
+            }
+            let part = &self.part((from, known))[skip as usize..];
+            skip = 0;
+            out.extend_from_slice(&part[..part.len().min(length - out.len())]);
+        }
+        Ok(out)
+    }
+
+    /// Opens a file of the store for reading.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn open_read(&self, name: &Path) -> Result<File, StoreError> {
+        let path = self.root.join(name);
+        File::open(&path).map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// Writes what waits for the file `name` below the directory `dir`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written. The store must then be opened anew.
+    pub fn flush(&mut self, dir: &Path, name: &Path, tail: &mut Tail) -> Result<(), StoreError> {
+        let mut file = self.open_append(dir, name, tail.flushed)?;
+        let path = || self.root.join(dir).join(name);
+        let found = file.metadata().map_err(|e| StoreError::io(&path(), e))?.len();
+        if found < tail.flushed {
+            return Err(StoreError::Shortened { path: path(), found, committed: tail.flushed });
+        }
+        if found > tail.flushed {
+            file.set_len(tail.flushed).map_err(|e| StoreError::io(&path(), e))?;
+        }
+        let parts = tail.parts.iter().map(|part| IoSlice::new(self.part(*part)));
+        write_all(&mut file, &mut parts.collect::<Vec<_>>()).map_err(|e| StoreError::io(&path(), e))?;
+        tail.flushed += tail.waiting;
+        tail.waiting = 0;
+        tail.parts = Vec::new();
+        Ok(())
+    }
+
+    fn open_append(&mut self, dir: &Path, name: &Path, flushed: u64) -> Result<File, StoreError> {
+        let path = self.root.join(dir).join(name);
+        let fd = self.directory(dir)?;
+        let parent = name.parent().filter(|p| !p.as_os_str().is_empty());
+        let make = |parent: &Path| match rustix::fs::mkdirat(fd, parent, Mode::from(0o750)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(e) => Err(StoreError::io(&path, e)),
+        };
+        if let Some(parent) = parent.filter(|_| flushed == 0) {
+            make(parent)?;
+        }
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::openat(fd, name, flags, Mode::from(0o640)) {
+            Ok(file) => Ok(file.into()),
+            Err(e) => Err(StoreError::io(&path, e)),
+        }
+    }
+
+    /// Everything was flushed: the block begins anew.
+    pub fn clear(&mut self) {
+        self.block.clear();
     }
 
     /// Returns when everything flushed is on disk.
@@ -137,74 +250,121 @@ impl Appender {
     ///
     /// When the disk says no.
     pub fn sync(&self) -> Result<(), StoreError> {
-        rustix::fs::syncfs(&self.dir)
-            .map_err(|e| StoreError::Io { path: self.root.clone(), source: e.into() })
+        rustix::fs::syncfs(&self.dir).map_err(|e| StoreError::io(&self.root, e))
     }
 
-    /// Replaces the file `name` with `content`, atomically. For files that can
-    /// be made again: it is not synced.
+    /// Replaces the file `name` below `dir` with `content`, atomically. For
+    /// files that can be made again: it is not synced by itself.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn replace(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
-        let path = self.root.join(name);
-        let new = path.with_extension("new");
+    pub fn replace(&mut self, dir: &Path, name: &Path, content: &[u8]) -> Result<(), StoreError> {
+        let path = self.root.join(dir).join(name);
+        let new = name.with_extension("new");
+        let fd = self.directory(dir)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let write = || -> io::Result<()> {
-            make_parent(&path)?;
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
-            file.write_all(content)?;
-            fs::rename(&new, &path)
+            let file = rustix::fs::openat(fd, &new, flags, Mode::from(0o640))?;
+            File::from(file).write_all(content)?;
+            Ok(rustix::fs::renameat(fd, &new, fd, name)?)
         };
-        write().map_err(|source| StoreError::Io { path: path.clone(), source })
+        write().map_err(|e| StoreError::io(&path, e))
+    }
+
+    fn directory(&mut self, dir: &Path) -> Result<&OwnedFd, StoreError> {
+        if !self.dirs.contains_key(dir) {
+            if self.dirs.len() >= DIRS {
+                self.dirs.clear();
+            }
+            let path = self.root.join(dir);
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(&path)
+                .map_err(|e| StoreError::io(&path, e))?;
+            let fd = File::open(&path).map_err(|e| StoreError::io(&path, e))?;
+            self.dirs.insert(dir.to_owned(), fd.into());
+        }
+        Ok(&self.dirs[dir])
     }
 }
 
-fn append(path: &Path, from: u64, bytes: &[u8]) -> io::Result<()> {
-    make_parent(path)?;
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    if file.metadata()?.len() != from {
-        file.set_len(from)?;
+/// Writes all slices; the system takes at most 1024 at once.
+fn write_all(file: &mut File, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !parts.is_empty() {
+        let some = parts.len().min(1024);
+        match file.write_vectored(&parts[..some]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut parts, n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
-    file.write_all(bytes)
-}
-
-fn make_parent(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match path.parent() {
-        Some(dir) if !dir.is_dir() => fs::DirBuilder::new().recursive(true).mode(0o750).create(dir),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn put(store: &mut Appender, tail: &mut Tail, text: &str) {
+        store.append(tail, |out| out.extend_from_slice(text.as_bytes()));
+    }
+
     #[test]
     fn what_was_not_committed_is_cut_away() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = Appender::open(dir.path(), HashMap::new()).unwrap();
-        store.buffer("a/b.jsonl").extend_from_slice(b"one\n");
-        assert_eq!(store.length("a/b.jsonl"), 4);
-        let committed = store.flush().unwrap();
-        store.buffer("a/b.jsonl").extend_from_slice(b"two\n");
-        store.buffer("c.jsonl").extend_from_slice(b"new\n");
-        store.flush().unwrap();
+        let (a, b) = (Path::new("a"), Path::new("r/b.jsonl"));
+        let mut store = Appender::open(dir.path()).unwrap();
+        let mut tail = Tail::default();
+        put(&mut store, &mut tail, "one\n");
+        assert_eq!(tail.length(), 4);
+        store.flush(a, b, &mut tail).unwrap();
+        store.clear();
+        let committed = tail.flushed();
+        put(&mut store, &mut tail, "two\n");
+        store.flush(a, b, &mut tail).unwrap();
 
-        let mut store = Appender::open(dir.path(), committed).unwrap();
-        assert_eq!(fs::read(dir.path().join("a/b.jsonl")).unwrap(), b"one\n");
-        store.buffer("c.jsonl").extend_from_slice(b"NEW\n");
-        store.flush().unwrap();
-        assert_eq!(fs::read(dir.path().join("c.jsonl")).unwrap(), b"NEW\n");
+        let mut store = Appender::open(dir.path()).unwrap();
+        assert!(store.cut_back(Path::new("a/r/b.jsonl"), committed).unwrap());
+        assert_eq!(fs::read(dir.path().join("a/r/b.jsonl")).unwrap(), b"one\n");
+        // A file that no checkpoint ever covered is cut when it is used again.
+        fs::write(dir.path().join("a/c.jsonl"), "left over\n").unwrap();
+        let mut new = Tail::default();
+        put(&mut store, &mut new, "NEW\n");
+        store.flush(a, Path::new("c.jsonl"), &mut new).unwrap();
+        assert_eq!(fs::read(dir.path().join("a/c.jsonl")).unwrap(), b"NEW\n");
+    }
+
+    #[test]
+    fn files_share_the_block_and_are_read_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Appender::open(dir.path()).unwrap();
+        let (mut a, mut b) = (Tail::default(), Tail::default());
+        put(&mut store, &mut a, "flushed ");
+        store.flush(Path::new(""), Path::new("a"), &mut a).unwrap();
+        store.clear();
+        for n in 0..3000 {
+            put(&mut store, &mut a, &format!("a{n} "));
+            put(&mut store, &mut b, &format!("b{n} "));
+        }
+        let text = store.read(Path::new("a"), &a, 4, 14).unwrap();
+        assert_eq!(text, b"hed a0 a1 a2 a");
+        store.flush(Path::new(""), Path::new("a"), &mut a).unwrap();
+        store.flush(Path::new(""), Path::new("b"), &mut b).unwrap();
+        let whole = fs::read_to_string(dir.path().join("a")).unwrap();
+        assert!(whole.starts_with("flushed a0 a1 ") && whole.ends_with("a2998 a2999 "));
+        assert_eq!(whole.len() as u64, a.length());
     }
 
     #[test]
     fn a_shortened_file_is_an_error_that_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("x"), "12").unwrap();
-        let error = Appender::open(dir.path(), HashMap::from([("x".to_owned(), 3)])).unwrap_err().to_string();
+        let store = Appender::open(dir.path()).unwrap();
+        let error = store.cut_back(Path::new("x"), 3).unwrap_err().to_string();
         assert!(error.contains("2 bytes, but 3 were committed") && error.contains("backup"), "{error}");
+        assert!(!store.cut_back(Path::new("moved/away"), 3).unwrap());
     }
 }

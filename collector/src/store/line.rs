@@ -10,8 +10,9 @@ with the exact time as `utc`. Unknown fields of a newer version are kept.
 use std::borrow::Cow;
 use std::io::Write;
 
+use super::Clock;
+use crate::follow::{Cursor, Event, parse_body, severity, source};
 use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp};
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 /// The head of a line of the store.
@@ -88,72 +89,110 @@ impl<'a> Line<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    timestamp: String,
-    event_type: &'a str,
-    severity: Severity,
-    source: Source,
-    run_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    chunk_id: Option<u32>,
+/// Reads a line of the store as the journal's event that it was, with its
+/// body; `None` for lines of the collector's own and for unknown types.
+pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>, Body)> {
+    if let Some(text) = std::str::from_utf8(line).ok()
+        && let Some((head, body)) = own_form(text)
+    {
+        let body = parse_body(&head.event_type, &line[body..], scratch)?;
+        return Some((head, body));
+    }
+    let head: Line<'_> = serde_json::from_slice(line).ok()?;
+    let body = head.body(line)?;
+    Some((head.into_head(), body))
 }
 
-fn envelope(out: &mut Vec<u8>, head: &Head<'_>, run_id: &str, chunk_id: Option<u32>, zone: &TimeZone) {
-    let envelope = Envelope {
-        timestamp: local(head.timestamp, zone),
-        event_type: &head.event_type,
-        severity: head.severity,
-        source: head.source,
-        run_id,
-        chunk_id,
-    };
-    let _ = serde_json::to_writer(&mut *out, &envelope); // Memory does not fail.
-    out.pop();
-    let _ = write!(out, ",\"utc\":\"{}\",\"v\":{}", head.timestamp, head.v);
+fn own_form(line: &str) -> Option<(Head<'_>, usize)> {
+    // The local time that begins the line says nothing that `utc` does not.
+    let at = "{\"timestamp\":\"".len();
+    let mut at = Cursor { text: line, at };
+    at.plain()?;
+    at.skip(",\"event_type\":\"")?;
+    let event_type = Cow::Borrowed(at.plain()?);
+    at.skip(",\"severity\":\"")?;
+    let severity = severity(at.plain()?)?;
+    at.skip(",\"source\":\"")?;
+    let source = source(at.plain()?)?;
+    at.skip(",\"run_id\":\"")?;
+    at.plain()?;
+    if at.skip(",\"utc\":\"").is_none() {
+        at.at -= ",\"utc\":\"".len();
+        at.skip(",\"chunk_id\":")?;
+        at.number()?;
+        at.skip(",\"utc\":\"")?;
+    }
+    let utc = at.time()?;
+    at.skip("\",\"v\":")?;
+    let v = u32::try_from(at.number()?).ok()?;
+    at.middle(v, utc, event_type, severity, source)
 }
 
-/// `2026-02-21T14:30:01.234-0500`, as parade writes and reads it.
-fn local(at: Timestamp, zone: &TimeZone) -> String {
-    match jiff::Timestamp::from_microsecond(at.0) {
-        Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S.%3f%z").to_string(),
-        Err(_) => at.to_string(),
+/// Appends the head of a line: what parade's readers look for, then the exact time.
+fn envelope(out: &mut Vec<u8>, head: &Head<'_>, run_id: &str, chunk_id: Option<u32>, clock: &mut Clock) {
+    out.extend_from_slice(b"{\"timestamp\":\"");
+    clock.local(out, head.timestamp);
+    out.extend_from_slice(b"\",\"event_type\":");
+    string(out, &head.event_type);
+    out.extend_from_slice(b",\"severity\":\"");
+    out.extend_from_slice(severity_name(head.severity).as_bytes());
+    out.extend_from_slice(b"\",\"source\":\"");
+    out.extend_from_slice(source_name(head.source).as_bytes());
+    out.extend_from_slice(b"\",\"run_id\":");
+    string(out, run_id);
+    if let Some(chunk_id) = chunk_id {
+        out.extend_from_slice(b",\"chunk_id\":");
+        number(out, chunk_id);
+    }
+    out.extend_from_slice(b",\"utc\":\"");
+    clock.utc(out, head.timestamp);
+    out.extend_from_slice(b"\",\"v\":");
+    number(out, head.v);
+}
+
+/// A JSON string; plain ones without the serialiser.
+fn string(out: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        let _ = serde_json::to_writer(out, text); // Memory does not fail.
+    }
+}
+
+fn number(out: &mut Vec<u8>, n: u32) {
+    if n < 10 {
+        out.push(b'0' + n as u8);
+    } else {
+        let _ = write!(out, "{n}");
     }
 }
 
 /// Appends the store's form of a journal line, newline included.
 pub fn event_line(
     out: &mut Vec<u8>,
-    head: &Head<'_>,
-    line: &[u8],
+    event: &Event<'_>,
     run_id: &str,
     chunk_id: Option<u32>,
-    zone: &TimeZone,
+    clock: &mut Clock,
 ) {
     // Lines of our own writers begin in a fixed order, so what follows the
     // fields that the envelope repeats can be copied as it is.
-    let fixed = fixed_part(head);
-    if let Some(rest) = line.strip_prefix(fixed.as_bytes()) {
-        envelope(out, head, run_id, chunk_id, zone);
-        out.extend_from_slice(rest);
-    } else if let Ok(serde_json::Value::Object(mut map)) = serde_json::from_slice(line) {
+    if let Some(form) = event.form {
+        envelope(out, &event.head, run_id, chunk_id, clock);
+        out.extend_from_slice(&event.line[form.middle..]);
+        out.push(b'\n');
+    } else if let Ok(serde_json::Value::Object(mut map)) = serde_json::from_slice(event.line) {
         for field in ["v", "timestamp", "event_type", "severity", "source", "run_id", "chunk_id", "utc"] {
             map.remove(field);
         }
-        envelope(out, head, run_id, chunk_id, zone);
+        envelope(out, &event.head, run_id, chunk_id, clock);
         let at = out.len();
         let _ = serde_json::to_writer(&mut *out, &map); // Memory does not fail.
         out[at] = b','; // In place of the opening brace.
+        out.push(b'\n');
     }
-    out.push(b'\n');
-}
-
-fn fixed_part(head: &Head<'_>) -> String {
-    let (severity, source) = (severity_name(head.severity), source_name(head.source));
-    format!(
-        "{{\"v\":{},\"timestamp\":\"{}\",\"event_type\":\"{}\",\"severity\":\"{severity}\",\"source\":\"{source}\"",
-        head.v, head.timestamp, head.event_type
-    )
 }
 
 /// `info`, `warn`, `error`.
@@ -198,9 +237,9 @@ pub struct Derived<'a, T> {
 }
 
 /// Appends the line of a derived event, newline included.
-pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, zone: &TimeZone) {
+pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, clock: &mut Clock) {
     #[derive(Serialize)]
-    struct Rest<'a, T> {
+    struct Rest<'a> {
         cluster: &'a str,
         node: &'a str,
         boot: &'a str,
@@ -209,8 +248,6 @@ pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, zon
         seq: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         job_id: Option<JobId>,
-        #[serde(flatten)]
-        fields: &'a T,
     }
     let after = event.after;
     let head = Head {
@@ -229,7 +266,7 @@ pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, zon
         step: None,
         task: None,
     };
-    envelope(out, &head, event.run_id, event.chunk_id, zone);
+    envelope(out, &head, event.run_id, event.chunk_id, clock);
     let at = out.len();
     let rest = Rest {
         cluster: event.cluster,
@@ -239,10 +276,18 @@ pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, zon
         stream: format!("collector-{}-{}", event.cluster, event.run_id),
         seq: event.seq,
         job_id: event.job_id,
-        fields: &event.fields,
     };
     let _ = serde_json::to_writer(&mut *out, &rest); // Memory does not fail.
     out[at] = b',';
+    out.pop(); // The closing brace: the event's own fields follow.
+    let at = out.len();
+    let _ = serde_json::to_writer(&mut *out, &event.fields); // Memory does not fail.
+    if out[at..] == *b"{}" {
+        out.truncate(at);
+        out.push(b'}');
+    } else {
+        out[at] = b',';
+    }
     out.push(b'\n');
 }
 
@@ -250,6 +295,7 @@ pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, zon
 mod tests {
     use super::*;
     use inquest_journal::{Header, Note, Stamp, encode};
+    use jiff::tz::TimeZone;
 
     fn journal_line() -> Vec<u8> {
         let header = Header {
@@ -275,7 +321,7 @@ mod tests {
     fn stored(line: &[u8]) -> String {
         let zone = TimeZone::get("America/New_York").unwrap_or(TimeZone::fixed(jiff::tz::offset(-5)));
         let mut out = Vec::new();
-        event_line(&mut out, &Head::parse(line).unwrap(), line, "r1", Some(3), &zone);
+        event_line(&mut out, &Event::parse(line).unwrap(), "r1", Some(3), &mut Clock::new(zone));
         String::from_utf8(out).unwrap()
     }
 
@@ -290,6 +336,8 @@ mod tests {
         let line: Line<'_> = serde_json::from_str(&text).unwrap();
         assert_eq!(line.body(text.as_bytes()), Body::parse("note", &journal_line()).unwrap().ok());
         assert_eq!(line.into_head(), Head::parse(&journal_line()).unwrap());
+        let (head, _) = own_form(text.trim_end()).unwrap();
+        assert_eq!(head, Head::parse(&journal_line()).unwrap());
     }
 
     #[test]

@@ -15,13 +15,15 @@ again from the events.
 */
 
 mod append;
+mod clock;
 mod line;
 mod read;
 
 use std::path::{Path, PathBuf};
 
-pub use append::{Appender, StoreError};
-pub use line::{Derived, Line, derived_line, event_line};
+pub use append::{Appender, StoreError, Tail};
+pub use clock::Clock;
+pub use line::{Derived, Line, derived_line, event_line, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events};
 
 /// File of a run's events, below its directory.

@@ -567,9 +567,6 @@ impl Rule for AppError {
         let Some(death) = the_death(case, found) else { return String::new() };
         format!("{} ended with {} at {}.", death.place(), death.end(), death.offset())
     }
-    fn advise(&self, _: &Case<'_>, _: &Match) -> Vec<String> {
-        vec!["read the end of the job's log".into()]
-    }
 }
 
 /// See [`Rule::when`].

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use inquest_tests::catalogue::{CATALOGUE, Entry, Expected, Submitted};
+use inquest_tests::catalogue::{CATALOGUE, Entry, Submitted};
 use inquest_tests::cluster::{Cluster, Config, Process, USERS};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -111,7 +111,7 @@ fn demo(arguments: &Arguments, plugin: &Path, inquest: &Path) -> Result<bool> {
     let slow: Vec<&str> = chosen().filter(|entry| entry.slow).map(|entry| entry.name).collect();
     println!("Submitted {} jobs as {}.", submitted.len(), USERS[0]);
     if !slow.is_empty() {
-        println!("Slurm's own clocks make {} last one to three minutes.", slow.join(" and "));
+        println!("Slurm checks limits twice a minute: {} will take up to two minutes.", slow.join(" and "));
     }
     println!();
     for job in &submitted {
@@ -119,29 +119,18 @@ fn demo(arguments: &Arguments, plugin: &Path, inquest: &Path) -> Result<bool> {
         job.act(&cluster)?;
     }
     let runs = wait(&cluster, &mut inquest, submitted, began, &interrupt)?;
-    inquest.wait_judged(runs.len(), &interrupt)?;
+    let wrong = inquest.wait_judged(&runs, &interrupt)?;
 
     println!("\n$ inquest runs\n{}", inquest.run(&["runs"])?);
-    let mut wrong = Vec::new();
-    for (entry, job) in &runs {
-        let job = job.to_string();
-        let why: Value = serde_json::from_str(&inquest.run(&["why", "--json", &job])?)
-            .with_context(|| format!("'inquest why --json {job}' is not JSON"))?;
-        if entry.verdict.class != "ok" {
-            println!(
-                "$ inquest why {job}      # {}: {}\n{}",
-                entry.name,
-                entry.what,
-                inquest.run(&["why", &job])?
-            );
-        }
-        wrong.extend(deviations(entry, &why).into_iter().map(|d| format!("{} (job {job}): {d}", entry.name)));
+    for (entry, job) in runs.iter().filter(|(entry, _)| entry.verdict.class != "ok") {
+        let said = inquest.run(&["why", &job.to_string()])?;
+        println!("$ inquest why {job}      # {}: {}\n{said}", entry.name, entry.what);
     }
     for deviation in &wrong {
-        println!("WRONG: {deviation}");
+        println!("WRONG: {} (job {}): {}", deviation.entry, deviation.job, deviation.what);
     }
-    let names = wrong.iter().filter_map(|w| w.split(' ').next()).collect::<std::collections::BTreeSet<_>>();
-    println!("{} of {} verdicts are right.\n", runs.len() - names.len(), runs.len());
+    let right = runs.iter().filter(|(entry, _)| !wrong.iter().any(|w| w.entry == entry.name)).count();
+    println!("{right} of {} verdicts are right.\n", runs.len());
 
     let example = runs.iter().find(|(entry, _)| entry.name == "late-oom").map_or(1, |(_, job)| *job);
     if arguments.keep {
@@ -209,35 +198,11 @@ fn wait(
     Ok(runs)
 }
 
-/// Where the answer of `inquest why --json` is not what the catalogue expects.
-fn deviations(entry: &Entry, why: &Value) -> Vec<String> {
-    let no_jobs = Vec::new();
-    let jobs = why["jobs"].as_array().unwrap_or(&no_jobs);
-    let mut found = Vec::new();
-    let expected = entry.array.map_or(1, |(members, _)| members as usize);
-    if jobs.len() != expected {
-        found.push(format!("{} jobs, not {expected}", jobs.len()));
-    }
-    for job in jobs {
-        let id = job["id"].as_str().unwrap_or_default();
-        let index = id.split_once('_').and_then(|(_, index)| index.parse().ok());
-        let fails = match (entry.array, index) {
-            (Some((_, failing)), Some(index)) => failing.contains(&index),
-            _ => true,
-        };
-        let want = if fails { entry.verdict } else { Expected { class: "ok", cause: "ok" } };
-        let said = |key: &str| job["verdict"][key].as_str().unwrap_or("nothing").to_owned();
-        if (said("class").as_str(), said("cause").as_str()) != (want.class, want.cause) {
-            found.push(format!(
-                "{id} is said to be {}, {}, but is {}, {}",
-                said("class"),
-                said("cause"),
-                want.class,
-                want.cause
-            ));
-        }
-    }
-    found
+/// A verdict that is not the catalogue's.
+struct Wrong {
+    entry: &'static str,
+    job: u32,
+    what: String,
 }
 
 /// The inquest command, and its collector at work.
@@ -309,28 +274,49 @@ impl Inquest {
         String::from_utf8(output.stdout).context("inquest printed what is not UTF-8")
     }
 
-    /// Wait until the collector has judged every run.
-    fn wait_judged(&mut self, runs: usize, interrupt: &Interrupt) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(90);
+    /// Wait until the collector has judged every run; what is wrong with its verdicts then. A
+    /// requeued job had a verdict before, so a wrong one gets some seconds to be replaced.
+    fn wait_judged(&mut self, runs: &[(&'static Entry, u32)], interrupt: &Interrupt) -> Result<Vec<Wrong>> {
+        let began = Instant::now();
         loop {
             interrupt.check()?;
             self.check()?;
             let list: Value = serde_json::from_str(&self.run(&["runs", "--json"])?)?;
+            let known = list["runs"].as_array().map_or(0, Vec::len);
             let open: Vec<&Value> = list["runs"]
                 .as_array()
                 .into_iter()
                 .flatten()
                 .filter(|run| run["status"] == "running")
                 .collect();
-            let known = list["runs"].as_array().map_or(0, Vec::len);
-            if known >= runs && open.is_empty() {
-                return Ok(());
+            if known >= runs.len() && open.is_empty() {
+                let wrong = self.wrong(runs)?;
+                if wrong.is_empty() || began.elapsed() > Duration::from_secs(15) {
+                    return Ok(wrong);
+                }
             }
-            if Instant::now() > deadline {
-                bail!("the collector knows {known} of {runs} runs, and these have not ended: {open:?}");
+            if began.elapsed() > Duration::from_secs(90) {
+                bail!(
+                    "the collector knows {known} of {} runs, and these have not ended: {open:?}",
+                    runs.len()
+                );
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    fn wrong(&self, runs: &[(&'static Entry, u32)]) -> Result<Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        for &(entry, job) in runs {
+            let why: Value = serde_json::from_str(&self.run(&["why", "--json", &job.to_string()])?)
+                .with_context(|| format!("'inquest why --json {job}' is not JSON"))?;
+            wrong.extend(entry.misjudged(&why).into_iter().map(|what| Wrong {
+                entry: entry.name,
+                job,
+                what,
+            }));
+        }
+        Ok(wrong)
     }
 
     /// Leave the collector running; the cluster's record ends it with the cluster.

@@ -1,8 +1,12 @@
-//! A slot: the number that gives a cluster its directory, ports and node names, held by a file lock.
+//! A slot: the number that gives a cluster its directory, ports and node names, held by a
+//! lock that every process of the machine sees, also from another root directory: the nodes' cgroups
+//! and ports are the machine's, not the directory's.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -24,15 +28,26 @@ const PORTS_PER_SLOT: u16 = 64;
 pub(super) struct Slot {
     pub(super) number: u16,
     pub(super) dir: PathBuf,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// An abstract socket name: bound by one process at a time, and free when that has ended.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] UnixListener);
+
+impl Lock {
+    /// None when another process of the machine holds it.
+    pub(super) fn take(name: &str) -> Result<Option<Lock>> {
+        let name = format!("inquest-lab/{name}");
+        match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
+            Ok(socket) => Ok(Some(Lock(socket))),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot bind the abstract socket {name}")),
+        }
+    }
 }
 
 impl Slot {
-    /// Where all slots are.
-    pub(super) fn root() -> &'static Path {
-        Path::new(ROOT)
-    }
-
     /// Take the first free slot, empty, after sweeping what crashed owners left in any of them.
     pub(super) fn acquire() -> Result<Slot> {
         fs::create_dir_all(ROOT).with_context(|| format!("cannot create {ROOT}"))?;
@@ -52,6 +67,10 @@ impl Slot {
                 }
                 sweep::all(&slot.dir)?;
             }
+            if sweep::has_nodes(&node_name(number, "")) {
+                // Kept or crashed in another root directory, whose record is not to be seen here.
+                continue;
+            }
             mine.get_or_insert(slot);
         }
         let Some(slot) = mine else {
@@ -60,6 +79,7 @@ impl Slot {
         fs::create_dir(&slot.dir).with_context(|| format!("cannot create {}", slot.dir.display()))?;
         fs::set_permissions(&slot.dir, Permissions::from_mode(0o755))?;
         slot.record("boot", &boot_id())?;
+        slot.record("marker", &slot.marker())?;
         Ok(slot)
     }
 
@@ -78,18 +98,21 @@ impl Slot {
     }
 
     fn lock(number: u16) -> Result<Option<Slot>> {
-        let path = format!("{ROOT}/{number}.lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("cannot open {path}"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Slot { number, dir: Path::new(ROOT).join(number.to_string()), _lock: lock })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {path}")),
-        }
+        let dir = Path::new(ROOT).join(number.to_string());
+        Ok(Lock::take(&number.to_string())?.map(|lock| Slot { number, dir, _lock: lock }))
+    }
+
+    /// What a node of this slot is called.
+    pub(super) fn node_name(&self, node: usize) -> String {
+        node_name(self.number, &node.to_string())
+    }
+
+    /// Value of the environment variable `MARKER` of this cluster's daemons; no other cluster's,
+    /// before or after, is the same.
+    pub(super) fn marker(&self) -> String {
+        let owner = i32::try_from(std::process::id()).ok().and_then(Process::of);
+        let start = owner.map_or(0, |owner| owner.start);
+        format!("{}-{}-{start}", self.number, std::process::id())
     }
 
     /// Write down something that a sweep must find when this process cannot tell any more.
@@ -132,6 +155,8 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) nodes: Vec<String>,
+    /// What `Slot::marker` said.
+    pub(super) marker: Option<String>,
     /// Empty when written before the last boot.
     pub(super) processes: Vec<Process>,
 }
@@ -145,6 +170,7 @@ impl Record {
             let mut words = line.split(' ');
             match (words.next(), words.next(), words.next()) {
                 (Some("boot"), Some(id), _) => this_boot = id == boot_id(),
+                (Some("marker"), Some(marker), _) => record.marker = Some(marker.into()),
                 (Some("node"), Some(name), _) => record.nodes.push(name.into()),
                 (Some("process"), Some(pid), Some(start)) if this_boot => {
                     if let (Ok(pid), Ok(start)) = (pid.parse(), start.parse()) {
@@ -160,6 +186,10 @@ impl Record {
     fn is_running(&self) -> bool {
         self.processes.iter().any(|p| p.is_alive())
     }
+}
+
+fn node_name(slot: u16, node: &str) -> String {
+    format!("lab{slot}n{node}")
 }
 
 fn boot_id() -> String {

@@ -12,22 +12,20 @@ use rustix::process::Signal;
 use super::process::{self, Process};
 use super::slot::Record;
 
-/// Environment entry of every daemon of the cluster in `dir`. slurmstepd inherits it from slurmd,
-/// and no job has it, so it names strays that are in no record and in no cgroup (yet).
-pub(super) fn marker(dir: &Path) -> (&'static str, String) {
-    ("INQUEST_LAB", dir.display().to_string())
-}
+/// Environment variable of every daemon. slurmstepd inherits it from slurmd and no job has it, so
+/// it names strays that are in no record and in no cgroup (yet).
+pub(super) const MARKER: &str = "INQUEST_LAB";
 
-fn marked(dir: &Path) -> Vec<Process> {
-    let (key, value) = marker(dir);
-    process::with_environment(&format!("{key}={value}"))
+fn marked(record: &Record) -> Vec<Process> {
+    let entry = record.marker.as_ref().map(|marker| format!("{MARKER}={marker}"));
+    entry.map(|entry| process::with_environment(&entry)).unwrap_or_default()
 }
 
 /// Everything that runs on behalf of the cluster in `dir`.
 pub(super) fn processes(dir: &Path) -> Vec<Process> {
     let record = Record::read(dir);
     let mut found: Vec<Process> = record.processes.iter().copied().filter(|p| p.is_alive()).collect();
-    found.extend(marked(dir));
+    found.extend(marked(&record));
     found.extend(record.nodes.iter().flat_map(|node| cgroup_trees(node)).flat_map(|t| cgroup_processes(&t)));
     found.sort_by_key(|p| p.pid);
     found.dedup();
@@ -44,7 +42,7 @@ pub(super) fn all(dir: &Path) -> Result<()> {
     let left = process::end(&daemons, Signal::TERM, Duration::from_secs(2));
     process::end(&left, Signal::KILL, Duration::from_secs(5));
 
-    process::end(&marked(dir), Signal::KILL, Duration::from_secs(5));
+    process::end(&marked(&record), Signal::KILL, Duration::from_secs(5));
 
     for node in &record.nodes {
         for tree in cgroup_trees(node) {
@@ -76,6 +74,15 @@ pub(super) fn cgroup_trees(node: &str) -> Vec<PathBuf> {
         .map(|h| h.path().join(format!("slurm_{node}")))
         .filter(|tree| tree.is_dir())
         .collect()
+}
+
+/// Whether there is a cgroup of any node whose name begins so.
+pub(super) fn has_nodes(prefix: &str) -> bool {
+    let prefix = format!("slurm_{prefix}");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    hierarchies
+        .flat_map(|h| fs::read_dir(h.path()).into_iter().flatten().flatten())
+        .any(|tree| tree.file_name().to_string_lossy().starts_with(&prefix))
 }
 
 /// Every process in a cgroup and below.

@@ -6,25 +6,10 @@ use crate::logs::finding::Cause::*;
 /// Asked before the rules on kills, whose words these texts hold.
 pub(super) const FIRST: &[Rule] = &[
     // Ray lists every reason it can think of.
-    rule(
-        "ray_guess",
-        EngineWrapper,
-        Aftermath,
-        r"There are some potential root causes|Worker exit detail: ",
-    ),
+    rule("ray_guess", EngineWrapper, Aftermath, r"There are some potential root causes|Worker exit detail: "),
     // torchrun's summary of the first failure names the signal.
-    rule(
-        "torchrun_sigkill",
-        Oom,
-        Error,
-        r"traceback : Signal 9 \(SIGKILL\)",
-    ),
-    rule(
-        "torchrun_signal",
-        Crash,
-        Error,
-        r"traceback : Signal (?:4|6|7|8|11) \(SIG",
-    ),
+    rule("torchrun_sigkill", Oom, Error, r"traceback : Signal 9 \(SIGKILL\)"),
+    rule("torchrun_signal", Crash, Error, r"traceback : Signal (?:4|6|7|8|11) \(SIG"),
 ];
 
 pub(super) const RULES: &[Rule] = &[
@@ -45,5 +30,5 @@ pub(super) const RULES: &[Rule] = &[
     rule("nextflow_executing", EngineWrapper, Aftermath, r"Error executing process > "),
     rule("snakemake_remark", EngineWrapper, Aftermath, r"one of the commands exited with non-zero exit code"),
     rule("execution_halted", EngineWrapper, Aftermath, r"^\s*(?:Execution halted|Calls: )"),
-    rule("self_test", AppError, Error, r"^=+ (?:\d+ \w+, )*\d+ failed\b.* in |^FAILED \S+::|^\s*\d+ tests? failed\b|\bTest(?:s)? FAILED\b|^FAIL(?:ED)?\b -- |^(?:FAIL|FAILED)[: ]|\bself-?test failed|^\[  FAILED  \]|benchmark (?:check )?failed|^not ok \d+"),
+    rule("self_test", AppError, Error, r"^=+ (?:\d+ \w+, )*\d+ failed\b.* in |^FAILED \S+::|^\s*\d+ tests? failed\b|\bTest(?:s)? FAILED\b|^FAIL(?:ED)?\b -- |^FAIL: \w+ \(|\bself-?test failed|^\[  FAILED  \]|benchmark (?:check )?failed|^not ok \d+"),
 ];

@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
         "licence_checkout",
         License,
         Fatal,
-        r"(?i)(?:failed|unable|cannot|could not|not able|failure) (?:to |in )?(?:check(?:ing)?[- ]?out|obtain(?:ing)?|acquire|get|find|verify|validate|read|open|locate|initialize|retrieve) (?:an? |the |any )?(?:\w+ ){0,3}licen[sc]es?\b|no (?:valid |available |more |free |suitable )*licen[sc]es? (?:is |are |was |were )?(?:available|found|left|file|key|server|could|for)|all licen[sc]es (?:are )?(?:in use|reserved|taken)|licen[sc]e file (?:in use )?(?:is )?(?:invalid|not found|missing|does not|could not|cannot|error|syntax)|invalid licen[sc]e|licen[sc]e (?:error|failure|problem)\b|Licensing (?:failure|checkout)|not licensed (?:to|for)|GurobiError: .*(?:[Ll]icense|HostID|Model too large)|No Gurobi license|HostID mismatch|Model too large for size-limited|Single-use license|Request denied: license|gurobi\.lic|CPLEX Error +(?:32\d\d\d|1016)|Mosek.*licen|MSK_RES_ERR_LICENSE|rlm: |RLM .{0,40}error|Failed in licence|Unable to check out a|Sentinel .{0,30}(?:key|protection) (?:not found|error)|dongle not found|token .{0,20}licen[sc]e.{0,30}(?:not available|unavailable)|Abaqus.{0,40}licen[sc]e|licen[sc]e (?:could not be|cannot be|can not be|was not) (?:obtained|checked|found|acquired|validated|verified)",
+        r"(?i)(?:failed|unable|cannot|could not|not able|failure) (?:to |in )?(?:check(?:ing)?[- ]?out|obtain(?:ing)?|acquire|get|find|verify|validate|read|open|locate|initialize|retrieve) (?:an? |the |any )?(?:\w+ ){0,3}licen[sc]es?\b|no (?:valid |available |more |free |suitable )*licen[sc]es? (?:is |are |was |were )?(?:available|found|left|file|key|server|could|for)|all licen[sc]es (?:are )?(?:in use|reserved|taken)|licen[sc]e file (?:in use )?(?:is )?(?:invalid|not found|missing|does not|could not|cannot|error|syntax)|invalid licen[sc]e|licen[sc]e (?:error|failure|problem)\b|Licensing (?:failure|checkout)|not licensed (?:to|for)|GurobiError: .*(?:[Ll]icense|HostID|Model too large)|No Gurobi license|HostID mismatch|Model too large for size-limited|Single-use license|\bERROR 10009\b|Request denied: license|gurobi\.lic|CPLEX Error +(?:32\d\d\d|1016)|Mosek.*licen|MSK_RES_ERR_LICENSE|rlm: |RLM .{0,40}error|Failed in licence|Unable to check out a|Sentinel .{0,30}(?:key|protection) (?:not found|error)|dongle not found|token .{0,20}licen[sc]e.{0,30}(?:not available|unavailable)|Abaqus.{0,40}licen[sc]e|licen[sc]e (?:could not be|cannot be|can not be|was not) (?:obtained|checked|found|acquired|validated|verified)",
     ),
     // FlexNet's own sentences, which stand between a headline and a number.
     rule(
@@ -32,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         "licence_headline",
         License,
-        Error,
+        Weak,
         r"(?i)\blicen[sc]e check-?out (?:failed|error)|LICENSE MANAGER ERROR",
     ),
     rule(

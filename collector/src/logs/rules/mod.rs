@@ -77,14 +77,7 @@ impl Rule {
 }
 
 const fn rule(name: &'static str, cause: Cause, strength: Strength, pattern: &'static str) -> Rule {
-    Rule {
-        name,
-        cause,
-        strength,
-        infra: None,
-        lang: None,
-        pattern,
-    }
+    Rule { name, cause, strength, infra: None, lang: None, pattern }
 }
 
 /// All tables, in the order in which they are asked.
@@ -139,12 +132,8 @@ impl Rules {
 
     /// What a message that is known to be an error's is about.
     pub(crate) fn about(&self, message: &str) -> Option<&'static Rule> {
-        self.matching(message).find(|r| {
-            !matches!(
-                r.strength,
-                Strength::Aftermath | Strength::Wrapper | Strength::Cancel
-            )
-        })
+        self.matching(message)
+            .find(|r| !matches!(r.strength, Strength::Aftermath | Strength::Wrapper | Strength::Cancel))
     }
 }
 
@@ -153,7 +142,7 @@ pub(crate) fn set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> RegexSet {
     RegexSetBuilder::new(patterns)
         .unicode(false)
         .size_limit(64 << 20)
-        .dfa_size_limit(16 << 20)
+        .dfa_size_limit(64 << 20)
         .build()
         .expect("the patterns of the tables compile")
 }
@@ -186,27 +175,15 @@ mod tests {
                 "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-01-01T00:00:00 DUE TO TIME LIMIT ***",
                 Some(Timeout),
             ),
-            (
-                "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-01-01T00:00:00 ***",
-                Some(Cancelled),
-            ),
-            (
-                "cp: cannot create regular file '/x': No space left on device",
-                Some(DiskFull),
-            ),
+            ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2024-01-01T00:00:00 ***", Some(Cancelled)),
+            ("cp: cannot create regular file '/x': No space left on device", Some(DiskFull)),
             ("bash: line 3: foo: command not found", Some(Env)),
             (
                 "./solver: error while loading shared libraries: libfoo.so.2: cannot open shared object file: No such file or directory",
                 Some(Env),
             ),
-            (
-                "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.",
-                Some(GpuHw),
-            ),
-            (
-                "FATAL:   container creation failed: mount /x->/y error",
-                Some(Container),
-            ),
+            ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", Some(GpuHw)),
+            ("FATAL:   container creation failed: mount /x->/y error", Some(Container)),
             ("pip reported 0 errors", None),
             ("error: 0.0123", None),
         ] {

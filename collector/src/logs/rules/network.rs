@@ -4,12 +4,8 @@ use super::{Rule, Strength::*, rule};
 use crate::logs::finding::Cause::*;
 
 /// Asked before the file system's rules: a URL is not a file.
-pub(super) const FIRST: &[Rule] = &[rule(
-    "open_url",
-    Network,
-    Error,
-    r"(?i)cannot open url\b|unable to access 'https?:",
-)];
+pub(super) const FIRST: &[Rule] =
+    &[rule("open_url", Network, Error, r"(?i)cannot open url\b|unable to access 'https?:")];
 
 pub(super) const RULES: &[Rule] = &[
     rule(

@@ -192,10 +192,7 @@ pub(crate) fn wrapper(kind: &str) -> bool {
 
 /// Exceptions that stand for an interrupt by a person.
 pub(crate) fn interrupt(kind: &str) -> bool {
-    matches!(
-        kind,
-        "KeyboardInterrupt" | "InterruptException" | "InterruptedException"
-    )
+    matches!(kind, "KeyboardInterrupt" | "InterruptException" | "InterruptedException")
 }
 
 /// Strength of an exception that ends a traceback, by the level of the lines.
@@ -240,8 +237,5 @@ pub(crate) fn worded(text: &str) -> Option<&'static str> {
     if text.contains("can't open file") {
         return None;
     }
-    WORDINGS
-        .iter()
-        .find(|(words, _)| text.contains(words))
-        .map(|(_, kind)| *kind)
+    WORDINGS.iter().find(|(words, _)| text.contains(words)).map(|(_, kind)| *kind)
 }

@@ -1,0 +1,531 @@
+/*!
+The node agent: what only a process that watches the whole node can see of its
+jobs. It is optional; the plugin never needs it, and where Slurm names cgroups
+by job id it does not need the plugin.
+
+| source | event |
+|---|---|
+| taskstats, the kernel's record of every process that ended abnormally | `process_died` |
+| /dev/kmsg | `oom_kill` |
+| memory cgroups of live steps | `memory_high` |
+| a new boot id | `node_booted` |
+| a socket for `inquest note` | `note` |
+
+One thread waits for all of them; while nothing happens it does not run.
+*/
+
+mod cgroup;
+mod deaths;
+mod handover;
+pub mod host;
+mod kmsg;
+mod members;
+mod memory;
+mod netlink;
+mod node;
+pub mod note;
+mod oom;
+mod rate;
+pub mod retention;
+mod state;
+mod steps;
+mod tail;
+mod taskstats;
+
+use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use inquest_journal::{Identity, OpenError, Source, Stamp, Writer};
+use rustix::event::{Timespec, epoll};
+use rustix::fs::inotify;
+
+use cgroup::Mounts;
+use kmsg::{Got, Kmsg};
+use memory::{LOOK_US, Seen, Watch};
+use netlink::Messages;
+use node::Node;
+use oom::Record;
+use state::{State, StateFile};
+use steps::{Change, Key};
+use tail::Tail;
+
+/// What the agent is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of the journals, one subdirectory per node.
+    pub journal: PathBuf,
+    /// This node's name in Slurm.
+    pub node: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Directory of what is remembered from life to life.
+    pub state: PathBuf,
+    /// Where jobs send notes.
+    pub socket: PathBuf,
+    /// How long the node keeps its journal.
+    pub keep: retention::Keep,
+}
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The journal's path is unusable.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The state cannot be kept.
+    #[error("cannot use the state directory {path}: {source}")]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// There is nothing this process may look at.
+    #[error("the kernel shows this process neither ends of processes nor its log; run the agent as root")]
+    Blind,
+    /// A call that cannot fail did.
+    #[error("cannot wait for events: {0}")]
+    Wait(#[from] io::Error),
+}
+
+impl From<rustix::io::Errno> for AgentError {
+    fn from(errno: rustix::io::Errno) -> AgentError {
+        AgentError::Wait(errno.into())
+    }
+}
+
+const STOP: u64 = 0;
+const JOURNAL: u64 = 1;
+const LOG: u64 = 2;
+const ENDS: u64 = 3;
+const NOTES: u64 = 4;
+/// Tokens from here on are those of watched steps.
+const STEPS: u64 = 16;
+
+/// Datagrams taken from one source before the others are looked at.
+const BATCH: usize = 256;
+const HOUR_US: u64 = 3_600_000_000;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// See [`AgentError`]. A source that this kernel does not have is named on
+/// standard error and left out.
+pub fn run(options: &Options) -> Result<(), AgentError> {
+    let (stop, said) = UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, said.try_clone()?)?;
+    }
+    let mut agent = Agent::start(options, stop)?;
+    be_quick();
+    agent.serve()
+}
+
+struct Agent {
+    node: Node,
+    dir: PathBuf,
+    keep: retention::Keep,
+    state: StateFile,
+    /// Last record of the log whose kill is in the journal.
+    kmsg_seq: Option<u64>,
+    epoll: OwnedFd,
+    /// Open for as long as it is waited on.
+    _stop: UnixStream,
+    tail: Tail,
+    inotify: OwnedFd,
+    ends: Option<netlink::Socket>,
+    drops: u64,
+    log: Option<Kmsg>,
+    /// The log was read up to what was written before the agent began.
+    caught_up: bool,
+    notes: Option<note::Socket>,
+    watches: HashMap<u64, Watch>,
+    next_watch: u64,
+    look_us: Option<u64>,
+    clean_us: Option<u64>,
+}
+
+impl Agent {
+    fn start(options: &Options, stop: UnixStream) -> Result<Agent, AgentError> {
+        let identity = Identity::of_this_process(&options.cluster, &options.node);
+        let dir = options.journal.join(identity.node());
+        let (writer, failed) = Writer::open(&options.journal, identity, Source::Agent)?;
+        if let Some(e) = failed {
+            eprintln!("inquest agent: {e} below {}; every event tries again", options.journal.display());
+        }
+        let in_state = |source| AgentError::State { path: options.state.clone(), source };
+        let (state, last) = StateFile::open(&options.state).map_err(in_state)?;
+
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let watch = |fd: &dyn AsFd, token| {
+            epoll::add(&epoll, fd.as_fd(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)
+        };
+        let warn = |what: &str, e: &io::Error| eprintln!("inquest agent: no {what}: {e}");
+        watch(&stop, STOP)?;
+        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        watch(&inotify, JOURNAL)?;
+        // Ends first: what dies from here on is queued.
+        let (ends, watched) = match open_ends() {
+            Ok((ends, watched)) => (Some(ends), watched),
+            Err(e) => {
+                warn("process_died events", &e);
+                (None, false)
+            }
+        };
+        if let Some(ends) = &ends {
+            watch(ends, ENDS)?;
+        }
+        let log = Kmsg::open(Path::new("/dev/kmsg")).inspect_err(|e| warn("oom_kill events", e)).ok();
+        if let Some(log) = &log {
+            watch(log, LOG)?;
+        }
+        if ends.is_none() && log.is_none() {
+            return Err(AgentError::Blind);
+        }
+        let notes = note::Socket::bind(&options.socket)
+            .inspect_err(|e| warn(&format!("notes at {}", options.socket.display()), e))
+            .ok();
+        if let Some(notes) = &notes {
+            watch(notes, NOTES)?;
+        }
+        let drops = ends.as_ref().and_then(netlink::Socket::drops).unwrap_or(0);
+        let mut agent = Agent {
+            node: Node::new(writer, Mounts::of_this_host()),
+            tail: Tail::new(&dir),
+            dir,
+            keep: options.keep,
+            state,
+            kmsg_seq: None,
+            epoll,
+            _stop: stop,
+            inotify,
+            ends,
+            drops,
+            log,
+            caught_up: false,
+            notes,
+            watches: HashMap::new(),
+            next_watch: STEPS,
+            look_us: None,
+            clean_us: (options.keep.days.is_some() || options.keep.bytes.is_some()).then_some(0),
+        };
+        agent.begin(last, watched).map_err(in_state)?;
+        Ok(agent)
+    }
+
+    /// Learns the past from the journal and the log.
+    fn begin(&mut self, last: Option<State>, watched: bool) -> io::Result<()> {
+        self.follow_journal();
+        self.read_journal(true);
+        let live: Vec<Key> = self.node.steps().live().collect();
+        live.into_iter().for_each(|key| self.watch_step(key));
+
+        let now = Stamp::now();
+        let boot = self.node.boot().to_owned();
+        match &last {
+            Some(last) => {
+                self.node.begins_again(last, watched, now);
+                let seen = last.kmsg_seq.filter(|_| last.boot == boot);
+                self.kmsg_seq = seen;
+                self.read_log(|seq| seen.is_none_or(|seen| seq > seen));
+            }
+            // The first life: what was before it is not its business.
+            None => self.read_log(|_| false),
+        }
+        self.caught_up = true;
+        self.save()
+    }
+
+    fn save(&mut self) -> io::Result<()> {
+        if !self.node.has_open_kills() {
+            self.kmsg_seq = self.node.kmsg_seq;
+        }
+        self.state.save(&State { boot: self.node.boot().into(), kmsg_seq: self.kmsg_seq })
+    }
+
+    fn serve(&mut self) -> Result<(), AgentError> {
+        eprintln!("inquest agent: watching {}", self.dir.display());
+        let mut events = Vec::with_capacity(64);
+        loop {
+            let timeout = self.due();
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(io::Error::from(e).into()),
+            }
+            // In the order of their numbers: the journal says what the others mean.
+            let mut tokens: Vec<u64> = events.iter().map(|e: &epoll::Event| e.data.u64()).collect();
+            tokens.sort_unstable();
+            for token in tokens {
+                match token {
+                    STOP => return self.stop(),
+                    JOURNAL => self.journal_changed(),
+                    LOG => self.read_log(|_| true),
+                    ENDS => {
+                        self.read_ends();
+                    }
+                    NOTES => self.read_notes(),
+                    step => self.look_at(step),
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), AgentError> {
+        while self.read_ends() {}
+        self.node.finish(Stamp::now());
+        Ok(self.save()?)
+    }
+
+    /// Does what is due and says how long to wait.
+    fn due(&mut self) -> Option<Timespec> {
+        let now = Stamp::now();
+        let had_kills = self.node.has_open_kills();
+        let mut next = self.node.due(now);
+        if had_kills && !self.node.has_open_kills() {
+            self.remember();
+        }
+        if self.look_us.is_some_and(|at| at <= now.mono_us) {
+            let polled = self.watches.iter().filter(|(_, w)| w.event.is_none()).map(|(t, _)| *t);
+            let polled: Vec<u64> = polled.collect();
+            self.look_us = (!polled.is_empty()).then_some(now.mono_us + LOOK_US);
+            polled.into_iter().for_each(|token| self.look_at(token));
+        }
+        if self.clean_us.is_some_and(|at| at <= now.mono_us) {
+            self.clean_us = Some(now.mono_us + HOUR_US);
+            match retention::clean(&self.dir, self.keep, now.wall.day_number(), SystemTime::now()) {
+                Ok(gone) => gone.iter().for_each(|n| eprintln!("inquest agent: deleted {n}")),
+                Err(e) => eprintln!("inquest agent: cannot clean {}: {e}", self.dir.display()),
+            }
+        }
+        next = [next, self.look_us, self.clean_us].into_iter().flatten().min();
+        let wait_us = next?.saturating_sub(now.mono_us);
+        Some(Timespec {
+            tv_sec: i64::try_from(wait_us / 1_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(wait_us % 1_000_000 * 1_000).unwrap_or(0),
+        })
+    }
+
+    fn remember(&mut self) {
+        if let Err(e) = self.save() {
+            eprintln!("inquest agent: cannot save the state: {e}");
+        }
+    }
+
+    fn follow_journal(&self) {
+        use inotify::WatchFlags as W;
+        let wanted = W::MODIFY | W::CREATE | W::MOVED_TO | W::ONLYDIR;
+        if let Err(e) = inotify::add_watch(&self.inotify, &self.dir, wanted) {
+            eprintln!(
+                "inquest agent: cannot follow {}: {e}; steps are known by cgroup only",
+                self.dir.display()
+            );
+        }
+    }
+
+    fn journal_changed(&mut self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut replaced = false;
+        while let Ok(event) = reader.next() {
+            replaced |= event.events().contains(inotify::ReadFlags::IGNORED);
+        }
+        if replaced {
+            // The directory was deleted or moved; its successor is the journal.
+            self.tail = Tail::new(&self.dir);
+            self.follow_journal();
+        }
+        self.read_journal(false);
+    }
+
+    fn read_journal(&mut self, history: bool) {
+        let now = Stamp::now();
+        let mut changes = Vec::new();
+        let node = &mut self.node;
+        let read = self.tail.read(&now.wall.day(), |line| {
+            if let Some(change) = node.line(line, now).filter(|_| !history) {
+                changes.push(change);
+            }
+        });
+        if let Err(e) = read {
+            eprintln!("inquest agent: cannot read {}: {e}", self.dir.display());
+        }
+        for change in changes {
+            match change {
+                Change::Started(key) => self.watch_step(key),
+                Change::Ended(key) => self.watches.retain(|_, watch| watch.key != key),
+            }
+        }
+    }
+
+    fn watch_step(&mut self, key: Key) {
+        self.watches.retain(|_, watch| watch.key != key);
+        let step = self.node.steps().get(key);
+        let Some(watch) = step.and_then(|step| Watch::new(key, step, self.node.mounts())) else { return };
+        let token = self.next_watch;
+        self.next_watch += 1;
+        if let Some(event) = &watch.event {
+            let data = epoll::EventData::new_u64(token);
+            if let Err(e) = epoll::add(&self.epoll, event, data, epoll::EventFlags::IN) {
+                eprintln!("inquest agent: cannot watch step {}.{}: {e}", key.0, key.1);
+                return;
+            }
+        }
+        self.watches.insert(token, watch);
+        self.look_at(token);
+    }
+
+    /// Looks at a step that woke us, or whose time has come.
+    fn look_at(&mut self, token: u64) {
+        let Some(watch) = self.watches.get_mut(&token) else { return };
+        let woke = watch.event.as_ref().is_some_and(|event| rustix::io::read(event, &mut [0; 8]).is_ok());
+        match watch.look() {
+            Seen::Low => {
+                // The charge is past the threshold, and that was all cache:
+                // the kernel will not wake us a second time.
+                if woke {
+                    watch.event = None;
+                }
+                if watch.event.is_none() {
+                    self.look_us.get_or_insert(Stamp::now().mono_us + LOOK_US);
+                }
+            }
+            seen => {
+                let key = watch.key;
+                self.watches.remove(&token);
+                self.node.high(key, seen, Stamp::now());
+            }
+        }
+    }
+
+    /// Takes a batch of records; says whether there may be more.
+    fn read_ends(&mut self) -> bool {
+        let Some(ends) = &self.ends else { return false };
+        let mut buffer = [MaybeUninit::uninit(); 8192];
+        // First find out about all of them, then write: a disk that takes its
+        // time must not let parents slip away.
+        let mut found = Vec::new();
+        let mut more = true;
+        for _ in 0..BATCH {
+            match ends.receive(&mut buffer) {
+                Ok(Some(datagram)) => {
+                    let now = Stamp::now();
+                    let messages = Messages::new(datagram);
+                    for ended in messages.filter_map(|m| taskstats::parse(&m, ends.family()).ok()) {
+                        let membership = self.node.find(&ended, now);
+                        found.push((ended, membership, now));
+                    }
+                }
+                Ok(None) => {
+                    more = false;
+                    break;
+                }
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    let total = ends.drops();
+                    let count = total.map(|t| t.saturating_sub(self.drops));
+                    self.drops = total.unwrap_or(self.drops);
+                    self.node.dropped(count, Stamp::now());
+                }
+                Err(e) => {
+                    eprintln!("inquest agent: no more process_died events: {e}");
+                    self.ends = None;
+                    more = false;
+                    break;
+                }
+            }
+        }
+        for (ended, membership, stamp) in found {
+            self.node.ended(ended, membership, stamp);
+        }
+        more
+    }
+
+    /// Reads what is new in the log and `wanted` by its number.
+    fn read_log(&mut self, wanted: impl Fn(u64) -> bool) {
+        let Some(log) = &mut self.log else { return };
+        let mut kills = false;
+        loop {
+            match log.read() {
+                Ok(Got::Record(bytes)) => {
+                    let Some(record) = Record::parse(bytes) else { continue };
+                    if wanted(record.seq) {
+                        kills |= self.node.log(&record, self.caught_up, Stamp::now());
+                    }
+                    self.node.kmsg_seq = Some(record.seq);
+                }
+                Ok(Got::Overwritten) => self.node.log_overwritten(Stamp::now()),
+                Ok(Got::Nothing) => break,
+                Err(e) => {
+                    eprintln!("inquest agent: no more oom_kill events: {e}");
+                    self.log = None;
+                    break;
+                }
+            }
+        }
+        if kills && self.caught_up && !self.node.has_open_kills() {
+            self.remember();
+        }
+    }
+
+    fn read_notes(&mut self) {
+        let Some(notes) = &mut self.notes else { return };
+        for _ in 0..BATCH {
+            match notes.receive() {
+                Ok(Some(got)) => {
+                    let words = self.node.note(&got, Stamp::now());
+                    if let Some(from) = got.from {
+                        notes.answer(&from, words);
+                    }
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    eprintln!("inquest agent: no more notes: {e}");
+                    self.notes = None;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Asks to run as soon as there is something to do. Which step a process
+/// belonged to is known only for as long as its parent lives, and that may be
+/// a tenth of a millisecond. What has to be done then is short, and the kernel
+/// bounds what a real-time process may take.
+fn be_quick() {
+    let highest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter is a valid struct, and 0 means this process.
+    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &highest) };
+    if done != 0
+        && let Err(e) = rustix::process::setpriority_process(None, -20)
+    {
+        eprintln!("inquest agent: cannot raise its priority: {e}; some ends may not be attributed");
+    }
+}
+
+/// Registers for the ends of all processes of the node, or goes on where an
+/// earlier life did; says whether it does.
+fn open_ends() -> io::Result<(netlink::Socket, bool)> {
+    let mut socket = netlink::Socket::open(taskstats::FAMILY)?;
+    if let Some(kept) = handover::take() {
+        match socket.adopt(kept) {
+            Ok(socket) => return Ok((socket, true)),
+            Err(e) => eprintln!("inquest agent: what systemd kept is no netlink socket: {e}"),
+        }
+        socket = netlink::Socket::open(taskstats::FAMILY)?;
+    }
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let mask = [possible.trim().as_bytes(), b"\0"].concat();
+    socket.attach_filter(&taskstats::filter(socket.family()))?;
+    socket.call(taskstats::CMD_GET, taskstats::ATTR_REGISTER_CPUMASK, &mask, |_| {})?;
+    if let Err(e) = handover::leave(socket.as_fd()) {
+        eprintln!("inquest agent: systemd does not keep the socket: {e}; ends during a restart go unseen");
+    }
+    Ok((socket, false))
+}

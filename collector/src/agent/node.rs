@@ -1,0 +1,458 @@
+/*!
+What the agent knows of its node, and what it makes of what it sees: records in,
+events out.
+*/
+
+use std::collections::VecDeque;
+use std::io::Read;
+
+use inquest_journal::{
+    Body, Head, JobId, Lost, NodeBooted, ProcessDied, Severity, Source, Stamp, StepId, Timestamp, Writer,
+};
+
+use super::cgroup::{Mounts, StepPath, step_path};
+use super::deaths::{Deaths, Waiting};
+use super::members::{Look, Members, Membership};
+use super::memory::Seen;
+use super::note;
+use super::oom::{self, Kill, Pairs, Record};
+use super::state::State;
+use super::steps::{Change, Key, Place, Steps};
+use super::taskstats::Ended;
+
+/// Kills whose victim's step is not known yet wait this long for the record
+/// of its end, which knows the parent.
+const KILL_PATIENCE_US: u64 = 2_000_000;
+/// Kills that may wait.
+const MOST_KILLS: usize = 256;
+/// What was held back is told this often.
+const TELL_US: u64 = 10_000_000;
+/// Kills that are remembered as told by an earlier life.
+const MOST_TOLD: usize = 4096;
+/// The kernel's clock of log records is not adjusted and strays from ours.
+const CLOCK_STRAY_US: u64 = 600_000_000;
+
+/// Everything the agent holds in memory.
+#[derive(Debug)]
+pub(super) struct Node {
+    writer: Writer,
+    mounts: Mounts,
+    steps: Steps,
+    members: Members,
+    deaths: Deaths,
+    pairs: Pairs,
+    kills: VecDeque<(Kill, Stamp)>,
+    told: Told,
+    /// Last record of the log that was read.
+    pub(super) kmsg_seq: Option<u64>,
+    /// Something is to be told at this time.
+    tell_us: Option<u64>,
+    dropped: Option<Option<u64>>,
+    unknown: u64,
+}
+
+/// What an earlier life has told, as the journal has it.
+#[derive(Debug, Default)]
+struct Told {
+    kills: VecDeque<(u32, u64)>,
+    booted: bool,
+}
+
+impl Node {
+    pub(super) fn new(writer: Writer, mounts: Mounts) -> Node {
+        let steps = Steps::new(writer.identity().node());
+        Node {
+            writer,
+            mounts,
+            steps,
+            members: Members::default(),
+            deaths: Deaths::default(),
+            pairs: Pairs::default(),
+            kills: VecDeque::new(),
+            told: Told::default(),
+            kmsg_seq: None,
+            tell_us: None,
+            dropped: None,
+            unknown: 0,
+        }
+    }
+
+    pub(super) fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    pub(super) fn mounts(&self) -> &Mounts {
+        &self.mounts
+    }
+
+    /// Short boot id of this kernel.
+    pub(super) fn boot(&self) -> &str {
+        self.writer.identity().boot()
+    }
+
+    /// Learns from a line of this node's journal.
+    pub(super) fn line(&mut self, line: &[u8], now: Stamp) -> Option<Change> {
+        let head = Head::parse(line).ok()?;
+        let ours = head.boot == self.boot() && head.node == self.writer.identity().node();
+        if !ours || !matches!(head.source, Source::Plugin | Source::Agent) {
+            return None;
+        }
+        let wanted = match head.event_type.as_ref() {
+            "step_started" | "step_ended" | "task_started" => head.source == Source::Plugin,
+            "process_died" | "oom_kill" | "node_booted" => head.source == Source::Agent,
+            _ => false,
+        };
+        if !wanted {
+            return None;
+        }
+        let body = Body::parse(&head.event_type, line)?.ok()?;
+        match &body {
+            Body::OomKill(b) if head.stream != self.writer.identity().stream() => {
+                for pid in b.victims.iter().filter_map(|v| v.pid) {
+                    self.told.kills.push_back((pid, head.mono_us));
+                }
+                let old = self.told.kills.len().saturating_sub(MOST_TOLD);
+                self.told.kills.drain(..old);
+                None
+            }
+            Body::NodeBooted(_) => {
+                self.told.booted = true;
+                None
+            }
+            _ => self.steps.apply(&head, &body, now.mono_us),
+        }
+    }
+
+    /// A further life begins: tells of a new boot, once, or of what nobody
+    /// watched in between; `watched` says that the kernel kept it for us.
+    pub(super) fn begins_again(&mut self, last: &State, watched: bool, now: Stamp) {
+        if last.boot == self.boot() {
+            if !watched && self.steps.live().next().is_some() {
+                let reason = "process_died while no agent was running";
+                let body = Lost { count: None, reason: Some(reason.into()) };
+                self.emit(now, Severity::Warn, Source::Agent, None, None, body);
+            }
+            return;
+        }
+        if self.told.booted {
+            return;
+        }
+        let up = i64::try_from(now.mono_us).unwrap_or(i64::MAX);
+        let booted_at = Some(Timestamp(now.wall.0.saturating_sub(up)));
+        let body = NodeBooted { previous_boot: Some(last.boot.clone()), booted_at };
+        self.emit(now, Severity::Warn, Source::Agent, None, None, body);
+    }
+
+    /// Whose process it was that ended. To be asked at once: the parent, who
+    /// knows, may be about to end too.
+    pub(super) fn find(&mut self, ended: &Ended, now: Stamp) -> Membership {
+        let (steps, mounts) = (&self.steps, &self.mounts);
+        let look = |pid| look(pid, steps, mounts);
+        self.members.find(ended.pid, ended.ppid, steps, now.mono_us, look)
+    }
+
+    /// A process ended abnormally.
+    pub(super) fn ended(&mut self, ended: Ended, membership: Membership, stamp: Stamp) {
+        match membership {
+            Membership::Of(place) => self.died(place, &ended, stamp),
+            Membership::None => {}
+            Membership::Unknown => {
+                if let Some(out) = self.deaths.wait(ended, stamp) {
+                    self.give_up(&out, stamp.mono_us);
+                }
+            }
+        }
+    }
+
+    fn died(&mut self, place: Place, ended: &Ended, stamp: Stamp) {
+        self.members.put(ended.pid, Some(place), stamp.mono_us);
+        if let Some(at) = self.kills.iter().position(|(kill, _)| kill.killed.pid == ended.pid)
+            && let Some((kill, at)) = self.kills.remove(at)
+        {
+            self.killed(&kill, Some(place), at);
+        }
+        for child in self.deaths.take_family(ended.pid) {
+            self.write_death(place, &child.ended, child.stamp);
+        }
+        self.write_death(place, ended, stamp);
+    }
+
+    fn write_death(&mut self, place: Place, ended: &Ended, stamp: Stamp) {
+        let step = self.steps.step(place.key, stamp.mono_us);
+        let bucket = if ended.signal.is_some() { &mut step.signals } else { &mut step.exits };
+        if !bucket.take(stamp.mono_us) {
+            self.tell_later(stamp.mono_us);
+            return;
+        }
+        let first = !std::mem::replace(&mut step.has_died, true);
+        let body = ProcessDied {
+            pid: Some(ended.pid),
+            ppid: Some(ended.ppid).filter(|&p| p != 0),
+            command: Some(ended.command.clone()),
+            exit_code: ended.exit_code,
+            signal: ended.signal,
+            core: ended.core,
+            peak_rss_bytes: Some(ended.peak_rss_bytes),
+            uid: Some(ended.uid),
+            first,
+        };
+        // Scripts live by exit codes; a signal is seldom meant.
+        let severity = if ended.signal.is_some() { Severity::Error } else { Severity::Warn };
+        self.emit(stamp, severity, Source::Agent, Some(place.key), place.task, body);
+    }
+
+    fn give_up(&mut self, waiting: &Waiting, now: u64) {
+        // Processes of nobody's job end abnormally all day long.
+        if waiting.ended.uid != 0 && self.steps.has_user(waiting.ended.uid) {
+            self.unknown += 1;
+            self.tell_later(now);
+        }
+    }
+
+    /// The kernel dropped records; `count` where it says how many so far.
+    pub(super) fn dropped(&mut self, count: Option<u64>, now: Stamp) {
+        let sum = match (self.dropped, count) {
+            (Some(Some(before)), Some(more)) => Some(before + more),
+            (Some(before), None) => before,
+            (_, count) => count,
+        };
+        self.dropped = Some(sum);
+        self.tell_later(now.mono_us);
+    }
+
+    /// A record of the kernel's log. `live` says that it was written just now.
+    /// Says whether it was about a kill.
+    pub(super) fn log(&mut self, record: &Record<'_>, live: bool, now: Stamp) -> bool {
+        let Some(line) = oom::parse(record.text).filter(|_| record.of_kernel) else { return false };
+        let Some(kill) = self.pairs.push(line) else { return false };
+        let stamp = if live { now } else { past(record.us, now) };
+        let told =
+            |&(pid, at): &(u32, u64)| pid == kill.killed.pid && at.abs_diff(stamp.mono_us) < CLOCK_STRAY_US;
+        if kill.is_elsewhere() && self.place_of(&kill).is_none() || !live && self.told.kills.iter().any(told)
+        {
+            return true;
+        }
+        match self.place_of(&kill) {
+            Some(place) => {
+                self.members.put(kill.killed.pid, Some(place), stamp.mono_us);
+                self.killed(&kill, Some(place), stamp);
+            }
+            // Where the victim lived is known, and it is no step of this node.
+            None if kill.victim_in().is_some() => {
+                if kill.level() == Some(inquest_journal::Level::Host) {
+                    self.killed(&kill, None, stamp);
+                }
+            }
+            None => {
+                if self.kills.len() >= MOST_KILLS
+                    && let Some((kill, at)) = self.kills.pop_front()
+                {
+                    self.killed(&kill, None, at);
+                }
+                self.kills.push_back((kill, stamp));
+            }
+        }
+        true
+    }
+
+    fn place_of(&self, kill: &Kill) -> Option<Place> {
+        match kill.victim_in() {
+            Some(path) => self.steps.of_path(path, |dir| self.mounts.is_roots(dir)),
+            None => self.steps.of_task(kill.killed.pid).or_else(|| {
+                match look(kill.killed.pid, &self.steps, &self.mounts) {
+                    Look::In(place) => Some(place),
+                    _ => None,
+                }
+            }),
+        }
+    }
+
+    fn killed(&mut self, kill: &Kill, place: Option<Place>, stamp: Stamp) {
+        let body = kill.event(&self.mounts);
+        let (key, task) = (place.map(|p| p.key), place.and_then(|p| p.task));
+        self.emit(stamp, Severity::Error, Source::Agent, key, task, body);
+    }
+
+    /// Kills that were read and not yet told.
+    pub(super) fn has_open_kills(&self) -> bool {
+        !self.kills.is_empty()
+    }
+
+    /// The kernel's log was overwritten before it was read.
+    pub(super) fn log_overwritten(&mut self, now: Stamp) {
+        let reason = Some("the kernel's log was overwritten before it was read".into());
+        let body = Lost { count: None, reason };
+        self.emit(now, Severity::Error, Source::Agent, None, None, body);
+    }
+
+    /// A datagram of a job; the answer for its sender.
+    pub(super) fn note(&mut self, got: &note::Received<'_>, now: Stamp) -> &'static str {
+        let mut buffer = [0; 8192];
+        let Some(path) = read_cgroups(got.pid, &mut buffer).and_then(step_path) else {
+            return "it does not come from a job step";
+        };
+        let Some(place) = self.steps.of_path(path, |dir| self.mounts.is_roots(dir)) else {
+            return "it does not come from a job step of this node";
+        };
+        let owner = self.steps.get(place.key).and_then(|s| s.uid);
+        let owner = owner.or_else(|| StepPath::parse(path)?.uid);
+        if got.uid != 0 && owner.is_some_and(|owner| owner != got.uid) {
+            return "the job belongs to somebody else";
+        }
+        let Some((body, severity)) = note::parse(got.bytes, got.pid) else {
+            return "it is no note";
+        };
+        if !self.steps.step(place.key, now.mono_us).notes.take(now.mono_us) {
+            self.tell_later(now.mono_us);
+            return "too many notes";
+        }
+        if self.emit(now, severity, Source::User, Some(place.key), place.task, body) {
+            note::WRITTEN
+        } else {
+            "the journal cannot be written"
+        }
+    }
+
+    /// A step passed 90 % of its limit.
+    pub(super) fn high(&mut self, key: Key, seen: Seen, now: Stamp) {
+        if let Seen::High(body) = seen {
+            self.emit(now, Severity::Warn, Source::Agent, Some(key), None, body);
+        }
+    }
+
+    /// Does what is due; says when something is again, on the boot clock.
+    pub(super) fn due(&mut self, now: Stamp) -> Option<u64> {
+        for waiting in self.deaths.take_expired(now.mono_us) {
+            self.give_up(&waiting, now.mono_us);
+        }
+        while self.kills.front().is_some_and(|(_, at)| at.mono_us + KILL_PATIENCE_US <= now.mono_us)
+            && let Some((kill, at)) = self.kills.pop_front()
+        {
+            self.killed(&kill, None, at);
+        }
+        if self.tell_us.is_some_and(|at| at <= now.mono_us) {
+            self.tell(now);
+        }
+        let kill = self.kills.front().map(|(_, at)| at.mono_us + KILL_PATIENCE_US);
+        [self.deaths.deadline(), kill, self.tell_us].into_iter().flatten().min()
+    }
+
+    /// Says what is left to say at the end of this life.
+    pub(super) fn finish(&mut self, now: Stamp) {
+        for waiting in self.deaths.take_expired(u64::MAX) {
+            self.give_up(&waiting, now.mono_us);
+        }
+        self.tell(now);
+    }
+
+    fn tell_later(&mut self, now_us: u64) {
+        self.tell_us.get_or_insert(now_us + TELL_US);
+    }
+
+    /// Says what was held back or lost since it was last said.
+    fn tell(&mut self, now: Stamp) {
+        self.tell_us = None;
+        let mut lost: Vec<(Option<Key>, Severity, Option<u64>, &str)> = Vec::new();
+        for (key, step) in self.steps.iter_mut() {
+            let deaths = step.signals.take_held_back() + step.exits.take_held_back();
+            let notes = step.notes.take_held_back();
+            for (n, what) in
+                [(deaths, "process_died above the rate limit"), (notes, "note above the rate limit")]
+            {
+                if n > 0 {
+                    lost.push((Some(key), Severity::Warn, Some(n), what));
+                }
+            }
+        }
+        if let Some(count) = self.dropped.take() {
+            lost.push((None, Severity::Error, count, "kernel dropped messages about processes that ended"));
+        }
+        if self.unknown > 0 {
+            let n = std::mem::take(&mut self.unknown);
+            let what =
+                "process_died of a user with a job here, but its parent was gone before it could be asked";
+            lost.push((None, Severity::Warn, Some(n), what));
+        }
+        for (key, severity, count, reason) in lost {
+            let body = Lost { count, reason: Some(reason.into()) };
+            self.emit(now, severity, Source::Agent, key, None, body);
+        }
+    }
+
+    fn emit(
+        &mut self,
+        stamp: Stamp,
+        severity: Severity,
+        source: Source,
+        key: Option<Key>,
+        task: Option<u32>,
+        body: impl Into<Body>,
+    ) -> bool {
+        let (job_id, step): (Option<JobId>, Option<StepId>) = key.unzip();
+        self.writer.set_source(source);
+        self.writer.write_at(stamp, severity, job_id, step, task, &body.into())
+    }
+}
+
+/// Both clocks at a time of the kernel's log.
+fn past(log_us: u64, now: Stamp) -> Stamp {
+    let mono_us = log_us.min(now.mono_us);
+    let ago = i64::try_from(now.mono_us - mono_us).unwrap_or(i64::MAX);
+    Stamp { wall: Timestamp(now.wall.0.saturating_sub(ago)), mono_us }
+}
+
+/// Looks at the cgroup of a process.
+fn look(pid: u32, steps: &Steps, mounts: &Mounts) -> Look {
+    let mut buffer = [0; 8192];
+    let Some(text) = read_cgroups(pid, &mut buffer) else { return Look::Gone };
+    if let Some(path) = step_path(text) {
+        return steps.of_path(path, |dir| mounts.is_roots(dir)).map_or(Look::Elsewhere, Look::In);
+    }
+    if text.lines().any(|l| !l.ends_with(":/")) {
+        return Look::Elsewhere;
+    }
+    // The root cgroup, in which v1 shows whoever is ending.
+    let mut buffer = [0; 512];
+    let read = std::fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut f| f.read(&mut buffer));
+    let parent = read.ok().and_then(|n| parent_of(buffer.get(..n)?));
+    parent.map_or(Look::Gone, Look::Ending)
+}
+
+/// Field 4 of a /proc/pid/stat; the command in field 2 may hold anything.
+fn parent_of(stat: &[u8]) -> Option<u32> {
+    let end = stat.iter().rposition(|&b| b == b')')?;
+    let mut fields = stat.get(end + 2..)?.split(|&b| b == b' ');
+    std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
+}
+
+fn read_cgroups(pid: u32, buffer: &mut [u8]) -> Option<&str> {
+    let n = std::fs::File::open(format!("/proc/{pid}/cgroup")).ok()?.read(buffer).ok()?;
+    // One read gives all of it: the kernel makes the text in a page of its own.
+    std::str::from_utf8(buffer.get(..n)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parents_survive_a_hostile_command() {
+        assert_eq!(parent_of(b"42 (a) b) (c) S 7 2 3 4 5"), Some(7));
+        assert_eq!(parent_of(b"42 (a"), None);
+    }
+
+    #[test]
+    fn times_of_the_log_are_never_in_the_future() {
+        let now = Stamp { wall: Timestamp(1_000_000_000), mono_us: 500 };
+        assert_eq!(past(200, now), Stamp { wall: Timestamp(999_999_700), mono_us: 200 });
+        assert_eq!(past(9_000, now), now);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parent_of(&bytes);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Which members of a run a command is about.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use inquest_journal::JobId;
+
+use super::{FAILURES, GOOD, Where};
+use crate::report::failures::{self, Failure};
+use crate::runs::Member;
+use crate::slurm::target::Target;
+use crate::store::Found;
+use crate::story::{Attempt, Story};
+use crate::verdict::Class;
+
+/// The jobs a command is about: those that failed, unless it is told
+/// otherwise or only one was named.
+#[derive(Debug, Args)]
+pub(super) struct Members {
+    /// Job id, members of an array (123_[1-3]), or run id.
+    #[arg(value_name = "JOB|RUN")]
+    target: String,
+    /// Those that did not fail too.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Members with their stories.
+#[derive(Debug)]
+pub(super) struct Picked {
+    pub(super) found: Found,
+    pub(super) stories: BTreeMap<JobId, Story>,
+    chosen: Vec<u32>,
+}
+
+impl Members {
+    pub(super) fn pick(&self, place: &Where) -> anyhow::Result<Picked> {
+        let target: Target = self.target.parse()?;
+        let found = place.find(&target)?;
+        let stories = super::why::stories(&found)?;
+        let only_one = found.members.len() == 1;
+        let wanted = |n: &&u32| self.all || only_one || failed(&found.run.members[n]);
+        let chosen: Vec<u32> = found.members.iter().filter(wanted).copied().collect();
+        if chosen.is_empty() {
+            eprintln!("inquest: none of the {} jobs failed; --all takes them all", found.members.len());
+        }
+        Ok(Picked { found, stories, chosen })
+    }
+}
+
+impl Picked {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.chosen.iter().map(|n| &self.found.run.members[n])
+    }
+
+    /// The chosen members with their newest attempts.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = (&Member, &Attempt)> {
+        self.members().filter_map(|m| Some((m, self.stories.get(&m.job_id)?.attempts.last()?)))
+    }
+
+    /// Whether a job that was asked for failed.
+    pub(super) fn code(&self) -> u8 {
+        if self.found.members.iter().any(|n| failed(&self.found.run.members[n])) { FAILURES } else { GOOD }
+    }
+}
+
+pub(super) fn failed(member: &Member) -> bool {
+    member.verdict.as_ref().is_some_and(|v| v.class != Class::Ok)
+}
+
+/// The failures of all members that were found, in the order of their numbers.
+pub(super) fn failures(found: &Found, logs: bool) -> anyhow::Result<Vec<Failure>> {
+    let stories = super::why::stories(found)?;
+    let mut failures = Vec::new();
+    for number in &found.members {
+        let member = &found.run.members[number];
+        if let Some(story) = stories.get(&member.job_id) {
+            failures.extend(failures::failures(&found.run, member, story, logs));
+        }
+    }
+    Ok(failures)
+}

@@ -1,0 +1,197 @@
+use std::io::Write;
+use std::process::Command;
+
+use clap::Args;
+
+use super::{FAILURES, GOOD, Output, Usage, Where, print, print_json};
+use crate::recover::{self, Group, Plan, Scripts, Subject, Template, Wishes};
+use crate::report::{csv, failures, rerun};
+use crate::slurm::target::Target;
+use crate::store::Found;
+use crate::verdict::Class;
+
+const EXAMPLES: &str = "\
+Examples:
+  inquest rerun array-4700
+  inquest rerun 4700 --class oom --mem 32G --script job.sh
+  inquest rerun 4700 --exclude-bad --submit
+  inquest rerun 4700 --csv failed.csv \\
+      --config-template 'configs/config_%04d.json'
+
+Jobs that were killed for memory get half as much again as they had, or a
+fifth more than the highest peak of those that succeeded, whichever is more;
+jobs that were stopped at their time limit get half as much time again. Options
+that you gave to sbatch on its command line are not recorded: put them into the
+script, or add them to the printed command.
+
+Exit status: 0 nothing failed or all was submitted, 1 there is something to run
+again, 2 wrong usage, 3 not found or unreadable, 4 permission denied.";
+
+/// Print the commands that run failed jobs again.
+///
+/// Prints one sbatch command per class of failure and array, with the exact
+/// indices. Nothing is submitted without --submit and your yes.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Job id, members of an array (123_[1-3]), or run id.
+    #[arg(value_name = "JOB|RUN")]
+    target: String,
+    /// Only jobs of this class (oom, timeout, infra, ...); may be repeated.
+    #[arg(long = "class", value_name = "CLASS", value_delimiter = ',')]
+    classes: Vec<String>,
+    /// Memory per node for all of them, as sbatch takes it.
+    #[arg(long, value_name = "SIZE", conflicts_with = "mem_factor")]
+    mem: Option<String>,
+    /// Memory for all of them: so many times what they had.
+    #[arg(long, value_name = "FACTOR")]
+    mem_factor: Option<f64>,
+    /// Time limit for all of them, as sbatch takes it.
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
+    /// Leave out nodes where jobs fail at least twice as often as elsewhere.
+    #[arg(long)]
+    exclude_bad: bool,
+    /// The job script; asked of Slurm (scontrol) when not given.
+    #[arg(long, value_name = "FILE")]
+    script: Option<String>,
+    /// Submit after asking.
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    submit: bool,
+    /// Write the failed jobs as CSV, to standard output without a file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with = "json")]
+    csv: Option<Output>,
+    /// For the column config_file of the CSV: a name with %d or %04d for the
+    /// index in the array.
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    config_template: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    let target: Target = arguments.target.parse()?;
+    let wishes = arguments.wishes()?;
+    let template = arguments.config_template.as_deref().map(str::parse::<Template>).transpose();
+    let template = template.map_err(|e| Usage(e.to_string()))?;
+    let found = arguments.place.find(&target)?;
+    // Those that succeeded show what it takes, whoever was asked for.
+    let whole = Found { members: found.run.members.keys().copied().collect(), ..found.clone() };
+    let stories = super::why::stories(&whole)?;
+    let subjects: Vec<Subject<'_>> = found
+        .run
+        .members
+        .iter()
+        .filter_map(|(number, member)| {
+            let attempt = stories.get(&member.job_id)?.attempts.last()?;
+            Some(Subject { member, attempt, wanted: found.members.contains(number) })
+        })
+        .collect();
+    let given = arguments.script.clone().map(script_word);
+    let mut scripts = Scripts::default();
+    let plan = recover::plan(&found.run, &subjects, &wishes, |member| {
+        given.clone().map(|s| vec![s]).or_else(|| scripts.of(member.job_id))
+    });
+    if let Some(to) = &arguments.csv {
+        let mut rows = Vec::new();
+        for subject in subjects.iter().filter(|s| s.wanted) {
+            let story = &stories[&subject.member.job_id];
+            // What was put back into the queue and then ended well is done.
+            rows.extend(failures::failures(&found.run, subject.member, story, true).pop().filter(|f| {
+                f.attempt == story.attempts.len()
+                    && (wishes.classes.is_empty() || wishes.classes.contains(&f.class))
+            }));
+        }
+        to.write(&csv::text(&rerun::CSV, &rerun::csv_rows(&found.run, &rows, template.as_ref())))?;
+    }
+    if arguments.json {
+        print_json(&rerun::json(&found.run, &plan))?;
+    } else if arguments.csv.as_ref().is_none_or(|to| !to.is_stdout()) {
+        print(&rerun::text(&plan))?;
+    }
+    if plan.groups.is_empty() {
+        let which = if wishes.classes.is_empty() { "" } else { " in this class" };
+        eprintln!("inquest: nothing failed{which}, so there is nothing to run again");
+        return Ok(GOOD);
+    }
+    if arguments.submit { submit(&plan) } else { Ok(FAILURES) }
+}
+
+impl Arguments {
+    fn wishes(&self) -> Result<Wishes, Usage> {
+        let class = |word: &String| {
+            serde_json::from_value::<Class>(serde_json::Value::String(word.clone())).map_err(|_| {
+                Usage(format!(
+                    "there is no class '{}'; choose from oom, timeout, app_error, crash, infra, dependency, \
+                     validation, cancelled, preempted, unknown",
+                    word.escape_debug()
+                ))
+            })
+        };
+        let classes = self.classes.iter().map(class).collect::<Result<_, _>>()?;
+        if let Some(mem) = self.mem.as_ref().filter(|m| !recover::is_memory(m)) {
+            return Err(Usage(format!(
+                "'{}' is no memory size; write 24G, 500M or 2000",
+                mem.escape_debug()
+            )));
+        }
+        if let Some(time) = self.time.as_ref().filter(|t| !recover::is_time(t)) {
+            return Err(Usage(format!(
+                "'{}' is no time limit; write 90, 1:30:00 or 1-12:00:00",
+                time.escape_debug()
+            )));
+        }
+        if let Some(factor) = self.mem_factor.filter(|f| !(0.01..=100.0).contains(f)) {
+            return Err(Usage(format!(
+                "a factor of {factor} makes no sense; write one between 0.01 and 100"
+            )));
+        }
+        Ok(Wishes {
+            classes,
+            memory: self.mem.clone(),
+            memory_factor: self.mem_factor,
+            time: self.time.clone(),
+            exclude_bad: self.exclude_bad,
+        })
+    }
+}
+
+/// A script whose name begins with a dash is no option of sbatch.
+fn script_word(script: String) -> String {
+    if script.starts_with('-') { format!("./{script}") } else { script }
+}
+
+/// Asks, and runs the commands word by word, without a shell.
+fn submit(plan: &Plan) -> anyhow::Result<u8> {
+    let known = |g: &&Group| g.command.is_some();
+    let (ready, unknown): (Vec<&Group>, Vec<&Group>) = plan.groups.iter().partition(known);
+    if let Some(group) = unknown.first() {
+        return Err(Usage(format!(
+            "the job script of {} is not known; give it with --script, nothing was submitted",
+            group.members
+        ))
+        .into());
+    }
+    let jobs: usize = ready.iter().map(|g| g.jobs).sum();
+    eprint!("Submit {} command(s) for {jobs} job(s)? [y/N] ", ready.len());
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        eprintln!("inquest: nothing was submitted");
+        return Ok(FAILURES);
+    }
+    for group in ready {
+        let status = Command::new(&group.argv[0]).args(&group.argv[1..]).status();
+        let reason = match status {
+            Ok(status) if status.success() => continue,
+            Ok(status) => format!("sbatch ended with {status}"),
+            Err(e) => format!("sbatch could not be started: {e}"),
+        };
+        anyhow::bail!("{reason}; {} and what follows was not submitted", group.members);
+    }
+    Ok(GOOD)
+}

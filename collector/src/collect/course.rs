@@ -1,0 +1,242 @@
+/*!
+The course of an open job, as far as it can be seen from the heads of its
+lines: which slurmstepds are at work, on which nodes.
+
+It decides nothing. It says when it is worth folding the job's story, which
+does decide, so that a job costs one fold and not one per event.
+*/
+
+use inquest_journal::StepId;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::follow::Event;
+
+/// What the heads say of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Course {
+    /// Restart count of the newest attempt, as far as known.
+    pub(super) restart: u32,
+    /// Nodes of the allocation, as far as known.
+    node_count: Option<u32>,
+    /// A step that lasts as long as the job has begun, or the job's end was seen.
+    lasting: bool,
+    /// Nodes with at least one event, hashed.
+    nodes: Vec<u64>,
+    /// Steps at work, and lasting ones that have ended.
+    steps: Vec<StepAt>,
+}
+
+/// A step on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct StepAt {
+    /// Step and node, hashed.
+    place: u64,
+    /// Stream of its slurmstepd, hashed.
+    stream: u64,
+    open: bool,
+}
+
+/// What an event may mean for its job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hint {
+    /// It may have begun a further attempt.
+    pub(super) further: bool,
+    /// It may have been the end of the job, or of its steps on some node.
+    pub(super) end: bool,
+    /// Everything that is known to have begun has ended, on all nodes of the
+    /// allocation.
+    pub(super) complete: bool,
+}
+
+impl Course {
+    /// The course of a job that was restarted so often before.
+    pub(super) fn new(restart: u32) -> Course {
+        Course { restart, ..Course::default() }
+    }
+
+    /// Takes in the job's next event.
+    pub(super) fn see(&mut self, event: &Event<'_>) -> Hint {
+        let head = &event.head;
+        let node = xxh3_64(head.node.as_bytes());
+        if self.nodes.last() != Some(&node) && !self.nodes.contains(&node) {
+            self.nodes.push(node);
+        }
+        let mut hint = Hint::default();
+        match head.event_type.as_ref() {
+            "step_started" => {
+                hint.further = field(event.line, "restart").is_some_and(|n| n > self.restart);
+                if let Some(step) = head.step {
+                    hint.further |= self.begin(step, node, xxh3_64(head.stream.as_bytes()));
+                }
+            }
+            "job_started" => {
+                hint.further = field(event.line, "restart").is_some_and(|n| n > self.restart);
+                self.node_count = field(event.line, "node_count").or(self.node_count);
+            }
+            "step_ended" => {
+                if let Some(step) = head.step {
+                    self.end(step, xxh3_64(head.stream.as_bytes()));
+                }
+                hint.end = true;
+            }
+            "job_ended" => {
+                hint.further = field(event.line, "restart").is_some_and(|n| n > self.restart);
+                self.lasting = true;
+                hint.end = true;
+            }
+            _ => {}
+        }
+        hint.complete = hint.end
+            && self.lasting
+            && self.steps.iter().all(|s| !s.open)
+            && self.node_count.is_some_and(|n| self.nodes.len() >= n as usize);
+        hint
+    }
+
+    /// Says whether another slurmstepd has run this step here before.
+    fn begin(&mut self, step: StepId, node: u64, stream: u64) -> bool {
+        self.lasting |= lasts(step);
+        let place = place(step, node);
+        let before = self.steps.iter().any(|s| s.place == place && s.stream != stream);
+        self.steps.retain(|s| s.place != place);
+        self.steps.push(StepAt { place, stream, open: true });
+        before
+    }
+
+    fn end(&mut self, step: StepId, stream: u64) {
+        let Some(at) = self.steps.iter().rposition(|s| s.stream == stream) else { return };
+        if lasts(step) {
+            self.steps[at].open = false;
+        } else {
+            self.steps.swap_remove(at);
+        }
+    }
+
+    /// A further attempt has begun with the newest step: what was at work in
+    /// the one before is no longer waited for.
+    pub(super) fn begin_attempt(&mut self, restart: u32) {
+        self.restart = restart;
+        self.steps.drain(..self.steps.len().saturating_sub(1));
+    }
+
+    /// For the ledger.
+    pub(super) fn save(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16 + 8 * self.nodes.len() + 17 * self.steps.len());
+        out.push(u8::from(self.lasting));
+        out.extend_from_slice(&self.restart.to_le_bytes());
+        out.extend_from_slice(&self.node_count.unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&(self.nodes.len() as u32).to_le_bytes());
+        for node in &self.nodes {
+            out.extend_from_slice(&node.to_le_bytes());
+        }
+        for step in &self.steps {
+            out.extend_from_slice(&step.place.to_le_bytes());
+            out.extend_from_slice(&step.stream.to_le_bytes());
+            out.push(u8::from(step.open));
+        }
+        out
+    }
+
+    /// From the ledger; `None` for what this version did not write.
+    pub(super) fn restore(mut bytes: &[u8]) -> Option<Course> {
+        let lasting = take::<1>(&mut bytes)? == [1];
+        let restart = u32::from_le_bytes(take(&mut bytes)?);
+        let node_count = Some(u32::from_le_bytes(take(&mut bytes)?)).filter(|n| *n != u32::MAX);
+        let count = u32::from_le_bytes(take(&mut bytes)?);
+        let mut course = Course { restart, node_count, lasting, ..Course::default() };
+        for _ in 0..count {
+            course.nodes.push(u64::from_le_bytes(take(&mut bytes)?));
+        }
+        while !bytes.is_empty() {
+            let (place, stream) = (take(&mut bytes)?, take(&mut bytes)?);
+            let (place, stream) = (u64::from_le_bytes(place), u64::from_le_bytes(stream));
+            course.steps.push(StepAt { place, stream, open: take::<1>(&mut bytes)? == [1] });
+        }
+        Some(course)
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+fn lasts(step: StepId) -> bool {
+    matches!(step, StepId::Batch | StepId::Extern | StepId::Interactive)
+}
+
+fn place(step: StepId, node: u64) -> u64 {
+    let step = match step {
+        StepId::Number(n) => u64::from(n),
+        StepId::Batch => 1 << 32,
+        StepId::Extern => 2 << 32,
+        StepId::Interactive => 3 << 32,
+    };
+    node ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The number in a field of the line's own.
+pub(super) fn field(line: &[u8], name: &str) -> Option<u32> {
+    digits(find(line, name)?)
+}
+
+/// The number in a field of the line's own that is a string.
+pub(super) fn quoted(line: &[u8], name: &str) -> Option<u32> {
+    digits(find(line, name)?.strip_prefix(b"\"")?)
+}
+
+fn digits(text: &[u8]) -> Option<u32> {
+    let end = text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
+    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
+/// What follows `,"name":`. A quote inside a string has a backslash before it,
+/// never a comma, so this cannot be fooled by one.
+fn find<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut from = 0;
+    loop {
+        let quote = from + line[from..].iter().position(|b| *b == b'"')?;
+        let after = &line[quote + 1..];
+        if quote > 0
+            && line[quote - 1] == b','
+            && after.starts_with(name.as_bytes())
+            && after[name.len()..].starts_with(b"\":")
+        {
+            return Some(&after[name.len() + 2..]);
+        }
+        from = quote + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_field_is_not_found_inside_a_string() {
+        assert_eq!(field(br#"{"a":1,"restart":3}"#, "restart"), Some(3));
+        assert_eq!(field(br#"{"a":"x,\"restart\":3","restart":4}"#, "restart"), Some(4));
+        assert_eq!(field(br#"{"a":"x,\"restart\":3"}"#, "restart"), None);
+        assert_eq!(field(br#"{"a":1,"restart":null}"#, "restart"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_course_survives_the_ledger(
+            restart in any::<u32>(), node_count in proptest::option::of(0..u32::MAX), lasting in any::<bool>(),
+            nodes in proptest::collection::vec(any::<u64>(), 0..5),
+            steps in proptest::collection::vec(any::<(u64, u64, bool)>(), 0..5),
+        ) {
+            let steps = steps.into_iter().map(|(place, stream, open)| StepAt { place, stream, open }).collect();
+            let course = Course { restart, node_count, lasting, nodes, steps };
+            prop_assert_eq!(Course::restore(&course.save()), Some(course));
+        }
+
+        #[test]
+        fn any_bytes_are_restored_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Course::restore(&bytes);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+/*!
+A line of a journal, read as far as merging needs.
+
+Our own writers put the head first and in one order, so it can be taken apart
+without a general parser; the rest must then still be proven to be JSON, because
+a line whose end was overwritten is no event. Whatever looks different in any
+way is left to the general parser, which decides.
+*/
+
+use std::borrow::Cow;
+
+use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp};
+
+use super::json;
+
+/// One event as it stands in a journal.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// Who, when and where.
+    pub head: Head<'a>,
+    /// The line without its newline.
+    pub line: &'a [u8],
+    /// For a line in our writers' own form.
+    pub form: Option<Form>,
+}
+
+/// Where the parts of a line in our writers' own form are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Offset of `,"cluster":`, behind what the store's envelope repeats.
+    pub middle: usize,
+    /// Offset of the comma before the body's first field, or of the closing
+    /// brace.
+    pub body: usize,
+}
+
+impl<'a> Event<'a> {
+    /// Reads one line; `None` when it is no event.
+    pub fn parse(line: &'a [u8]) -> Option<Event<'a>> {
+        // Serde would let broken UTF-8 pass in fields that it skips.
+        let text = std::str::from_utf8(line).ok()?;
+        if let Some((head, form)) = own_form(text) {
+            return Some(Event { head, line, form: Some(form) });
+        }
+        Some(Event { head: Head::parse(line).ok()?, line, form: None })
+    }
+
+    /// The event's own fields; `None` for a type of a newer version and when a
+    /// field has another JSON type than the schema says.
+    pub fn body(&self, scratch: &mut Vec<u8>) -> Option<Body> {
+        match self.form {
+            Some(form) => parse_body(&self.head.event_type, &self.line[form.body..], scratch),
+            None => Body::parse(&self.head.event_type, self.line)?.ok(),
+        }
+    }
+}
+
+/// Reads a body from the end of a line that begins with the comma before it.
+pub fn parse_body(event_type: &str, rest: &[u8], scratch: &mut Vec<u8>) -> Option<Body> {
+    scratch.clear();
+    scratch.push(b'{');
+    scratch.extend_from_slice(rest.strip_prefix(b",").unwrap_or(rest));
+    Body::parse(event_type, scratch)?.ok()
+}
+
+fn own_form(line: &str) -> Option<(Head<'_>, Form)> {
+    let mut at = Cursor { text: line, at: 0 };
+    at.skip("{\"v\":")?;
+    let v = u32::try_from(at.number()?).ok().filter(|v| *v == SCHEMA_VERSION)?;
+    at.skip(",\"timestamp\":\"")?;
+    let timestamp = at.time()?;
+    at.skip("\",\"event_type\":\"")?;
+    let event_type = Cow::Borrowed(at.plain()?);
+    at.skip(",\"severity\":\"")?;
+    let severity = severity(at.plain()?)?;
+    at.skip(",\"source\":\"")?;
+    let source = source(at.plain()?)?;
+    let middle = at.at;
+    let rest = at.middle(v, timestamp, event_type, severity, source)?;
+    Some((rest.0, Form { middle, body: rest.1 }))
+}
+
+pub(crate) fn severity(name: &str) -> Option<Severity> {
+    Some(match name {
+        "info" => Severity::Info,
+        "warn" => Severity::Warn,
+        "error" => Severity::Error,
+        _ => return None,
+    })
+}
+
+pub(crate) fn source(name: &str) -> Option<Source> {
+    Some(match name {
+        "plugin" => Source::Plugin,
+        "agent" => Source::Agent,
+        "user" => Source::User,
+        "collector" => Source::Collector,
+        _ => return None,
+    })
+}
+
+/// A place in a line that is being taken apart.
+pub(crate) struct Cursor<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn skip(&mut self, fixed: &str) -> Option<()> {
+        let there = self.text.as_bytes().get(self.at..self.at + fixed.len())? == fixed.as_bytes();
+        self.at += fixed.len();
+        there.then_some(())
+    }
+
+    fn skip_if(&mut self, fixed: &str) -> bool {
+        let there = self.text.as_bytes()[self.at..].starts_with(fixed.as_bytes());
+        if there {
+            self.at += fixed.len();
+        }
+        there
+    }
+
+    /// A number without sign, fraction or leading zero.
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        let from = self.at;
+        let mut n = 0u64;
+        while let Some(digit @ b'0'..=b'9') = self.text.as_bytes().get(self.at) {
+            n = n.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            self.at += 1;
+        }
+        let digits = &self.text.as_bytes()[from..self.at];
+        (!digits.is_empty() && (digits[0] != b'0' || digits.len() == 1)).then_some(n)
+    }
+
+    /// The rest of a string that needs no unescaping, without its quote.
+    pub(crate) fn plain(&mut self) -> Option<&'a str> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let len = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
+        if rest[len] != b'"' {
+            return None;
+        }
+        let string = self.text.get(self.at..self.at + len)?;
+        self.at += len + 1;
+        Some(string)
+    }
+
+    /// A time in the one form that our writers use, without quotes.
+    pub(crate) fn time(&mut self) -> Option<Timestamp> {
+        let text = self.text.get(self.at..self.at + TIME)?;
+        if text.as_bytes()[TIME - 1] != b'Z' {
+            return None;
+        }
+        self.at += TIME;
+        text.parse().ok()
+    }
+
+    /// From `,"cluster":` to the end of the line. Yields the head and the
+    /// offset of its end; the rest of the line is proven to be JSON.
+    pub(crate) fn middle(
+        &mut self,
+        v: u32,
+        timestamp: Timestamp,
+        event_type: Cow<'a, str>,
+        severity: Severity,
+        source: Source,
+    ) -> Option<(Head<'a>, usize)> {
+        self.skip(",\"cluster\":\"")?;
+        let cluster = Cow::Borrowed(self.plain()?);
+        self.skip(",\"node\":\"")?;
+        let node = Cow::Borrowed(self.plain()?);
+        self.skip(",\"boot\":\"")?;
+        let boot = Cow::Borrowed(self.plain()?);
+        self.skip(",\"mono_us\":")?;
+        let mono_us = self.number()?;
+        self.skip(",\"stream\":\"")?;
+        let stream = Cow::Borrowed(self.plain()?);
+        self.skip(",\"seq\":")?;
+        let seq = self.number()?;
+        let job_id = match self.skip_if(",\"job_id\":\"") {
+            true => Some(self.plain()?.parse::<JobId>().ok()?),
+            false => None,
+        };
+        let step = match self.skip_if(",\"step\":\"") {
+            true => Some(self.plain()?.parse::<StepId>().ok()?),
+            false => None,
+        };
+        let task = match self.skip_if(",\"task\":") {
+            true => Some(u32::try_from(self.number()?).ok()?),
+            false => None,
+        };
+        let body = self.at;
+        json::is_tail_of_object(&self.text.as_bytes()[body..]).then_some(())?;
+        let head = Head {
+            v,
+            timestamp,
+            event_type,
+            severity,
+            source,
+            cluster,
+            node,
+            boot,
+            mono_us,
+            stream,
+            seq,
+            job_id,
+            step,
+            task,
+        };
+        Some((head, body))
+    }
+}
+
+/// Length of `2026-11-21T14:30:01.234567Z`.
+const TIME: usize = 27;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inquest_journal::{Header, JobStarted, Note, Stamp, encode};
+    use proptest::prelude::*;
+
+    fn line(text: &str, task: Option<u32>) -> Vec<u8> {
+        let header = Header {
+            stamp: Stamp { wall: Timestamp(1_771_702_201_234_567), mono_us: 9 },
+            severity: Severity::Warn,
+            source: Source::User,
+            cluster: "lab",
+            node: "n1",
+            boot: "0badc0de",
+            stream: "n1-0badc0de-1-2",
+            seq: 4,
+            job_id: task.map(|_| JobId(7)),
+            step: task.map(|_| StepId::Batch),
+            task,
+        };
+        let mut line = Vec::new();
+        let note = Note { text: Some(text.into()), ..Note::default() };
+        encode(&mut line, &header, &note.into());
+        line.pop();
+        line
+    }
+
+    proptest! {
+        // The general parser is the model.
+        #[test]
+        fn agrees_with_the_general_parser(
+            text in any::<String>(), task in any::<Option<u32>>(),
+            damage in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
+            cut in proptest::option::of(any::<proptest::sample::Index>()),
+        ) {
+            let mut line = line(&text, task);
+            if let Some((at, byte)) = damage {
+                let at = at.index(line.len());
+                line[at] = byte;
+            }
+            if let Some(cut) = cut {
+                line.truncate(cut.index(line.len()));
+            }
+            let ours = Event::parse(&line);
+            let theirs = Head::parse(&line).ok().filter(|_| std::str::from_utf8(&line).is_ok());
+            prop_assert_eq!(ours.as_ref().map(|e| &e.head), theirs.as_ref());
+            if let Some(event) = ours {
+                let body = Body::parse(&event.head.event_type, &line).and_then(Result::ok);
+                prop_assert_eq!(event.body(&mut Vec::new()), body);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_our_own_writer_takes_the_short_way() {
+        for task in [None, Some(3)] {
+            let line = line("hi \"there\"\n", task);
+            let event = Event::parse(&line).unwrap();
+            let form = event.form.unwrap();
+            assert!(line[form.middle..].starts_with(b",\"cluster\":\"lab\""));
+            assert!(line[form.body..].starts_with(b",\"text\":\"hi"));
+        }
+        let mut empty = Vec::new();
+        let header = Header { source: Source::Plugin, ..header() };
+        encode(&mut empty, &header, &JobStarted::default().into());
+        empty.pop();
+        assert_eq!(Event::parse(&empty).unwrap().form.unwrap().body, empty.len() - 1);
+    }
+
+    fn header<'a>() -> Header<'a> {
+        Header {
+            stamp: Stamp::default(),
+            severity: Severity::Info,
+            source: Source::User,
+            cluster: "lab",
+            node: "n1",
+            boot: "b",
+            stream: "s",
+            seq: 0,
+            job_id: None,
+            step: None,
+            task: None,
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_head_or_the_envelope_in_the_body_is_for_the_general_parser() {
+        for field in ["\"seq\":9", "\"run_id\":\"x\"", "\"utc\":1", "\"t\\u0061sk\":1"] {
+            let mut text = line("x", Some(1));
+            text.pop();
+            text.extend_from_slice(format!(",{field}}}").as_bytes());
+            assert!(Event::parse(&text).is_none_or(|e| e.form.is_none()), "{field}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The job script's path, which no node knows: the controller does, for as
+//! long as it remembers the job.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use inquest_journal::JobId;
+
+use super::plan::Script;
+
+/// How long an answer is waited for; without one the script is not known.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Questions to the controller for one plan.
+const QUESTIONS: u32 = 50;
+
+/// Asks for the scripts of jobs, until an answer stays out: a controller that
+/// is not there or has forgotten one job is not asked about all the others.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    asked: u32,
+    silent: bool,
+}
+
+impl Scripts {
+    /// The command of a job's script. `None` when there is no Slurm here, it
+    /// does not answer, or it does not know the job any more.
+    pub fn of(&mut self, job: JobId) -> Option<Script> {
+        if self.silent || self.asked >= QUESTIONS {
+            return None;
+        }
+        self.asked += 1;
+        let script = ask(job);
+        self.silent = script.is_none();
+        script
+    }
+}
+
+fn ask(job: JobId) -> Option<Script> {
+    let mut child = Command::new("scontrol")
+        .args(["--oneliner", "show", "job", &job.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut pipe = child.stdout.take()?;
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = (&mut pipe).take(1 << 20).read_to_end(&mut text);
+        text
+    });
+    let asked = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break Some(status),
+            Ok(None) if asked.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
+            _ => break None,
+        }
+    };
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let text = reader.join().ok()?;
+    status?.success().then(|| parse(&String::from_utf8_lossy(&text), |p| Path::new(p).is_file())).flatten()
+}
+
+/// The `Command=` of a job: the script and its arguments, joined by blanks.
+/// The fields beside it tell where it ends; a file of the whole name tells
+/// that its blanks are of the name.
+fn parse(text: &str, is_file: impl Fn(&str) -> bool) -> Option<Script> {
+    let line = text.lines().next()?;
+    let (_, rest) = line.split_once(" Command=")?;
+    let command = rest.split(" WorkDir=").next()?.trim();
+    if command.is_empty() || command == "(null)" {
+        return None;
+    }
+    if is_file(command) {
+        return Some(vec![command.to_owned()]);
+    }
+    Some(command.split_whitespace().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn the_command_of_a_job() {
+        let line = |command: &str| format!("JobId=7 JobName=a b Command={command} WorkDir=/w StdErr=/w/x\n");
+        let words = |command: &str| parse(&line(command), |p| p == "/a b/job.sh");
+        assert_eq!(words("/a/job.sh").unwrap(), ["/a/job.sh"]);
+        assert_eq!(words("/a/job.sh x 7").unwrap(), ["/a/job.sh", "x", "7"]);
+        assert_eq!(words("/a b/job.sh").unwrap(), ["/a b/job.sh"]);
+        assert_eq!(words("(null)"), None);
+        assert_eq!(parse("slurm_load_jobs error: Invalid job id specified\n", |_| true), None);
+        assert_eq!(parse("", |_| true), None);
+    }
+}

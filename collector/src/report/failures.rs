@@ -1,0 +1,236 @@
+/*!
+Failures, one per failed attempt of a job, with a name that is the same in
+every run.
+
+Facts beat logs: where the kernel or Slurm said why a job ended, that is the
+message. Where a program ended by its own fault, its log says more than its
+exit code, so the root cause of the log is.
+*/
+
+use std::path::{Path, PathBuf};
+
+use inquest_journal::{JobId, StepId, Timestamp};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::logfiles::{LogError, LogFile, Stream, log_files, open_log};
+use super::table::Table;
+use super::{JSON_SCHEMA, clean};
+use crate::logs::{Cause, Finding, Fingerprint, ScanOptions, fingerprint, scan_reader};
+use crate::runs::{Member, RunState};
+use crate::slurm::accounting::JobRecord;
+use crate::slurm::signal_name;
+use crate::story::{Attempt, Story};
+use crate::units::bytes;
+use crate::verdict::{Class, Confidence, Verdict, judge};
+
+/// Logs that are read of one attempt.
+const LOGS: usize = 8;
+
+/// A failed attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Job id as people write it, `120_3`.
+    pub job: String,
+    /// The job's own id.
+    pub job_id: JobId,
+    /// Name of the job.
+    pub job_name: Option<String>,
+    /// Which attempt, from 1.
+    pub attempt: usize,
+    /// Where the first failure was.
+    pub step: Option<StepId>,
+    /// Its rank.
+    pub task: Option<u32>,
+    /// Its node; the first node of the job when no death is known.
+    pub node: Option<String>,
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// For counting.
+    pub class: Class,
+    /// For acting.
+    pub cause: String,
+    /// Exit code, when it exited.
+    pub exit_code: Option<u8>,
+    /// Signal, when one ended it.
+    pub signal: Option<u8>,
+    /// Highest charge of memory in bytes.
+    pub peak_bytes: Option<u64>,
+    /// The same for the same failure in other jobs and runs.
+    pub fingerprint: Fingerprint,
+    /// Why, in one line.
+    pub message: String,
+    /// What the message rests on.
+    pub confidence: Confidence,
+    /// What the logs say, whether or not it decided.
+    pub log: Option<FromLog>,
+    /// Why a log could not be read.
+    pub unread: Vec<String>,
+}
+
+/// What a log says.
+#[derive(Clone, Debug, Serialize)]
+pub struct FromLog {
+    /// The file.
+    pub path: PathBuf,
+    /// What it says.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+impl Failure {
+    /// `SIGSEGV`, `3`, or `-`.
+    pub fn end(&self) -> String {
+        let code = self.exit_code.map_or("-".into(), |code| code.to_string());
+        self.signal.map_or(code, signal_name)
+    }
+}
+
+/// The failed attempts of a member, oldest first. With `logs`, those of the
+/// newest attempt are read.
+pub fn failures(run: &RunState, member: &Member, story: &Story, logs: bool) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (index, attempt) in story.attempts.iter().enumerate() {
+        let newest = index + 1 == story.attempts.len();
+        let verdict = if newest { member.verdict.clone() } else { Some(of_earlier(attempt, story)) };
+        let Some(verdict) = verdict.filter(|v| v.class != Class::Ok) else { continue };
+        // The file of an earlier attempt has been written over since.
+        let read = if logs && newest { read(run, member, attempt, &verdict) } else { Read::default() };
+        failures.push(failure(member, attempt, index + 1, &verdict, read));
+    }
+    failures
+}
+
+/// The verdict on an attempt after which the job was put back into the queue.
+fn of_earlier(attempt: &Attempt, story: &Story) -> Verdict {
+    let restarts = story.attempts.last().map_or(0, |a| a.restart).max(attempt.restart + 1);
+    let later = JobRecord { state: "REQUEUED".into(), restarts, ..JobRecord::default() };
+    judge(attempt, Some(&later))
+}
+
+#[derive(Default)]
+struct Read {
+    best: Option<FromLog>,
+    unread: Vec<String>,
+}
+
+fn read(run: &RunState, member: &Member, attempt: &Attempt, verdict: &Verdict) -> Read {
+    let mut files = log_files(run, member, attempt);
+    let step = verdict.first_failure.as_ref().map(|d| d.step);
+    files.retain(|f| f.task.is_none() || Some(f.step) == step);
+    // Of two logs that say as much, standard error is the one to quote.
+    files.sort_by_key(|f| f.stream == Stream::Stdout);
+    let mut read = Read::default();
+    if files.is_empty() {
+        read.unread.push("no path of a log was recorded".into());
+    }
+    for LogFile { path, .. } in files.into_iter().take(LOGS) {
+        match scan(&path) {
+            Ok(finding) if finding.cause == Cause::None => {}
+            Ok(finding) => {
+                if read.best.as_ref().is_none_or(|b| b.finding.confidence < finding.confidence) {
+                    read.best = Some(FromLog { path, finding });
+                }
+            }
+            Err(e) => read.unread.push(format!("{} {e}", path.to_string_lossy())),
+        }
+    }
+    read
+}
+
+/// Finds the root cause in a log.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn scan(path: &Path) -> Result<Finding, LogError> {
+    let (file, _) = open_log(path)?;
+    Ok(scan_reader(file, &ScanOptions::default())?.finding)
+}
+
+fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict, read: Read) -> Failure {
+    let death = verdict.first_failure.as_ref();
+    let quoted = read
+        .best
+        .as_ref()
+        .filter(|_| log_decides(verdict.class))
+        .and_then(|log| Some((log.finding.root_cause.as_deref()?, log.finding.cause)));
+    let (cause, message, name) = match quoted {
+        Some((line, Cause::AppError)) => (verdict.cause.clone(), line.trim(), fingerprint(line)),
+        Some((line, cause)) => (cause.as_str().into(), line.trim(), fingerprint(line)),
+        // The sentence of a verdict has sizes and times in it that differ
+        // from job to job; what is the same is the cause and the way to die.
+        None => {
+            let end = death.map_or(String::new(), |d| d.end());
+            (
+                verdict.cause.clone(),
+                verdict.detail.as_str(),
+                fingerprint(&format!("{}: {end}", verdict.cause)),
+            )
+        }
+    };
+    Failure {
+        job: member.display_id(),
+        job_id: member.job_id,
+        job_name: attempt.facts.name.clone(),
+        attempt: number,
+        step: death.map(|d| d.step),
+        task: death.map(|d| d.task),
+        node: death.map(|d| d.at.node.clone()).or_else(|| attempt.nodes.first().cloned()),
+        at: death.map(|d| d.at.wall).or(attempt.last.as_ref().map(|m| m.wall)).unwrap_or(member.last),
+        class: verdict.class,
+        cause,
+        exit_code: death.and_then(|d| d.exit_code),
+        signal: death.and_then(|d| d.signal),
+        peak_bytes: attempt.peak_bytes().max(death.and_then(|d| d.peak_bytes)),
+        fingerprint: name,
+        message: message.to_owned(),
+        confidence: if quoted.is_some() { Confidence::Log } else { verdict.confidence },
+        log: read.best,
+        unread: read.unread,
+    }
+}
+
+/// The program ended by its own fault, so that its own words say why.
+fn log_decides(class: Class) -> bool {
+    matches!(class, Class::AppError | Class::Crash | Class::Unknown | Class::Validation | Class::Dependency)
+}
+
+/// One row per failure.
+pub fn table(failures: &[Failure]) -> Table {
+    let mut table = Table::new(&[
+        "JOB",
+        "ATTEMPT",
+        "STEP",
+        "TASK",
+        "NODE",
+        "CLASS",
+        "CAUSE",
+        "END",
+        "PEAK",
+        "FINGERPRINT",
+        "MESSAGE",
+    ]);
+    let dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    for f in failures {
+        table.row(vec![
+            f.job.clone(),
+            f.attempt.to_string(),
+            dash(f.step.map(|s| s.to_string())),
+            dash(f.task.map(|t| t.to_string())),
+            dash(f.node.as_deref().map(clean)),
+            f.class.to_string(),
+            f.cause.clone(),
+            f.end(),
+            dash(f.peak_bytes.map(bytes)),
+            f.fingerprint.to_string(),
+            clean(&f.message),
+        ]);
+    }
+    table
+}
+
+/// The same as JSON.
+pub fn json(run: &RunState, failures: &[Failure]) -> Value {
+    json!({ "schema": JSON_SCHEMA, "run_id": run.run_id, "errors": failures })
+}

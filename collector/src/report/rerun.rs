@@ -1,0 +1,76 @@
+//! A plan to run jobs again, as text, JSON and CSV.
+
+use std::fmt::Write;
+
+use anstyle::Style;
+use serde_json::{Value, json};
+
+use super::failures::Failure;
+use super::{JSON_SCHEMA, clean};
+use crate::recover::{Group, NO_SCRIPT, Plan, Template, line};
+use crate::runs::RunState;
+
+const HEAD: Style = Style::new().bold();
+
+/// The plan for people: each group with what one should know and its command.
+pub fn text(plan: &Plan) -> String {
+    let mut out = String::new();
+    for group in &plan.groups {
+        let name = group.name.as_deref().map_or(String::new(), |n| format!(" \"{}\"", clean(n)));
+        let members = &group.members;
+        let _ = writeln!(
+            out,
+            "{HEAD}{}{HEAD:#}: {} of {} jobs, {members}{name}",
+            group.class, group.jobs, plan.jobs
+        );
+        for note in &group.notes {
+            let _ = writeln!(out, "  {}", clean(note));
+        }
+        let _ = writeln!(out, "  {}\n", command(group));
+    }
+    for n in &plan.bad_nodes {
+        let (node, elsewhere) = (clean(&n.node), format!("{} of {}", n.failed_elsewhere, n.jobs_elsewhere));
+        let _ =
+            writeln!(out, "Node {node}: {} of {} jobs failed there, {elsewhere} elsewhere", n.failed, n.jobs);
+    }
+    out
+}
+
+/// The command; with a word in place of what is not known.
+fn command(group: &Group) -> String {
+    if let Some(command) = &group.command {
+        return command.clone();
+    }
+    let mut argv: Vec<String> = group.argv.iter().map(|word| clean(word)).collect();
+    argv.push(NO_SCRIPT.into());
+    line(&argv).unwrap_or_default()
+}
+
+/// The plan as JSON.
+pub fn json(run: &RunState, plan: &Plan) -> Value {
+    json!({ "schema": JSON_SCHEMA, "run_id": run.run_id, "plan": plan })
+}
+
+/// Columns of [`csv_rows`].
+pub const CSV: [&str; 8] =
+    ["job_id", "job_name", "array_id", "class", "cause", "fingerprint", "node", "config_file"];
+
+/// One row per failed job; `array_id` is the index in the array.
+pub fn csv_rows(run: &RunState, failures: &[Failure], template: Option<&Template>) -> Vec<Vec<String>> {
+    let row = |f: &Failure| {
+        let member = run.members.values().find(|m| m.job_id == f.job_id);
+        let array = member.and_then(|m| m.array_job_id.zip(m.array_task_id));
+        let index = array.map(|(_, index)| index);
+        vec![
+            array.map_or(f.job_id, |(id, _)| id).to_string(),
+            f.job_name.clone().unwrap_or_default(),
+            index.map_or(String::new(), |i| i.to_string()),
+            f.class.to_string(),
+            f.cause.clone(),
+            f.fingerprint.to_string(),
+            f.node.clone().unwrap_or_default(),
+            template.zip(index).map_or(String::new(), |(t, i)| t.name(i)),
+        ]
+    };
+    failures.iter().map(row).collect()
+}

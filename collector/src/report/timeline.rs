@@ -1,0 +1,335 @@
+/*!
+What happened in a run in the order of true time, and what happened together:
+failures in one short time (bursts), and nodes on which jobs fail that succeed
+elsewhere.
+*/
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use inquest_journal::{Body, JobId, StepId, Timestamp};
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::nodes::BadNode;
+use super::table::Table;
+use super::{JSON_SCHEMA, clean, clock, events, ids, nodes, time};
+use crate::runs::{Member, RunState};
+use crate::slurm::hostlist;
+use crate::store::Line;
+use crate::units::duration;
+use crate::verdict::Class;
+
+/// So many failures make a burst ...
+pub const BURST: usize = 3;
+/// ... when they are within so many microseconds.
+pub const BURST_US: i64 = 60_000_000;
+
+/// A line of the timeline.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// When.
+    pub utc: Timestamp,
+    /// Since the start of the run, in microseconds.
+    pub offset_us: i64,
+    /// `START`, `DONE`, `OOM`, ...
+    pub event: &'static str,
+    /// As it is stored.
+    pub event_type: String,
+    /// Where.
+    pub node: String,
+    /// Job as people write it; absent for the run itself.
+    pub job: Option<String>,
+    /// The job's own id.
+    pub job_id: Option<JobId>,
+    /// Step.
+    pub step: Option<StepId>,
+    /// Rank.
+    pub task: Option<u32>,
+    /// What became of the job, where that is what happened.
+    pub class: Option<Class>,
+    /// More.
+    pub detail: String,
+    /// Something died.
+    #[serde(skip)]
+    bad: bool,
+    /// Which attempt of the job ended with it.
+    #[serde(skip)]
+    attempt: Option<u64>,
+}
+
+/// Failures close together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Burst {
+    /// The first.
+    pub from: Timestamp,
+    /// From the first to the last, in microseconds.
+    pub length_us: i64,
+    /// How many.
+    pub failures: usize,
+    /// Whose, folded.
+    pub jobs: String,
+    /// Where, folded.
+    pub nodes: String,
+    /// Of which classes.
+    pub classes: BTreeSet<Class>,
+}
+
+/// Collects the lines of a timeline.
+#[derive(Debug)]
+pub struct Timeline<'a> {
+    run: &'a RunState,
+    members: BTreeMap<JobId, &'a Member>,
+    whole_run: bool,
+    every: bool,
+    entries: Vec<Entry>,
+    /// Lines that were left out because they were too far away.
+    far: usize,
+}
+
+/// What is needed of the collector's own events.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Ended {
+    attempt: Option<u64>,
+    verdict: Option<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    class: Class,
+    #[serde(default)]
+    first_failure: Option<FirstFailure>,
+}
+
+#[derive(Deserialize)]
+struct FirstFailure {
+    at: At,
+}
+
+#[derive(Deserialize)]
+struct At {
+    node: String,
+}
+
+impl<'a> Timeline<'a> {
+    /// A timeline of these members. `every` takes starts and clean ends of
+    /// steps and tasks too.
+    pub fn new(run: &'a RunState, members: &[u32], every: bool) -> Timeline<'a> {
+        let whole_run = members.len() == run.members.len();
+        let members = members.iter().filter_map(|n| run.members.get(n)).map(|m| (m.job_id, m)).collect();
+        Timeline { run, members, whole_run, every, entries: Vec::new(), far: 0 }
+    }
+
+    /// Takes an event of the run's file.
+    pub fn add(&mut self, line: &Line<'_>, raw: &[u8]) {
+        let member = line.job_id.and_then(|id| self.members.get(&id));
+        if member.is_none() && (line.job_id.is_some() || !self.whole_run) {
+            return;
+        }
+        let ended: Ended = match &*line.event_type {
+            "chunk_failed" | "chunk_completed" => serde_json::from_slice(raw).unwrap_or_default(),
+            _ => Ended::default(),
+        };
+        let class = ended.verdict.as_ref().map(|v| v.class);
+        let Some((event, bad)) = tag(line, raw, class, self.every) else { return };
+        let node = ended.verdict.and_then(|v| v.first_failure).map_or(line.node.to_string(), |f| f.at.node);
+        let entry = Entry {
+            utc: line.utc,
+            offset_us: line.utc.since(self.run.started),
+            event,
+            event_type: line.event_type.to_string(),
+            node,
+            job: member.map(|m| m.display_id()),
+            job_id: line.job_id,
+            step: line.step,
+            task: line.task,
+            class,
+            detail: events::detail(line, raw),
+            bad,
+            attempt: ended.attempt,
+        };
+        // A verdict that was revised takes the place of the one before.
+        let same = |e: &Entry| {
+            e.attempt.is_some()
+                && (e.attempt, e.job_id, e.class.is_some()) == (entry.attempt, entry.job_id, true)
+        };
+        match self.entries.iter().rposition(same).filter(|_| entry.class.is_some()) {
+            Some(at) => self.entries[at] = entry,
+            None => self.entries.push(entry),
+        }
+    }
+
+    /// Puts the lines in order and, with a number of seconds, keeps those so
+    /// close to a failure.
+    pub fn finish(&mut self, around_s: Option<u64>) {
+        // Stable, so that what the journals order stays in order.
+        self.entries.sort_by_key(|e| e.utc);
+        let Some(around_s) = around_s else { return };
+        let window = i64::try_from(around_s).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let bad: Vec<Timestamp> = self.entries.iter().filter(|e| e.bad).map(|e| e.utc).collect();
+        let before = self.entries.len();
+        self.entries.retain(|e| {
+            // Failures are in order: only the two neighbours can be near.
+            let at = bad.partition_point(|b| *b < e.utc);
+            let near = |b: &Timestamp| b.since(e.utc).abs() <= window;
+            bad.get(at).is_some_and(near) || at > 0 && near(&bad[at - 1])
+        });
+        self.far = before - self.entries.len();
+    }
+
+    /// Whether a job failed.
+    pub fn failed(&self) -> bool {
+        self.members.values().any(|m| m.verdict.as_ref().is_some_and(|v| v.class != Class::Ok))
+    }
+
+    /// Ends of jobs.
+    fn ends(&self) -> impl Iterator<Item = (&Entry, Class)> {
+        self.entries.iter().filter_map(|e| Some((e, e.class?)))
+    }
+
+    /// Failures close together.
+    pub fn bursts(&self) -> Vec<Burst> {
+        let failures: Vec<(&Entry, Class)> = self.ends().filter(|(_, c)| *c != Class::Ok).collect();
+        let mut bursts = Vec::new();
+        let mut rest = failures.as_slice();
+        while let Some(((first, _), _)) = rest.split_first() {
+            let len = rest.iter().take_while(|(e, _)| e.utc.since(first.utc) <= BURST_US).count();
+            let (close, after) = rest.split_at(len);
+            if len < BURST {
+                rest = &rest[1..];
+                continue;
+            }
+            let nodes: BTreeSet<&str> = close.iter().map(|(e, _)| e.node.as_str()).collect();
+            let jobs = close.iter().filter_map(|(e, _)| self.members.get(&e.job_id?)).map(|m| id(m));
+            bursts.push(Burst {
+                from: first.utc,
+                length_us: close.last().map_or(0, |(e, _)| e.utc.since(first.utc)),
+                failures: len,
+                jobs: ids::fold(jobs),
+                nodes: hostlist::fold(nodes),
+                classes: close.iter().map(|(_, c)| *c).collect(),
+            });
+            rest = after;
+        }
+        bursts
+    }
+
+    /// Nodes where jobs fail more often than elsewhere.
+    pub fn bad_nodes(&self) -> Vec<BadNode> {
+        nodes::bad(self.ends().map(|(entry, class)| (entry.node.as_str(), class != Class::Ok)))
+    }
+
+    /// One row per event.
+    pub fn table(&self, zone: &TimeZone) -> Table {
+        let names = ["TIME", "OFFSET", "EVENT", "NODE", "JOB", "STEP", "TASK", "CLASS", "DETAIL"];
+        let mut table = Table::new(&names);
+        let days = self.run.last.since(self.run.started) >= 86_400_000_000;
+        let dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        for e in &self.entries {
+            let at = if days { time(e.utc, zone) } else { clock(e.utc, zone) };
+            let sign = if e.offset_us < 0 { "" } else { "+" };
+            table.row(vec![
+                at,
+                format!("{sign}{}", duration(e.offset_us)),
+                e.event.into(),
+                clean(&e.node),
+                dash(e.job.clone()),
+                dash(e.step.map(|s| s.to_string())),
+                dash(e.task.map(|t| t.to_string())),
+                dash(e.class.map(|c| c.to_string())),
+                e.detail.clone(),
+            ]);
+        }
+        table
+    }
+
+    /// What happened together, in sentences; empty when nothing did.
+    pub fn remarks(&self, zone: &TimeZone) -> String {
+        let mut out = String::new();
+        for b in self.bursts() {
+            let classes: Vec<String> = b.classes.iter().map(Class::to_string).collect();
+            let _ = writeln!(
+                out,
+                "Burst: {} failures ({}) within {} from {}: {} on {}",
+                b.failures,
+                classes.join(", "),
+                duration(b.length_us),
+                clock(b.from, zone),
+                b.jobs,
+                clean(&b.nodes)
+            );
+        }
+        for n in self.bad_nodes() {
+            let _ = writeln!(
+                out,
+                "Node {}: {} of {} jobs failed there, {} of {} elsewhere",
+                clean(&n.node),
+                n.failed,
+                n.jobs,
+                n.failed_elsewhere,
+                n.jobs_elsewhere
+            );
+        }
+        if self.far > 0 {
+            let _ = writeln!(out, "{} events further from a failure are left out", self.far);
+        }
+        out
+    }
+
+    /// All of it as JSON.
+    pub fn json(&self) -> Value {
+        json!({
+            "schema": JSON_SCHEMA,
+            "run_id": self.run.run_id,
+            "started": self.run.started,
+            "events": self.entries,
+            "left_out": self.far,
+            "bursts": self.bursts(),
+            "nodes": self.bad_nodes(),
+        })
+    }
+}
+
+fn id(member: &Member) -> (u32, Option<(u32, u32)>) {
+    (member.job_id.0, member.array_job_id.map(|a| a.0).zip(member.array_task_id))
+}
+
+/// The word for an event and whether something died; `None` leaves it out.
+fn tag(line: &Line<'_>, raw: &[u8], class: Option<Class>, every: bool) -> Option<(&'static str, bool)> {
+    let quiet = |word| every.then_some((word, false));
+    match &*line.event_type {
+        "run_started" | "chunk_started" => Some(("START", false)),
+        "run_completed" | "chunk_completed" => Some(("DONE", false)),
+        "run_failed" => Some(("FAIL", false)),
+        "chunk_failed" => Some((of_class(class.unwrap_or(Class::Unknown)), true)),
+        "chunk_retried" => Some(("RETRY", false)),
+        "oom_kill" => Some(("KILL", true)),
+        "process_died" => Some(("DIED", true)),
+        "memory_high" => Some(("HIGH", false)),
+        "node_booted" => Some(("BOOT", false)),
+        "note" => Some(("NOTE", false)),
+        "lost" => Some(("LOST", false)),
+        "task_exited" => match line.body(raw)? {
+            Body::TaskExited(b) if b.signal.is_some() || b.exit_code != Some(0) => Some(("DIED", true)),
+            _ => quiet("EXIT"),
+        },
+        "job_started" | "step_started" | "task_started" => quiet("BEGIN"),
+        "job_ended" | "step_ended" => quiet("END"),
+        _ => quiet("EVENT"),
+    }
+}
+
+fn of_class(class: Class) -> &'static str {
+    match class {
+        Class::Ok => "DONE",
+        Class::Oom => "OOM",
+        Class::Timeout => "TIMEOUT",
+        Class::Crash => "CRASH",
+        Class::Cancelled => "CANCEL",
+        Class::Preempted => "PREEMPT",
+        Class::Infra => "INFRA",
+        Class::AppError | Class::Dependency | Class::Validation | Class::Unknown => "FAIL",
+    }
+}

@@ -1,0 +1,106 @@
+//! `inquest events`, and the pages and completions made from the same
+//! definitions as `--help`.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+
+use support::{End, Job, Lab};
+
+/// A command that does not end by itself.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn lab() -> Lab {
+    Lab::with([
+        Job { run: Some("r"), ..Job::new(1, End::Oom(64)) },
+        Job { run: Some("r"), ..Job::new(2, End::Code(0)) },
+    ])
+}
+
+#[test]
+fn several_types_and_the_last_ones() {
+    let lab = lab();
+    let types = |arguments: &[&str]| -> Vec<String> {
+        let (_, out, _) = lab.run(&[&["events", "r", "--json"], arguments].concat());
+        let line = |l: &str| serde_json::from_str::<serde_json::Value>(l).unwrap()["event_type"].to_string();
+        out.lines().map(line).collect()
+    };
+    assert_eq!(types(&["-t", "oom_kill,task_exited"]).len(), 3);
+    assert_eq!(types(&["-t", "oom_kill", "-t", "chunk_failed"]).len(), 2);
+    assert_eq!(types(&["--last", "1"]), ["\"run_failed\""]);
+    assert_eq!(types(&["--last", "0"]).len(), 0);
+    assert_eq!(lab.run(&["events", "2"]).0, 0);
+    assert_eq!(lab.run(&["events", "r", "--last", "1", "-t", "oom_kill"]).0, 1);
+}
+
+#[test]
+fn following_shows_what_comes_in_once() {
+    let lab = lab();
+    let arguments = ["events", "r", "-f", "--last", "2", "-t", "task_exited"];
+    let mut child = Running(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let before = [lines.next().unwrap(), lines.next().unwrap()];
+    assert!(before[0].contains("1.batch/0") && before[1].contains("2.batch/0"), "{before:?}");
+    lab.job(&Job { run: Some("r"), ..Job::new(3, End::Code(7)) });
+    lab.collect();
+    let new = lines.next().unwrap();
+    assert!(new.contains("3.batch/0") && new.contains("exit code 7"), "{new}");
+    // Half a line is no line; a damaged one is passed over.
+    let mut file = fs::OpenOptions::new().append(true).open(lab.events_of("r")).unwrap();
+    file.write_all(b"{\"timestamp\":\"half").unwrap();
+    let text = fs::read_to_string(lab.events_of("r")).unwrap();
+    let again = text.lines().find(|l| l.contains("\"task_exited\"")).unwrap();
+    file.write_all(format!("\n{again}\n").as_bytes()).unwrap();
+    assert!(lines.next().unwrap().contains("1.batch/0"));
+}
+
+#[test]
+fn wrong_input_to_events() {
+    let lab = lab();
+    lab.refuses(&["events", "999"], 3, &["no job 999"]);
+    lab.refuses(&["events", "1", "-t", "oom"], 2, &["no event type 'oom'", "oom_kill", "chunk_failed"]);
+    lab.refuses(&["events", "1.x"], 2, &["no step"]);
+    lab.refuses(&["events", "r", "--store", "/no/such"], 3, &["/no/such"]);
+    assert_eq!(lab.run(&["events", "r", "--last", "x"]).0, 2);
+    let events = lab.events_of("r");
+    fs::remove_file(&events).unwrap();
+    lab.refuses(&["events", "r", "-f"], 3, &["events.jsonl"]);
+}
+
+#[test]
+fn every_verb_has_examples_a_page_and_completions() {
+    let lab = lab();
+    let dir = lab.path().join("man");
+    assert_eq!(lab.run(&["man", dir.to_str().unwrap()]).0, 0);
+    let (_, help, _) = lab.run(&["--help"]);
+    let verbs: Vec<&str> = help
+        .lines()
+        .skip_while(|l| *l != "Commands:")
+        .skip(1)
+        .take_while(|l| !l.is_empty())
+        .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
+        .filter_map(|l| l.split_whitespace().next())
+        .filter(|v| *v != "help")
+        .collect();
+    assert!(verbs.len() >= 12, "{verbs:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = lab.run(&["completions", shell]);
+        assert!(code == 0 && verbs.iter().all(|v| script.contains(v)), "{shell}");
+    }
+    for verb in verbs {
+        let (_, help, _) = lab.run(&[verb, "--help"]);
+        assert!(help.contains("Examples:\n  inquest "), "inquest {verb} --help has no examples");
+        assert!(help.lines().all(|l| l.chars().count() <= 80), "inquest {verb} --help is too wide");
+        let page = fs::read_to_string(dir.join(format!("inquest-{verb}.1"))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS") && page.contains("Examples:"), "{verb}");
+    }
+}

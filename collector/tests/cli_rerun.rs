@@ -1,0 +1,160 @@
+//! `inquest rerun`: which commands it prints, and that it submits nothing
+//! but what it printed, after a yes.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use support::{End, Job, Lab, finish};
+
+/// An array of 8: 1, 2, 3 and 6 killed for memory, 4 an error, 0, 5 and 7 good.
+fn lab() -> Lab {
+    let lab = Lab::new();
+    for index in 0..8 {
+        let end = match index {
+            1..=3 | 6 => End::Oom(1024),
+            4 => End::Code(3),
+            _ => End::Code(0),
+        };
+        let peak_mib = if index == 7 { 900 } else { 100 };
+        let work_dir = Some("/home/ann/my runs".to_owned());
+        lab.job(&Job { array: Some((20, index)), peak_mib, work_dir, ..Job::new(20 + index, end) });
+    }
+    lab.collect();
+    fs::create_dir(lab.path().join("bin")).unwrap();
+    // Whatever Slurm this machine has is none of a test's business.
+    tool(&lab, "scontrol", "exit 1");
+    lab
+}
+
+fn tool(lab: &Lab, name: &str, body: &str) {
+    let path = lab.path().join("bin").join(name);
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn command(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = lab.command(arguments);
+    let bin = lab.path().join("bin");
+    command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    command
+}
+
+fn run(lab: &Lab, arguments: &[&str], input: &str) -> (i32, String, String) {
+    finish(command(lab, arguments), input.as_bytes())
+}
+
+#[test]
+fn exact_ranges_by_class_with_measured_memory() {
+    let lab = lab();
+    let (code, out, err) = run(&lab, &["rerun", "array-20", "--script", "job.sh"], "");
+    assert_eq!((code, err.as_str()), (1, ""));
+    let oom = "sbatch --array=1-3,6 --mem=1536M --partition=batch --chdir='/home/ann/my runs' job.sh";
+    let error = "sbatch --array=4 --partition=batch --chdir='/home/ann/my runs' job.sh";
+    for line in [
+        "oom: 4 of 8 jobs, 20_[1-3,6] \"fit\"",
+        "  killed at a limit of 1.0 GiB: their peak was clipped there, the true need may be higher",
+        "  3 that succeeded peaked at 900.0 MiB or less (page cache included)",
+        &format!("  {oom}"),
+        "app_error: 1 of 8 jobs, 20_4 \"fit\"",
+        "  the same input will fail the same way: mend the cause first",
+        &format!("  {error}"),
+    ] {
+        assert!(out.lines().any(|l| l == line), "{line:?} is not in\n{out}");
+    }
+    let json = lab.json(&["rerun", "20", "--script", "job.sh", "--json"]);
+    assert_eq!((&json["schema"], &json["plan"]["groups"][0]["command"]), (&1.into(), &oom.into()));
+    assert_eq!(json["plan"]["groups"][0]["argv"][1], "--array=1-3,6");
+}
+
+#[test]
+fn wishes_come_first() {
+    let lab = lab();
+    let line = |arguments: &[&str]| {
+        let base = ["rerun", "20_[1-2]", "--script", "a b.sh"];
+        let (_, out, _) = run(&lab, &[&base[..], arguments].concat(), "");
+        out.lines().find(|l| l.starts_with("  sbatch")).unwrap_or_default().trim().to_owned()
+    };
+    let tail = "--partition=batch --chdir='/home/ann/my runs' 'a b.sh'";
+    assert_eq!(line(&["--mem", "32G"]), format!("sbatch --array=1-2 --mem=32G {tail}"));
+    assert_eq!(line(&["--mem-factor", "4"]), format!("sbatch --array=1-2 --mem=4G {tail}"));
+    let timed = format!("sbatch --array=1-2 --mem=1536M --time=1-00:00:00 {tail}");
+    assert_eq!(line(&["--time", "1-00:00:00"]), timed);
+    assert_eq!(line(&["--class", "timeout"]), "");
+}
+
+#[test]
+fn bad_nodes_are_left_out_on_demand() {
+    let job =
+        |index, node, code| Job { array: Some((30, index)), node, ..Job::new(30 + index, End::Code(code)) };
+    let jobs = [job(0, "n1", 0), job(1, "n1", 0), job(2, "n17", 1), job(3, "n17", 1)];
+    let lab = Lab::with(jobs);
+    let (_, out, _) = lab.run(&["rerun", "30", "--script", "j"]);
+    assert!(out.contains("--exclude-bad") && !out.contains("--exclude="), "{out}");
+    assert!(out.contains("Node n17: 2 of 2 jobs failed there, 0 of 2 elsewhere"), "{out}");
+    let (_, out, _) = lab.run(&["rerun", "30", "--script", "j", "--exclude-bad"]);
+    assert!(out.contains("sbatch --array=2-3 --exclude=n17 "), "{out}");
+}
+
+#[test]
+fn the_script_is_asked_of_slurm_and_else_said_to_be_missing() {
+    let lab = lab();
+    let (_, out, _) = run(&lab, &["rerun", "20"], "");
+    assert!(out.contains("give it with --script") && out.contains(" JOBSCRIPT\n"), "{out}");
+    tool(&lab, "scontrol", "echo \"JobId=$4 JobName=x Command=/a/job.sh x WorkDir=/w StdErr=/w/x\"");
+    let (_, out, _) = run(&lab, &["rerun", "20"], "");
+    assert!(out.contains("runs' /a/job.sh x\n") && !out.contains("JOBSCRIPT"), "{out}");
+}
+
+#[test]
+fn submits_after_a_yes_and_without_a_shell() {
+    let lab = lab();
+    tool(&lab, "sbatch", "for a; do echo \"[$a]\"; done >> submitted");
+    let submitted = lab.path().join("submitted");
+    let base = ["rerun", "20", "--class", "oom", "--submit"];
+    let with_script = [&base[..], &["--script", "$(touch x).sh"]].concat();
+    for no in ["", "n\n", "yess\n"] {
+        let (code, _, err) = run(&lab, &with_script, no);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("1 command(s) for 4 job(s)") && err.contains("nothing was submitted"), "{err}");
+        assert!(!submitted.exists());
+    }
+    let (code, _, err) = run(&lab, &with_script, "y\n");
+    assert_eq!(code, 0, "{err}");
+    let words =
+        "[--array=1-3,6]\n[--mem=1536M]\n[--partition=batch]\n[--chdir=/home/ann/my runs]\n[$(touch x).sh]\n";
+    assert_eq!(fs::read_to_string(&submitted).unwrap(), words);
+    tool(&lab, "sbatch", "exit 7");
+    let (code, _, err) = run(&lab, &with_script, "y\n");
+    assert!(code == 3 && err.contains("exit status: 7") && err.contains("20_[1-3,6]"), "{code} {err}");
+    let (code, _, err) = run(&lab, &base, "y\n");
+    assert!(code == 2 && err.contains("--script"), "{code} {err}");
+}
+
+#[test]
+fn csv_of_what_failed() {
+    let lab = lab();
+    let csv = ["--csv", "--config-template", "configs/config_%04d.json"];
+    let (code, out, _) = run(&lab, &[&["rerun", "20", "--class", "app_error"], &csv[..]].concat(), "");
+    let (header, row) = out.split_once('\n').unwrap();
+    assert_eq!((code, header), (1, "job_id,job_name,array_id,class,cause,fingerprint,node,config_file"));
+    assert!(row.starts_with("20,fit,4,app_error,app_error,1-"), "{row}");
+    assert!(row.ends_with(",n1,configs/config_0004.json\n"), "{row}");
+}
+
+#[test]
+fn wrong_input_to_rerun() {
+    let lab = lab();
+    lab.refuses(&["rerun", "999"], 3, &["no job 999"]);
+    lab.refuses(&["rerun", "20", "--class", "nope"], 2, &["no class 'nope'", "oom"]);
+    lab.refuses(&["rerun", "20", "--mem", "lots; rm"], 2, &["no memory size", "24G"]);
+    lab.refuses(&["rerun", "20", "--time", "soon"], 2, &["no time limit", "1-12:00:00"]);
+    lab.refuses(&["rerun", "20", "--mem-factor", "0"], 2, &["factor of 0"]);
+    lab.refuses(&["rerun", "20", "--csv", "--config-template", "x"], 2, &["no template"]);
+    lab.refuses(&["rerun", "20_1", "--script", "j", "--csv", "/no/such/x.csv"], 3, &["cannot write"]);
+    lab.refuses(&["rerun", "20", "--store", "/no/such"], 3, &["/no/such"]);
+    let (code, _, err) = lab.run(&["rerun", "20_0", "--script", "j"]);
+    assert!(code == 0 && err.contains("nothing failed"), "{err}");
+}
