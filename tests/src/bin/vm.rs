@@ -17,6 +17,22 @@ use serde_json::Value;
 /// words, and the reason.
 const CAUSES: &[(&str, &str)] = &[];
 
+/// Keys of every line, which say where it comes from.
+const ENVELOPE: [&str; 12] = [
+    "v",
+    "timestamp",
+    "event_type",
+    "severity",
+    "source",
+    "cluster",
+    "node",
+    "boot",
+    "mono_us",
+    "stream",
+    "seq",
+    "job_id",
+];
+
 fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -56,7 +72,6 @@ fn plan(dir: &Path) -> Result<()> {
         fs::write(at.join("name"), entry.name)?;
         fs::write(at.join("args"), args)?;
         fs::write(at.join("action"), action)?;
-        fs::write(at.join("members"), entry.array.map_or(1, |(n, _)| n).to_string())?;
     }
     Ok(())
 }
@@ -188,14 +203,13 @@ impl Machine {
             machine.slurm.insert(entry.name, members.into_iter().map(|m| m.1).collect());
             let mut fields = BTreeSet::new();
             for event in &events {
-                let job = &event["job_id"];
-                if job.as_str().is_some_and(|j| ids.contains(j))
-                    || job.as_u64().is_some_and(|j| ids.contains(&j.to_string()))
-                {
+                if event["job_id"].as_str().is_some_and(|job| ids.contains(job)) {
                     let kind = event["event_type"].as_str().unwrap_or("?");
-                    names(kind, &event["data"], &mut fields);
+                    names(kind, event, &mut fields);
                 }
             }
+            // Every line has these.
+            fields.retain(|f| !ENVELOPE.iter().any(|key| f.split_once('.').is_some_and(|(_, n)| n == *key)));
             machine.fields.insert(entry.name, fields);
         }
         Ok(machine)
