@@ -141,6 +141,7 @@ fn wrong_input_to_errors_and_compare() {
     lab.refuses(&["errors", "a", "-u", "nobody-such"], 3, &["no run a"]);
     lab.refuses(&["compare", "a", "nope"], 3, &["no run nope", "inquest runs"]);
     lab.refuses(&["compare", "a", "a"], 2, &["given twice"]);
+    lab.refuses(&["compare", "101", "a"], 2, &["same jobs of a"]);
     lab.refuses(&["compare", "a", "b", "-o", "x"], 2, &["no column 'x'"]);
     lab.refuses(&["compare", "a", "[", "--store", "/no"], 2, &["'['"]);
     lab.refuses(&["compare", "a", "b", "--store", "/no/such"], 3, &["/no/such"]);

@@ -59,6 +59,14 @@ fn slurms_default_is_named_as_a_guess() {
 }
 
 #[test]
+fn one_step_only() {
+    let lab = array();
+    assert_eq!(lab.json(&["logs", "20_1.batch", "--json"])["logs"].as_array().unwrap().len(), 1);
+    let (code, out, err) = lab.run(&["logs", "20_1.7", "-n"]);
+    assert!(code == 1 && out.is_empty() && err.contains("no path of a log was recorded"), "{err}");
+}
+
+#[test]
 fn what_is_no_file_is_never_waited_for() {
     let lab = Lab::new();
     let fifo = lab.path().join("fifo");

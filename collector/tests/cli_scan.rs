@@ -3,9 +3,10 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use support::Lab;
+use support::{Lab, finish};
 
 fn logs(lab: &Lab) -> String {
     let dir = lab.path().join("logs");
@@ -112,6 +113,9 @@ fn a_log_that_cannot_be_read_is_said_and_costs_only_itself() {
     assert_eq!(code, 1);
     assert!(out.contains("4700_6|unreadable\n") && !out.contains("4700_5"), "{out}");
     assert!(err.lines().count() == 1 && err.contains("odd_4700_6.err is missing"), "{err}");
+    let (_, out, _) = lab.run(&["scan", &dir]);
+    assert!(out.contains("3 of 6 jobs failed, 1 cannot be read\n") && out.contains("--array=2-3\n"), "{out}");
+    assert_eq!(lab.run(&["scan", &format!("{dir}/odd_4700_6.err")]).0, 3);
 }
 
 #[test]
@@ -126,4 +130,41 @@ fn wrong_input_to_scan() {
     lab.refuses(&["scan", &dir, "-o", "nope"], 2, &["no column 'nope'"]);
     lab.refuses(&["scan", &dir, "--csv", "/no/such/dir/x.csv"], 3, &["cannot write /no/such/dir/x.csv"]);
     assert_eq!(lab.run(&["scan"]).0, 2);
+}
+
+#[test]
+fn slurm_is_asked_where_it_is_and_not_needed() {
+    let lab = Lab::new();
+    let dir = logs(&lab);
+    let bin = lab.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let tool = |name: &str, body: &str| {
+        let path = bin.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    tool("squeue", "echo \"$*\" >> asked; echo '4700|1|4701'");
+    tool(
+        "sacct",
+        "echo '4700_3|FAILED'; echo '4700_3.0|OUT_OF_MEMORY'; echo '4700_4|FAILED'; echo '4711|COMPLETED'",
+    );
+    let run = |arguments: &[&str]| {
+        let mut command =
+            lab.command(&[&["scan", &dir, "-P", "-n", "-o", "JOB,STATE,CAUSE"], arguments].concat());
+        command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+        finish(command, b"")
+    };
+    let (code, out, err) = run(&["--squeue", "--sacct", "--all"]);
+    let wanted = "4700_2|-|timeout\n4700_3|OUT_OF_MEMORY|oom\n4700_4|FAILED|no_reason_in_log\n\
+                  4711|COMPLETED|disk_full\n";
+    assert_eq!((code, out.as_str()), (1, wanted));
+    assert!(err.contains("1 jobs have not ended"), "{err}");
+    assert!(fs::read_to_string(lab.path().join("asked")).unwrap().trim().ends_with("--jobs=4700,4711"));
+    tool("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1");
+    let (code, out, err) = run(&["--sacct", "--jobs", "4711"]);
+    assert_eq!((code, out.as_str()), (1, "4711|-|disk_full\n"));
+    assert!(
+        err.lines().count() == 1 && err.contains("storage is disabled") && err.contains("logs alone"),
+        "{err}"
+    );
 }

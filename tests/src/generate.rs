@@ -155,12 +155,14 @@ struct Node {
     waiting: Vec<u8>,
 }
 
+/// A line of the future: time, order of making, node, line.
+type Later = (i64, u64, u32, Box<[u8]>);
+
 struct Site {
     out: PathBuf,
     random: Random,
     nodes: Vec<Node>,
-    /// Lines of the future: time, order of making, node, line.
-    future: BinaryHeap<Reverse<(i64, u64, u32, Box<[u8]>)>>,
+    future: BinaryHeap<Reverse<Later>>,
     order: u64,
     line: Vec<u8>,
     made: Made,

@@ -5,3 +5,4 @@ pub mod catalogue;
 pub mod cluster;
 pub mod generate;
 pub mod host;
+pub mod trace;

@@ -18,8 +18,13 @@ pub(super) enum Look {
     In(Place),
     /// It is in a cgroup that is no step's.
     Elsewhere,
-    /// It is ending and shows no cgroup any more (v1), but still its parent.
-    Ending(u32),
+    /// It is ending and shows no cgroup any more (v1), but still its family.
+    Ending {
+        parent: u32,
+        /// Its process group, by the pid of the leader. That pid is given to
+        /// no other process as long as the group has members.
+        group: u32,
+    },
     /// Nothing left to see.
     Gone,
 }
@@ -93,16 +98,20 @@ impl Members {
                     self.put(asked, None, now_us);
                     return Membership::None;
                 }
-                (Look::Ending(_) | Look::Gone, Some(place)) => return Membership::Of(place),
-                (Look::Ending(parent), None) if parent > 1 => asked = parent,
-                (Look::Ending(_) | Look::Gone, None) => break,
+                (Look::Ending { .. } | Look::Gone, Some(place)) => return Membership::Of(place),
+                (Look::Ending { parent, .. }, None) if parent > 1 => asked = parent,
+                (Look::Ending { .. } | Look::Gone, None) => break,
             }
         }
-        // Not reaped yet, it may still be in its cgroup (v2).
-        match look(pid) {
-            Look::In(place) => Membership::Of(place),
-            _ => Membership::Unknown,
-        }
+        // Not reaped yet, it may still be in its cgroup (v2), and in its group.
+        let place = match look(pid) {
+            Look::In(place) => Some(place),
+            Look::Ending { group, .. } => steps.of_task(group).or_else(|| {
+                self.get(group).filter(|s| now_us.saturating_sub(s.at_us) < GONE_US).and_then(|s| s.place)
+            }),
+            Look::Elsewhere | Look::Gone => None,
+        };
+        place.map_or(Membership::Unknown, Membership::Of)
     }
 
     /// Notes where a process was, as somebody else found out.
@@ -153,18 +162,32 @@ mod tests {
         assert_eq!(members.find(60, 50, &steps, 6_000_000, zombie), Membership::Of(HERE));
     }
 
+    fn ending(parent: u32, group: u32) -> Look {
+        Look::Ending { parent, group }
+    }
+
+    #[test]
+    fn an_orphan_still_has_its_process_group() {
+        let (mut members, steps) = (Members::default(), Steps::new("n1"));
+        members.put(40, Some(HERE), 0);
+        let orphan = |pid| if pid == 70 { ending(1, 40) } else { Look::Gone };
+        assert_eq!(members.find(70, 1, &steps, 2_000_000, orphan), Membership::Of(HERE));
+        assert_eq!(members.find(70, 60, &steps, 2_000_000, orphan), Membership::Of(HERE));
+        assert_eq!(members.find(70, 60, &steps, 9_000_000, orphan), Membership::Unknown);
+    }
+
     #[test]
     fn ending_ancestors_are_climbed() {
         let (mut members, steps) = (Members::default(), Steps::new("n1"));
         let family = |pid| match pid {
-            60 => Look::Ending(50),
-            50 => Look::Ending(40),
+            60 => ending(50, 50),
+            50 => ending(40, 50),
             40 => Look::In(HERE),
             _ => Look::Gone,
         };
         assert_eq!(members.find(70, 60, &steps, 0, family), Membership::Of(HERE));
-        assert_eq!(members.find(71, 61, &steps, 0, |_| Look::Ending(61)), Membership::Unknown);
-        assert_eq!(members.find(72, 62, &steps, 0, |_| Look::Ending(1)), Membership::Unknown);
+        assert_eq!(members.find(71, 61, &steps, 0, |_| ending(61, 61)), Membership::Unknown);
+        assert_eq!(members.find(72, 62, &steps, 0, |_| ending(1, 62)), Membership::Unknown);
     }
 
     #[test]

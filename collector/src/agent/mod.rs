@@ -109,6 +109,8 @@ const STEPS: u64 = 16;
 
 /// Datagrams taken from one source before the others are looked at.
 const BATCH: usize = 256;
+/// Time between two tries to follow the journal.
+const FOLLOW_US: u64 = 10_000_000;
 const HOUR_US: u64 = 3_600_000_000;
 
 /// Runs until SIGTERM or SIGINT.
@@ -139,6 +141,8 @@ struct Agent {
     _stop: UnixStream,
     tail: Tail,
     inotify: OwnedFd,
+    /// The journal's directory cannot be followed yet; when to try again.
+    follow_us: Option<u64>,
     ends: Option<netlink::Socket>,
     drops: u64,
     log: Option<Kmsg>,
@@ -205,6 +209,7 @@ impl Agent {
             epoll,
             _stop: stop,
             inotify,
+            follow_us: None,
             ends,
             drops,
             log,
@@ -304,7 +309,13 @@ impl Agent {
                 Err(e) => eprintln!("inquest agent: cannot clean {}: {e}", self.dir.display()),
             }
         }
-        next = [next, self.look_us, self.clean_us].into_iter().flatten().min();
+        if self.follow_us.is_some_and(|at| at <= now.mono_us) {
+            self.follow_journal();
+            if self.follow_us.is_none() {
+                self.read_journal(false);
+            }
+        }
+        next = [next, self.look_us, self.clean_us, self.follow_us].into_iter().flatten().min();
         let wait_us = next?.saturating_sub(now.mono_us);
         Some(Timespec {
             tv_sec: i64::try_from(wait_us / 1_000_000).unwrap_or(i64::MAX),
@@ -318,15 +329,19 @@ impl Agent {
         }
     }
 
-    fn follow_journal(&self) {
+    /// Asks to be woken by every line. A directory that is not there yet may
+    /// be on a file system that is mounted later.
+    fn follow_journal(&mut self) {
         use inotify::WatchFlags as W;
         let wanted = W::MODIFY | W::CREATE | W::MOVED_TO | W::ONLYDIR;
-        if let Err(e) = inotify::add_watch(&self.inotify, &self.dir, wanted) {
+        let followed = inotify::add_watch(&self.inotify, &self.dir, wanted);
+        if let (Err(e), None) = (followed, self.follow_us) {
+            let dir = self.dir.display();
             eprintln!(
-                "inquest agent: cannot follow {}: {e}; steps are known by cgroup only",
-                self.dir.display()
+                "inquest agent: cannot follow {dir}: {e}; until it can, steps are known by cgroup only"
             );
         }
+        self.follow_us = followed.is_err().then(|| Stamp::now().mono_us + FOLLOW_US);
     }
 
     fn journal_changed(&mut self) {
@@ -353,7 +368,9 @@ impl Agent {
                 changes.push(change);
             }
         });
-        if let Err(e) = read {
+        if let Err(e) = read
+            && self.follow_us.is_none()
+        {
             eprintln!("inquest agent: cannot read {}: {e}", self.dir.display());
         }
         for change in changes {

@@ -178,6 +178,9 @@ impl Node {
     }
 
     fn write_death(&mut self, place: Place, ended: &Ended, stamp: Stamp) {
+        if is_placeholder(place, ended) {
+            return;
+        }
         let step = self.steps.step(place.key, stamp.mono_us);
         let bucket = if ended.signal.is_some() { &mut step.signals } else { &mut step.exits };
         if !bucket.take(stamp.mono_us) {
@@ -394,6 +397,12 @@ impl Node {
     }
 }
 
+/// The extern step is a `sleep` of slurmstepd that Slurm kills at the end of
+/// every job.
+fn is_placeholder(place: Place, ended: &Ended) -> bool {
+    place.key.1 == StepId::Extern && ended.command == "sleep" && matches!(ended.signal, Some(9 | 15))
+}
+
 /// Both clocks at a time of the kernel's log.
 fn past(log_us: u64, now: Stamp) -> Stamp {
     let mono_us = log_us.min(now.mono_us);
@@ -414,15 +423,17 @@ fn look(pid: u32, steps: &Steps, mounts: &Mounts) -> Look {
     // The root cgroup, in which v1 shows whoever is ending.
     let mut buffer = [0; 512];
     let read = std::fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut f| f.read(&mut buffer));
-    let parent = read.ok().and_then(|n| parent_of(buffer.get(..n)?));
-    parent.map_or(Look::Gone, Look::Ending)
+    let family = read.ok().and_then(|n| family_of(buffer.get(..n)?));
+    family.map_or(Look::Gone, |(parent, group)| Look::Ending { parent, group })
 }
 
-/// Field 4 of a /proc/pid/stat; the command in field 2 may hold anything.
-fn parent_of(stat: &[u8]) -> Option<u32> {
+/// Fields 4 and 5 of a /proc/pid/stat, parent and process group; the command
+/// in field 2 may hold anything.
+fn family_of(stat: &[u8]) -> Option<(u32, u32)> {
     let end = stat.iter().rposition(|&b| b == b')')?;
-    let mut fields = stat.get(end + 2..)?.split(|&b| b == b' ');
-    std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
+    let mut fields = stat.get(end + 2..)?.split(|&b| b == b' ').skip(1);
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    Some((number()?, number()?))
 }
 
 fn read_cgroups(pid: u32, buffer: &mut [u8]) -> Option<&str> {
@@ -437,9 +448,27 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn the_sleep_of_the_extern_step_dies_every_time() {
+        let place = |step| Place { key: (JobId(7), step), task: None };
+        let sleep = |signal| Ended {
+            pid: 9,
+            ppid: 8,
+            uid: 0,
+            command: "sleep".into(),
+            exit_code: None,
+            signal: Some(signal),
+            core: false,
+            peak_rss_bytes: 0,
+        };
+        assert!(is_placeholder(place(StepId::Extern), &sleep(15)));
+        assert!(!is_placeholder(place(StepId::Extern), &sleep(11)));
+        assert!(!is_placeholder(place(StepId::Batch), &sleep(15)));
+    }
+
+    #[test]
     fn parents_survive_a_hostile_command() {
-        assert_eq!(parent_of(b"42 (a) b) (c) S 7 2 3 4 5"), Some(7));
-        assert_eq!(parent_of(b"42 (a"), None);
+        assert_eq!(family_of(b"42 (a) b) (c) S 7 2 3 4 5"), Some((7, 2)));
+        assert_eq!(family_of(b"42 (a"), None);
     }
 
     #[test]
@@ -452,7 +481,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_stat_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = parent_of(&bytes);
+            let _ = family_of(&bytes);
         }
     }
 }

@@ -60,7 +60,11 @@ fn plan(mut files: Vec<Candidate>, keep: Keep, today: i64) -> Vec<String> {
 /// When the directory cannot be read or a file not be deleted.
 pub(super) fn clean(dir: &Path, keep: Keep, today: i64, now: SystemTime) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
         if meta.is_file() && day_of(&name).is_some() {

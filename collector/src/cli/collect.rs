@@ -4,7 +4,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::GOOD;
-use crate::collect::{Collector, Options, stop_on_signals};
+use crate::collect::{CHECKPOINT_BYTES, Collector, Options, stop_on_signals};
 use crate::slurm::accounting::{Accounting, Squeue};
 
 const EXAMPLES: &str = "\
@@ -34,6 +34,10 @@ pub(super) struct Arguments {
     /// counts as ended when its steps have.
     #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     quiet: u64,
+    /// KiB of events after which a checkpoint is made even inside a pass: the
+    /// bound of memory.
+    #[arg(long, default_value_t = CHECKPOINT_BYTES as u64 >> 10, value_name = "KIB", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
+    checkpoint: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -57,6 +61,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     // Signals first: one that arrives while the store is opened must count.
     let stop = stop_on_signals()?;
     let mut collector = Collector::open(options, accounting)?;
+    collector.checkpoint_every(usize::try_from(arguments.checkpoint << 10)?);
     if arguments.once {
         let stats = collector.pass(true)?;
         let bad =

@@ -2,6 +2,7 @@ use clap::Args;
 
 use super::{FAILURES, Form, GOOD, Usage, Where, print, print_json};
 use crate::report::compare::{self, Compared, Pattern};
+use crate::report::failures::log_decides;
 use crate::runs::RunStatus;
 use crate::slurm::target::Target;
 
@@ -45,7 +46,10 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut runs = collect(arguments, &targets, !arguments.no_logs)?;
     // Names from logs and names from facts are different names, so one run
     // whose logs are gone would look as if everything had changed.
-    let gone = |r: &Compared| !r.failures.is_empty() && r.failures.iter().all(|f| !f.unread.is_empty());
+    let gone = |r: &Compared| {
+        let mut telling = r.failures.iter().filter(|f| log_decides(f.class)).peekable();
+        telling.peek().is_some() && telling.all(|f| !f.unread.is_empty())
+    };
     if let Some(run) = runs.iter().find(|r| gone(r)) {
         eprintln!(
             "inquest: no log of {} can be read; runs are compared by the recorded facts alone",
@@ -69,8 +73,17 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 
 fn collect(arguments: &Arguments, targets: &[Target], logs: bool) -> anyhow::Result<Vec<Compared>> {
     let mut runs: Vec<Compared> = Vec::new();
+    let mut seen = Vec::new();
     for target in targets {
         let found = arguments.place.find(target)?;
+        let which = (found.dir.clone(), found.members.clone());
+        if seen.contains(&which) {
+            let run = found.run.run_id;
+            return Err(
+                Usage(format!("two of the names mean the same jobs of {run}; name different runs")).into()
+            );
+        }
+        seen.push(which);
         let failures = super::members::failures(&found, logs)?;
         let members = found.members.iter().map(|n| &found.run.members[n]);
         runs.push(Compared {

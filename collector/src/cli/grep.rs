@@ -3,7 +3,6 @@ use serde_json::json;
 
 use super::{Form, GOOD, Members, NOT_FOUND, Usage, Where, print, print_json};
 use crate::report::grep::{self, Grep, Hit, Options};
-use crate::report::logfiles::log_files;
 use crate::report::table::Table;
 use crate::report::{JSON_SCHEMA, clean};
 
@@ -67,7 +66,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let enough = |matches| arguments.max_count > 0 && matches >= arguments.max_count;
     'logs: for (member, attempt) in picked.attempts() {
         let job = member.display_id();
-        for file in log_files(&picked.found.run, member, attempt) {
+        for file in picked.logs(member, attempt) {
             if enough(matches) {
                 break 'logs;
             }

@@ -30,9 +30,12 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     let picked = arguments.members.pick(&arguments.place)?;
     let mut logs = Vec::new();
     for (member, attempt) in picked.attempts() {
-        let files = logfiles::log_files(&picked.found.run, member, attempt);
+        let files = picked.logs(member, attempt);
         if files.is_empty() {
-            eprintln!("inquest: {}: no path of a log was recorded", member.display_id());
+            eprintln!(
+                "inquest: {}: no path of a log was recorded; what srun passes on is where srun ran",
+                member.display_id()
+            );
         }
         for file in files {
             let state = logfiles::look(&file.path);

@@ -5,7 +5,8 @@ use clap_complete::Shell;
 
 use super::{Cli, GOOD, print};
 
-/// One page per command, made from the definitions that --help is made from.
+/// Writes the manual: one page per command, made from the definitions that
+/// --help is made from, and the rules of the verdicts in their order.
 #[derive(Debug, Args)]
 pub(super) struct Man {
     /// Directory to write into; made when it is not there.
@@ -22,7 +23,9 @@ pub(super) struct Completions {
 
 pub(super) fn man(arguments: &Man) -> anyhow::Result<u8> {
     let dir = &arguments.dir;
-    let made = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+    let made = std::fs::create_dir_all(dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+        .and_then(|()| std::fs::write(dir.join("inquest-verdicts.7"), crate::verdict::manual::page()));
     made.map_err(|e| {
         anyhow::anyhow!("cannot write manual pages into {}: {e}; name another directory", dir.display())
     })?;

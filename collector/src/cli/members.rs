@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use inquest_journal::JobId;
+use inquest_journal::{JobId, StepId};
 
 use super::{FAILURES, GOOD, Where};
 use crate::report::failures::{self, Failure};
+use crate::report::logfiles::{LogFile, log_files};
+use crate::report::parallel;
 use crate::runs::Member;
 use crate::slurm::target::Target;
 use crate::store::Found;
@@ -17,7 +19,7 @@ use crate::verdict::Class;
 /// otherwise or only one was named.
 #[derive(Debug, Args)]
 pub(super) struct Members {
-    /// Job id, members of an array (123_[1-3]), or run id.
+    /// Job id, members of an array (123_[1-3]), a step (123.0), or run id.
     #[arg(value_name = "JOB|RUN")]
     target: String,
     /// Those that did not fail too.
@@ -31,6 +33,7 @@ pub(super) struct Picked {
     pub(super) found: Found,
     pub(super) stories: BTreeMap<JobId, Story>,
     chosen: Vec<u32>,
+    step: Option<StepId>,
 }
 
 impl Members {
@@ -44,7 +47,7 @@ impl Members {
         if chosen.is_empty() {
             eprintln!("inquest: none of the {} jobs failed; --all takes them all", found.members.len());
         }
-        Ok(Picked { found, stories, chosen })
+        Ok(Picked { found, stories, chosen, step: super::events::step_of(&target) })
     }
 }
 
@@ -56,6 +59,13 @@ impl Picked {
     /// The chosen members with their newest attempts.
     pub(super) fn attempts(&self) -> impl Iterator<Item = (&Member, &Attempt)> {
         self.members().filter_map(|m| Some((m, self.stories.get(&m.job_id)?.attempts.last()?)))
+    }
+
+    /// The logs of an attempt; of one step only, when one was asked for.
+    pub(super) fn logs(&self, member: &Member, attempt: &Attempt) -> Vec<LogFile> {
+        let mut files = log_files(&self.found.run, member, attempt);
+        files.retain(|f| self.step.is_none_or(|step| f.step == step));
+        files
     }
 
     /// Whether a job that was asked for failed.
@@ -71,12 +81,10 @@ pub(super) fn failed(member: &Member) -> bool {
 /// The failures of all members that were found, in the order of their numbers.
 pub(super) fn failures(found: &Found, logs: bool) -> anyhow::Result<Vec<Failure>> {
     let stories = super::why::stories(found)?;
-    let mut failures = Vec::new();
-    for number in &found.members {
+    let each = |(): &mut (), number: &u32| {
         let member = &found.run.members[number];
-        if let Some(story) = stories.get(&member.job_id) {
-            failures.extend(failures::failures(&found.run, member, story, logs));
-        }
-    }
-    Ok(failures)
+        let story = stories.get(&member.job_id);
+        story.map_or(Vec::new(), |story| failures::failures(&found.run, member, story, logs))
+    };
+    Ok(parallel::map(&found.members, || (), each).into_iter().flatten().collect())
 }

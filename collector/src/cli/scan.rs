@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,12 +11,13 @@ use crate::recover::Template;
 use crate::report::grep::{Grep, Options};
 use crate::report::scan::{self, JobScan};
 use crate::report::{JSON_SCHEMA, clean, csv};
+use crate::slurm::states;
 use crate::slurm::target::fold_ranges;
 use crate::store::ReadError;
 
 const EXAMPLES: &str = "\
 Examples:
-  inquest scan logs/
+  inquest scan logs/ --squeue --sacct
   inquest scan logs/ --success 'results saved' --csv failed.csv \\
       --config-template 'configs/config_%04d.json'
   ssh old-cluster cat slurm-4711.out | inquest scan --stdin
@@ -28,7 +30,7 @@ that is surest decides.";
 /// Find out from logs alone why jobs failed; no plugin needed.
 ///
 /// Reads the logs of jobs that the plugin did not record. Every verdict rests
-/// on what the log says; nothing else is known.
+/// on what the log says and, with --sacct, on how Slurm saw the end.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -36,12 +38,21 @@ pub(super) struct Arguments {
     #[arg(value_name = "DIR|FILE", required_unless_present = "stdin")]
     paths: Vec<PathBuf>,
     /// Read one log from standard input.
-    #[arg(long, conflicts_with_all = ["paths", "success", "csv", "config_template", "all"])]
+    #[arg(long, conflicts_with_all = ["paths", "success", "csv", "config_template", "all", "jobs", "squeue", "sacct"])]
     stdin: bool,
     /// A job succeeded when one of its logs has this regular expression, and
     /// failed when none has.
     #[arg(long, value_name = "REGEX")]
     success: Option<String>,
+    /// Only these job or array ids.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    jobs: Vec<u32>,
+    /// Ask squeue, and leave out jobs that have not ended.
+    #[arg(long)]
+    squeue: bool,
+    /// Ask sacct how Slurm saw the end of the jobs.
+    #[arg(long)]
+    sacct: bool,
     /// List jobs that did not fail too.
     #[arg(long)]
     all: bool,
@@ -67,18 +78,45 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let template = template.map_err(|e| Usage(e.to_string()))?;
     let form = &arguments.form;
     form.print(&scan::table(&[], false))?;
-    let jobs = scan::find(&arguments.paths).map_err(|(path, e)| super::unreadable(&path, &e))?;
+    let mut jobs = scan::find(&arguments.paths).map_err(|(path, e)| super::unreadable(&path, &e))?;
+    if !arguments.jobs.is_empty() {
+        jobs.retain(|j| j.name.job_id.is_some_and(|id| arguments.jobs.contains(&id)));
+    }
     if jobs.is_empty() {
         let dirs: Vec<_> = arguments.paths.iter().map(|p| p.to_string_lossy()).collect();
         return Err(ReadError::NotFound(format!(
-            "no logs in {}: no file ends in .out, .err or .log; name the files to read others",
+            "no logs{} in {}: files are found by ending in .out, .err, .log; name files to read others",
+            if arguments.jobs.is_empty() { "" } else { " of these jobs" },
             dirs.join(", ")
         ))
         .into());
     }
     let make = |p| move || Grep::new(p, &options).expect("the pattern was tried before");
     let make = success.map(make);
-    let scans = scan::scan_jobs(&jobs, make.as_ref().map(|m| m as _));
+    let ids: BTreeSet<u32> = jobs.iter().filter_map(|j| j.name.job_id).collect();
+    if arguments.squeue {
+        match states::unfinished(&ids) {
+            Ok(open) => {
+                let before = jobs.len();
+                jobs.retain(|j| !open.contains(&j.name.display()));
+                if jobs.len() < before {
+                    eprintln!("inquest: {} jobs have not ended and are left out", before - jobs.len());
+                }
+            }
+            Err(reason) => eprintln!("inquest: {}; no job is left out", clean(&reason)),
+        }
+    }
+    let mut scans = scan::scan_jobs(&jobs, make.as_ref().map(|m| m as _));
+    if arguments.sacct {
+        match states::ended(&ids) {
+            Ok(states) => scans.iter_mut().for_each(|scan| {
+                if let Some(state) = states.get(&scan.name.display()) {
+                    scan.learn(state);
+                }
+            }),
+            Err(reason) => eprintln!("inquest: {}; verdicts rest on the logs alone", clean(&reason)),
+        }
+    }
     if let Some(to) = &arguments.csv {
         let config = |index| template.as_ref().map_or(String::new(), |t| t.name(index));
         to.write(&csv::text(&scan::CSV, &scan::csv_rows(&scans, config)))?;
@@ -98,8 +136,8 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         eprintln!("inquest: {}", clean(line));
     }
     Ok(match () {
-        () if scans.iter().all(JobScan::unknown) => NOT_FOUND,
         () if scans.iter().any(JobScan::failed) => FAILURES,
+        () if scans.iter().any(JobScan::unknown) => NOT_FOUND,
         () => GOOD,
     })
 }

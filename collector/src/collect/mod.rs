@@ -54,8 +54,8 @@ pub enum CollectError {
 }
 
 /// Bytes read or waiting to be written before a checkpoint is made even inside
-/// a pass. Bounds the memory of one.
-const CHECKPOINT_BYTES: usize = 64 << 20;
+/// a pass, unless told otherwise. Bounds the memory of one.
+pub const CHECKPOINT_BYTES: usize = 64 << 20;
 
 /// Showing a large run takes time; at most this share of it is spent so while
 /// its members go on (one part in so many).
@@ -132,6 +132,7 @@ pub struct Collector {
     released: Vec<JobKey>,
     /// Bytes read since the last checkpoint.
     read: usize,
+    checkpoint_bytes: usize,
     /// When the piece that is being merged was read.
     now: Instant,
     scratch: Vec<u8>,
@@ -184,6 +185,7 @@ impl Collector {
             held: BTreeMap::new(),
             released: Vec::new(),
             read: 0,
+            checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
             users: HashMap::new(),
@@ -201,6 +203,12 @@ impl Collector {
             collector.hold_again(row);
         }
         Ok(collector)
+    }
+
+    /// Makes a checkpoint at least every so many bytes. Less memory, more
+    /// waiting for the disk; the result is the same.
+    pub fn checkpoint_every(&mut self, bytes: usize) {
+        self.checkpoint_bytes = bytes.max(1);
     }
 
     /// Merges what is new in all journals and settles what is over. With
@@ -257,7 +265,7 @@ impl Collector {
                 break; // Only the beginning of a line is left.
             }
             self.read += consumed;
-            if self.read.max(self.appender.waiting()) >= CHECKPOINT_BYTES {
+            if self.read.max(self.appender.waiting()) >= self.checkpoint_bytes {
                 self.checkpoint(false, false)?;
             }
         }

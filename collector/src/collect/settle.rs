@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::job::Job;
-use super::{CHECKPOINT_BYTES, CollectError, Collector, JobKey, warn};
+use super::{CollectError, Collector, JobKey, warn};
 use crate::runs::{KeyKind, RunStatus};
 use crate::slurm::accounting::JobRecord;
 use crate::story::{Attempt, Moment, Story};
@@ -68,7 +68,7 @@ impl Collector {
             if self.jobs.get(&key).is_some_and(|j| self.is_ready(j, last)) {
                 let story = self.fold(key)?;
                 self.judge(key, &story)?;
-                if self.appender.waiting() >= CHECKPOINT_BYTES {
+                if self.appender.waiting() >= self.checkpoint_bytes {
                     self.checkpoint(false, false)?;
                 }
             }

@@ -192,7 +192,7 @@ fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict,
 }
 
 /// The program ended by its own fault, so that its own words say why.
-fn log_decides(class: Class) -> bool {
+pub(crate) fn log_decides(class: Class) -> bool {
     matches!(class, Class::AppError | Class::Crash | Class::Unknown | Class::Validation | Class::Dependency)
 }
 

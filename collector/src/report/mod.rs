@@ -14,6 +14,7 @@ pub mod grep;
 pub mod ids;
 pub mod logfiles;
 pub mod nodes;
+pub mod parallel;
 pub mod rerun;
 pub mod runs;
 pub mod scan;

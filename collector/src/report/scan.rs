@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regex::Regex;
 use serde::Serialize;
@@ -20,11 +19,14 @@ use super::failures::{FromLog, scan};
 use super::grep::Grep;
 use super::logfiles::LogError;
 use super::table::Table;
-use super::{JSON_SCHEMA, clean, ids};
+use super::{JSON_SCHEMA, clean, ids, parallel};
 use crate::logs::{Cause, Class, Fingerprint, fingerprint};
 
 /// How deep directories are searched.
 const DEPTH: usize = 12;
+
+/// Cause of a job of which nothing is known.
+const UNREADABLE: &str = "unreadable";
 
 /// Endings of logs; other files in a directory are not looked at.
 const ENDINGS: [&str; 7] = ["out", "err", "log", "o", "e", "stdout", "stderr"];
@@ -155,6 +157,8 @@ pub struct JobScan {
     pub log: Option<FromLog>,
     /// The success marker was there; absent when none was asked for.
     pub success: Option<bool>,
+    /// How Slurm's accounting saw the end, when it was asked.
+    pub state: Option<String>,
     /// Why a log could not be read.
     pub unread: Vec<String>,
 }
@@ -162,12 +166,33 @@ pub struct JobScan {
 impl JobScan {
     /// Its logs say that it failed, or do not say that it succeeded.
     pub fn failed(&self) -> bool {
-        self.class != Class::None
+        self.class != Class::None && self.cause != UNREADABLE
     }
 
-    /// None of its logs could be read.
+    /// None of its logs could be read, and nobody else knows.
     pub fn unknown(&self) -> bool {
-        !self.unread.is_empty() && self.unread.len() == self.files.len()
+        self.cause == UNREADABLE
+    }
+
+    /// Enters how Slurm saw the end. What Slurm itself did to a job beats what
+    /// the job wrote; that it failed somehow counts where the log is silent.
+    pub fn learn(&mut self, state: &str) {
+        self.state = Some(state.to_owned());
+        let (class, cause) = match state {
+            "OUT_OF_MEMORY" => (Class::Oom, "oom"),
+            "TIMEOUT" | "DEADLINE" => (Class::Timeout, "timeout"),
+            "NODE_FAIL" | "BOOT_FAIL" | "LAUNCH_FAILED" => (Class::Infra, "node_fail"),
+            "PREEMPTED" => (Class::Preempted, "preempted"),
+            "CANCELLED" if self.log.is_none() => (Class::Cancelled, "cancelled"),
+            "FAILED" if !self.failed() => (Class::Unknown, "no_reason_in_log"),
+            _ => return,
+        };
+        if (class, cause) != (self.class, self.cause) {
+            let line = self.log.as_ref().filter(|l| l.finding.class == class);
+            let line = line.and_then(|l| l.finding.root_cause.as_deref());
+            self.fingerprint = Some(fingerprint(line.unwrap_or(cause)));
+            (self.class, self.cause) = (class, cause);
+        }
     }
 
     /// The root cause.
@@ -179,24 +204,7 @@ impl JobScan {
 /// Reads the logs of all jobs, several at a time. `success` makes a search for
 /// the marker of success, one per thread.
 pub fn scan_jobs(jobs: &[JobLogs], success: Option<&(dyn Fn() -> Grep + Sync)>) -> Vec<JobScan> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut marker = success.map(|make| make());
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = jobs.get(index) else { return done };
-            done.push((index, scan_job(job, marker.as_mut())));
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    let mut all: Vec<(usize, JobScan)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        // A panic of a worker is a bug and stays one.
-        workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
-    });
-    all.sort_by_key(|(index, _)| *index);
-    all.into_iter().map(|(_, scan)| scan).collect()
+    parallel::map(jobs, || success.map(|make| make()), |marker, job| scan_job(job, marker.as_mut()))
 }
 
 fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
@@ -223,7 +231,7 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
     }
     let blind = !unread.is_empty() && unread.len() == job.files.len();
     let (class, cause) = match (&best, success) {
-        _ if blind => (Class::Unknown, "unreadable"),
+        _ if blind => (Class::Unknown, UNREADABLE),
         // The site says how success looks: nothing else says it better.
         (_, Some(true)) | (None, None) => (Class::None, "none"),
         (Some(log), _) => (log.finding.class, log.finding.cause.as_str()),
@@ -235,9 +243,10 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
         files: job.files.iter().map(|f| f.to_string_lossy().into_owned()).collect(),
         class,
         cause,
-        fingerprint: (class != Class::None).then(|| fingerprint(line.unwrap_or(cause))),
+        fingerprint: (class != Class::None && !blind).then(|| fingerprint(line.unwrap_or(cause))),
         log: best,
         success,
+        state: None,
         unread,
     }
 }
@@ -249,14 +258,16 @@ pub fn class_word(class: Class) -> String {
 
 /// One row per job; those that succeeded only with `all`.
 pub fn table(scans: &[JobScan], all: bool) -> Table {
-    let mut table = Table::new(&["JOB", "NAME", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]);
-    for scan in scans.iter().filter(|s| all || s.failed()) {
+    let mut table =
+        Table::new(&["JOB", "NAME", "STATE", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]);
+    for scan in scans.iter().filter(|s| all || s.failed() || s.unknown()) {
         let log = scan.log.as_ref().map(|l| l.path.to_string_lossy().into_owned());
         let line = scan.log.as_ref().and_then(|l| l.finding.line_number);
         let place = line.map_or(String::new(), |n| format!(":{n}"));
         table.row(vec![
             clean(&scan.name.display()),
             clean(&scan.name.name),
+            scan.state.clone().unwrap_or_else(|| "-".into()),
             class_word(scan.class),
             scan.cause.into(),
             scan.fingerprint.as_ref().map_or("-".into(), Fingerprint::to_string),
@@ -282,7 +293,11 @@ pub fn summary(scans: &[JobScan]) -> String {
     }
     let failed = scans.iter().filter(|s| s.failed()).count();
     let (n, rows) = (scans.len(), table.print(&super::table::Style::default()).unwrap_or_default());
-    format!("{failed} of {n} jobs failed\n{rows}")
+    let unknown = match scans.iter().filter(|s| s.unknown()).count() {
+        0 => String::new(),
+        n => format!(", {n} cannot be read"),
+    };
+    format!("{failed} of {n} jobs failed{unknown}\n{rows}")
 }
 
 fn members(jobs: &[&JobScan]) -> String {

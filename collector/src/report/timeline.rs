@@ -92,6 +92,7 @@ pub struct Timeline<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Ended {
+    n_errors: Option<u64>,
     attempt: Option<u64>,
     verdict: Option<Said>,
 }
@@ -129,11 +130,19 @@ impl<'a> Timeline<'a> {
             return;
         }
         let ended: Ended = match &*line.event_type {
-            "chunk_failed" | "chunk_completed" => serde_json::from_slice(raw).unwrap_or_default(),
+            "chunk_failed" | "chunk_completed" | "run_failed" => {
+                serde_json::from_slice(raw).unwrap_or_default()
+            }
             _ => Ended::default(),
         };
         let class = ended.verdict.as_ref().map(|v| v.class);
         let Some((event, bad)) = tag(line, raw, class, self.every) else { return };
+        let detail = match &*line.event_type {
+            "run_started" => "the run begins".into(),
+            "run_completed" => "the run ends: all jobs ended well".into(),
+            "run_failed" => format!("the run ends: {} jobs failed", ended.n_errors.unwrap_or(0)),
+            _ => events::detail(line, raw),
+        };
         let node = ended.verdict.and_then(|v| v.first_failure).map_or(line.node.to_string(), |f| f.at.node);
         let entry = Entry {
             utc: line.utc,
@@ -146,7 +155,7 @@ impl<'a> Timeline<'a> {
             step: line.step,
             task: line.task,
             class,
-            detail: events::detail(line, raw),
+            detail,
             bad,
             attempt: ended.attempt,
         };
@@ -234,7 +243,7 @@ impl<'a> Timeline<'a> {
                 at,
                 format!("{sign}{}", duration(e.offset_us)),
                 e.event.into(),
-                clean(&e.node),
+                if e.event_type.starts_with("run_") { "-".into() } else { clean(&e.node) },
                 dash(e.job.clone()),
                 dash(e.step.map(|s| s.to_string())),
                 dash(e.task.map(|t| t.to_string())),

@@ -70,7 +70,8 @@ pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone
         let _ = write!(out, ", {running} still running");
     }
     let elapsed = duration(run.last.since(run.started));
-    let _ = writeln!(out, "; started {}, {elapsed} so far\n", time(run.started, zone));
+    let so_far = if running > 0 { " so far" } else { "" };
+    let _ = writeln!(out, "; started {}, took {elapsed}{so_far}\n", time(run.started, zone));
     summary(&mut out, subjects);
     if let Some(first) = failed.iter().min_by_key(|s| failed_at(s)) {
         let detail = first.member.verdict.as_ref().map_or("", |v| v.detail.as_str());

@@ -3,6 +3,7 @@
 
 pub mod accounting;
 pub mod hostlist;
+pub mod states;
 pub mod target;
 
 /// The name of a signal, `SIGSEGV`, or `signal 64` for one without a name.

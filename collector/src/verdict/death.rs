@@ -1,5 +1,7 @@
 //! The abnormal ends of an attempt, and which of them explains the others.
 
+use std::collections::BTreeMap;
+
 use inquest_journal::{Level, StepId, Victim};
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +131,7 @@ fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit,
     let memory = &exit.memory;
     let mut evidence: Vec<EventId> = ooms.iter().map(|o| o.at.event.clone()).collect();
     evidence.push(exit.at.event.clone());
+    let victims = victims(ooms);
     let node_limit = step.nodes.get(&task.node).and_then(|n| n.limit_bytes);
     Death {
         offset_us: started.map_or(0, |s| exit.at.since(s)),
@@ -139,14 +142,35 @@ fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit,
         exit_code: exit.code,
         signal: exit.signal,
         core: exit.core,
-        oom_kills: exit.oom_kills.max(ooms.iter().map(|o| o.count).sum()),
-        victims: ooms.iter().flat_map(|o| o.victims.iter().cloned()).collect(),
+        oom_kills: exit.oom_kills.max(kills(ooms)),
+        victims,
         peak_bytes: ooms.iter().find_map(|o| o.peak_bytes).or(memory.cgroup_peak_bytes),
         limit_bytes: ooms.iter().find_map(|o| o.limit_bytes).or(memory.limit_bytes).or(node_limit),
         limit_level: ooms.iter().find_map(|o| o.level).or(memory.limit_level),
         reported_by_slurm: ooms.iter().find_map(|o| o.reported_by_slurm),
         evidence,
     }
+}
+
+/// How many processes were killed. Plugin and agent both tell of the same
+/// kill; what one writer tells adds up, what two tell does not.
+fn kills(ooms: &[&Oom]) -> u64 {
+    let mut by_writer: BTreeMap<&str, u64> = BTreeMap::new();
+    for oom in ooms {
+        *by_writer.entry(&oom.at.event.stream).or_default() += oom.count;
+    }
+    by_writer.into_values().max().unwrap_or(0)
+}
+
+/// Who they were, each once.
+fn victims(ooms: &[&Oom]) -> Vec<Victim> {
+    let mut all: Vec<Victim> = Vec::new();
+    for victim in ooms.iter().flat_map(|o| &o.victims) {
+        if victim.pid.is_none() || all.iter().all(|v| v.pid != victim.pid) {
+            all.push(victim.clone());
+        }
+    }
+    all
 }
 
 /// The death that explains how the job ended: inside the step that ended it,
@@ -185,5 +209,37 @@ impl Death {
     /// The death ended the task itself, not only a child of it.
     pub fn is_of_the_task(&self) -> bool {
         self.bad_end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::story::EventId;
+    use inquest_journal::Timestamp;
+
+    fn oom(stream: &str, seq: u64, pid: u32) -> Oom {
+        let event = EventId { stream: stream.into(), seq };
+        Oom {
+            at: Moment { wall: Timestamp(0), node: "n1".into(), boot: "b".into(), mono_us: seq, event },
+            step: Some(StepId::Batch),
+            task: Some(0),
+            count: 1,
+            level: None,
+            limit_bytes: None,
+            peak_bytes: None,
+            victims: vec![Victim { pid: Some(pid), ..Victim::default() }],
+            reported_by_slurm: None,
+        }
+    }
+
+    #[test]
+    fn what_plugin_and_agent_both_tell_happened_once() {
+        let ooms = [oom("plugin", 3, 42), oom("agent", 9, 42), oom("agent", 10, 43)];
+        let ooms: Vec<&Oom> = ooms.iter().collect();
+        assert_eq!(kills(&ooms), 2);
+        let pids: Vec<_> = victims(&ooms).iter().map(|v| v.pid).collect();
+        assert_eq!(pids, [Some(42), Some(43)]);
+        assert_eq!(kills(&[]), 0);
     }
 }

@@ -9,6 +9,7 @@ both before anything that is inferred.
 */
 
 mod death;
+pub mod manual;
 pub mod rules;
 
 use std::fmt;

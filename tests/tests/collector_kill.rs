@@ -1,0 +1,288 @@
+//! The real collector, killed and cut from power wherever that can happen.
+//!
+//! The journals do not change in between, so the run stores must come out byte
+//! for byte as those of a collector that nobody disturbed.
+//!
+//! `INQUEST_KILLS=10000` makes so many random kills; without it there are a
+//! few hundred, in at most a minute. `INQUEST_SEED` repeats a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use inquest_journal::Lines;
+use inquest_tests::artefacts;
+use inquest_tests::generate::{Plan, Random, generate};
+use inquest_tests::trace::{Next, Traced};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    checkpoint_kib: u32,
+    /// What an undisturbed collector makes of the journals.
+    right: BTreeMap<PathBuf, Vec<u8>>,
+    seed: u64,
+}
+
+impl Bench {
+    fn new(nodes: u32, jobs: u32, checkpoint_kib: u32) -> Bench {
+        let given = std::env::var("INQUEST_SEED").ok().and_then(|s| s.parse().ok());
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed = given.unwrap_or(clock.subsec_nanos().into());
+        println!("INQUEST_SEED={seed}");
+        // Neither a kill nor our own loss of power asks the disk anything, so
+        // memory will do, and there is time for more of them.
+        let memory = Path::new("/dev/shm");
+        let dir = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
+        let made = generate(&Plan { nodes, jobs, days: 2, seed: 11 }, &dir.path().join("journal")).unwrap();
+        println!("{} events in {} bytes of {} journals", made.events, made.bytes, made.files);
+        let mut bench = Bench { dir, checkpoint_kib, right: BTreeMap::new(), seed };
+        bench.finish("right");
+        bench.right = files(&bench.store("right"));
+        let journals = identities(&files(&bench.dir.path().join("journal")));
+        assert_eq!(journals.len() as u64, made.events);
+        assert_eq!(identities(&bench.right), journals, "the undisturbed merge is whole");
+        bench
+    }
+
+    fn store(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(artefacts::inquest());
+        command.args(["collect", "--once", "--accounting", "off", "--checkpoint"]);
+        command.arg(self.checkpoint_kib.to_string());
+        command.arg("--journal").arg(self.dir.path().join("journal"));
+        command.arg("--store").arg(self.store(name));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
+        command
+    }
+
+    fn finish(&self, name: &str) {
+        let output = self.command(name).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "seed {}: the collector cannot go on: {said}", self.seed);
+    }
+
+    /// The store is right; then it is removed.
+    fn check(&self, name: &str, what: &str) {
+        let found = files(&self.store(name));
+        if found != self.right {
+            let paths: BTreeSet<&PathBuf> = found.keys().chain(self.right.keys()).collect();
+            let bad: Vec<_> = paths.into_iter().filter(|p| found.get(*p) != self.right.get(*p)).collect();
+            let kept = std::env::temp_dir().join(format!("inquest-kill-{}", self.seed));
+            let _ = fs::rename(self.dir.path(), &kept);
+            panic!("seed {}: {what}: these files differ: {bad:?}; see {}", self.seed, kept.display());
+        }
+        fs::remove_dir_all(self.store(name)).unwrap();
+    }
+}
+
+/// All files but the ledger's, with their content.
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for path in walk(root) {
+        let name = path.strip_prefix(root).unwrap().to_owned();
+        if !name.to_string_lossy().starts_with("ledger.db") {
+            found.insert(name, fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+fn walk(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut dirs) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        // A collector that was killed early has not even made its store.
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() { &mut dirs } else { &mut found }.push(entry.path());
+        }
+    }
+    found
+}
+
+/// Stream and number of every event of a node; panics when one is there twice.
+fn identities(files: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<(String, u64)> {
+    let mut seen = BTreeSet::new();
+    let events =
+        |path: &Path| path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("_registry.jsonl");
+    for (path, bytes) in files.iter().filter(|(path, _)| events(path)) {
+        for (_, line) in Lines::new(bytes) {
+            let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let id = (line["stream"].as_str().unwrap().to_owned(), line["seq"].as_u64().unwrap());
+            assert!(seen.insert(id), "{} holds an event that was seen before", path.display());
+        }
+    }
+    seen.into_iter().filter(|(stream, _)| !stream.starts_with("collector-")).collect()
+}
+
+#[test]
+fn killed_at_random_nothing_is_lost_and_nothing_is_twice() {
+    let bench = Bench::new(30, 1200, 128);
+    let wanted = std::env::var("INQUEST_KILLS").ok().and_then(|n| n.parse::<u64>().ok());
+    let (until, wanted) =
+        (Instant::now() + Duration::from_secs(60), wanted.map_or((400, true), |n| (n, false)));
+    let mut random = Random::new(bench.seed);
+    // How long an undisturbed collector takes: kills fall anywhere in it.
+    let began = Instant::now();
+    bench.finish("store");
+    let whole = began.elapsed();
+    bench.check("store", "an undisturbed merge, once more");
+    let (mut kills, mut merges) = (0, 0);
+    while kills < wanted.0 && !(wanted.1 && Instant::now() >= until) {
+        let mut child = bench.command("store").spawn().unwrap();
+        let patience = whole.mul_f64(random.below(1000) as f64 / 1500.0);
+        let deadline = Instant::now() + patience;
+        let mut ended = child.try_wait().unwrap();
+        while ended.is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+            ended = child.try_wait().unwrap();
+        }
+        match ended {
+            Some(status) => {
+                assert!(status.success(), "seed {}: after {kills} kills: {status}", bench.seed);
+                bench.check("store", &format!("after {kills} kills"));
+                merges += 1;
+            }
+            None => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+            }
+        }
+    }
+    bench.finish("store");
+    bench.check("store", &format!("after {kills} kills"));
+    println!("{kills} kills over {merges} whole merges, {:.1} s each", whole.as_secs_f64());
+    assert!(kills >= 50, "the machine is too slow: only {kills} kills in a minute");
+}
+
+/// What a disk would have kept of a store, file by file.
+#[derive(Default)]
+struct Durable(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Durable {
+    /// The collector came back from a call that makes something durable.
+    fn synced(&mut self, store: &Path, pid: i32, number: u64, arguments: [u64; 6]) -> io::Result<()> {
+        match i64::try_from(number).unwrap_or(-1) {
+            libc::SYS_syncfs => {
+                self.0 = walk(store)
+                    .into_iter()
+                    .map(|p| Ok((p.clone(), fs::read(p)?)))
+                    .collect::<io::Result<_>>()?;
+            }
+            libc::SYS_fsync | libc::SYS_fdatasync => {
+                let path = fs::read_link(format!("/proc/{pid}/fd/{}", arguments[0]))?;
+                if path.is_file() {
+                    self.0.insert(path.clone(), fs::read(path)?);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Makes of the store what is left after power was lost: of every file
+    /// what was synced, or what was written since, or the beginning of that,
+    /// or for a new file nothing at all. In `worst`, only what was synced.
+    fn lose_power(&self, store: &Path, random: &mut Random, worst: bool) -> io::Result<u32> {
+        let mut lost = 0;
+        let now: BTreeSet<PathBuf> = walk(store).into_iter().collect();
+        for path in now.iter().chain(self.0.keys().filter(|p| !now.contains(*p))) {
+            let written = fs::read(path).ok();
+            let synced = self.0.get(path);
+            if written.as_ref() == synced {
+                continue;
+            }
+            lost += 1;
+            let shared_memory = path.extension().is_some_and(|e| e == "db-shm");
+            let kept = match (random.below(4), &written) {
+                (0, Some(written)) if !worst => Some(written.clone()),
+                // Appended bytes reach the disk in pieces; what is replaced does not.
+                (1, Some(written)) if !worst && synced.is_none_or(|s| written.starts_with(s)) => {
+                    let from = synced.map_or(0, Vec::len);
+                    Some(written[..from + random.below((written.len() - from) as u64 + 1) as usize].to_vec())
+                }
+                _ => synced.cloned(),
+            };
+            match kept.filter(|_| !shared_memory) {
+                Some(bytes) => fs::write(path, bytes)?,
+                None => _ = fs::remove_file(path),
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// Runs a collector on a new store up to its `stop`th system call and kills
+/// it there. Says what was durable; `None` when it ended before.
+fn until(bench: &Bench, stop: u64) -> (Option<Durable>, u64) {
+    let mut durable = Durable::default();
+    let mut traced = Traced::spawn(&mut bench.command("store")).unwrap();
+    let mut calls = 0;
+    loop {
+        match traced.go_on().unwrap() {
+            Next::Returned { number, arguments, value } => {
+                if value >= 0 {
+                    durable.synced(&bench.store("store"), traced.pid(), number, arguments).unwrap();
+                }
+                calls += 1;
+                if calls == stop {
+                    traced.kill().unwrap();
+                    return (Some(durable), calls);
+                }
+            }
+            Next::Ended(status) => {
+                assert_eq!(status, 0, "seed {}: a traced collector fails", bench.seed);
+                return (None, calls);
+            }
+        }
+    }
+}
+
+/// So many system calls at which to stop, all over a merge; all of them when
+/// `INQUEST_KILLS` asks for as many.
+fn stops(calls: u64, few: u64, random: &mut Random) -> Vec<u64> {
+    let asked = std::env::var("INQUEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(few);
+    if asked >= calls {
+        return (1..=calls).collect();
+    }
+    (0..asked).map(|n| 1 + (calls * n + random.below(calls)) / asked).collect()
+}
+
+#[test]
+fn killed_at_every_system_call_nothing_is_lost_and_nothing_is_twice() {
+    let bench = Bench::new(5, 40, 24);
+    let mut random = Random::new(bench.seed);
+    let (_, calls) = until(&bench, 0);
+    bench.check("store", "a traced merge");
+    let stops = stops(calls, 150, &mut random);
+    for &stop in &stops {
+        until(&bench, stop);
+        bench.finish("store");
+        bench.check("store", &format!("killed after system call {stop} of {calls}"));
+    }
+    println!("killed at {} of {calls} system calls", stops.len());
+}
+
+#[test]
+fn without_power_what_was_not_synced_is_not_missed() {
+    let bench = Bench::new(5, 40, 24);
+    let mut random = Random::new(bench.seed);
+    let (_, calls) = until(&bench, 0);
+    bench.check("store", "a traced merge");
+    let (stops, mut lost) = (stops(calls, 200, &mut random), 0);
+    for (n, &stop) in stops.iter().enumerate() {
+        if let (Some(durable), _) = until(&bench, stop) {
+            lost += durable.lose_power(&bench.store("store"), &mut random, n % 3 == 0).unwrap();
+        }
+        bench.finish("store");
+        bench.check("store", &format!("power lost after system call {stop} of {calls}"));
+    }
+    println!("power lost at {} of {calls} system calls, {lost} files set back", stops.len());
+    assert!(lost > 0, "nothing was ever at risk, so nothing was shown");
+}
