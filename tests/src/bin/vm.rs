@@ -17,12 +17,12 @@ use serde_json::Value;
 /// words, and the reason.
 const CAUSES: &[(&str, &str)] = &[
     (
-        "has step_ended.cpu_us",
+        "step_ended.cpu_us",
         "on v2 the step's own directory counts CPU time; on v1 another hierarchy does, where the step need not be",
     ),
     (
         "_started.end_limit",
-        "from 23.02 on Slurm puts SLURM_JOB_END_TIME into the environment of the steps of a batch job",
+        "from 23.02 on slurmstepd gives tasks SLURM_JOB_END_TIME, and srun in a job script hands it on to its step",
     ),
 ];
 
@@ -170,7 +170,7 @@ struct Machine {
     whys: BTreeMap<&'static str, Value>,
     /// Slurm's state and exit code, by the name of the entry; of an array's members in their order.
     slurm: BTreeMap<&'static str, Vec<String>>,
-    /// Names of the recorded fields, `task_exited.memory.limit_bytes`, by the name of the entry.
+    /// Names of the recorded fields, `srun's task_exited.memory.limit_bytes`, by the name of the entry.
     fields: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
@@ -214,7 +214,14 @@ impl Machine {
             for event in &events {
                 if event["job_id"].as_str().is_some_and(|job| ids.contains(job)) {
                     let kind = event["event_type"].as_str().unwrap_or("?");
-                    names(kind, event, &mut fields);
+                    // Steps of a job know different things.
+                    let step = match event["step"].as_str() {
+                        Some(step) if step.starts_with(|c: char| c.is_ascii_digit()) => "srun's ",
+                        Some("batch") => "the script's ",
+                        Some(_) => "the extern step's ",
+                        None => "",
+                    };
+                    names(&format!("{step}{kind}"), event, &mut fields);
                 }
             }
             // Every line has these.
