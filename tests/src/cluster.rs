@@ -49,6 +49,12 @@ impl Cluster {
         if !rustix::process::geteuid().is_root() {
             bail!("a private Slurm cluster needs root: slurmd starts jobs as other users");
         }
+        if !Path::new("/sys/fs/cgroup/memory").is_dir() {
+            bail!(
+                "a private Slurm cluster needs the memory hierarchy of cgroup v1, which this machine has not mounted: \
+                 boot it with systemd.unified_cgroup_hierarchy=0, or use ci/vm, where a kernel with cgroup v2 runs"
+            );
+        }
         for user in USERS {
             make_user(user)?;
         }
