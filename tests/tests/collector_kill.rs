@@ -166,8 +166,9 @@ fn killed_at_random_nothing_is_lost_and_nothing_is_twice() {
 struct Durable(BTreeMap<PathBuf, Vec<u8>>);
 
 impl Durable {
-    /// The collector came back from a call that makes something durable.
-    fn synced(&mut self, store: &Path, pid: i32, number: u64, arguments: [u64; 6]) -> io::Result<()> {
+    /// The collector came back from a system call; says whether that made
+    /// something durable.
+    fn synced(&mut self, store: &Path, pid: i32, number: u64, arguments: [u64; 6]) -> io::Result<bool> {
         match i64::try_from(number).unwrap_or(-1) {
             libc::SYS_syncfs => {
                 self.0 = walk(store)
@@ -181,9 +182,9 @@ impl Durable {
                     self.0.insert(path.clone(), fs::read(path)?);
                 }
             }
-            _ => {}
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes of the store what is left after power was lost: of every file
@@ -218,49 +219,64 @@ impl Durable {
     }
 }
 
+/// What was seen of a traced collector.
+#[derive(Default)]
+struct Course {
+    durable: Durable,
+    calls: u64,
+    /// Numbers of the calls that made something durable.
+    syncs: Vec<u64>,
+    ended: bool,
+}
+
 /// Runs a collector on a new store up to its `stop`th system call and kills
-/// it there. Says what was durable; `None` when it ended before.
-fn until(bench: &Bench, stop: u64) -> (Option<Durable>, u64) {
-    let mut durable = Durable::default();
+/// it there, unless it ends before.
+fn until(bench: &Bench, stop: u64) -> Course {
+    let mut course = Course::default();
     let mut traced = Traced::spawn(&mut bench.command("store")).unwrap();
-    let mut calls = 0;
     loop {
         match traced.go_on().unwrap() {
             Next::Returned { number, arguments, value } => {
-                if value >= 0 {
-                    durable.synced(&bench.store("store"), traced.pid(), number, arguments).unwrap();
+                course.calls += 1;
+                let (store, pid) = (bench.store("store"), traced.pid());
+                if value >= 0 && course.durable.synced(&store, pid, number, arguments).unwrap() {
+                    course.syncs.push(course.calls);
                 }
-                calls += 1;
-                if calls == stop {
+                if course.calls == stop {
                     traced.kill().unwrap();
-                    return (Some(durable), calls);
+                    return course;
                 }
             }
             Next::Ended(status) => {
                 assert_eq!(status, 0, "seed {}: a traced collector fails", bench.seed);
-                return (None, calls);
+                course.ended = true;
+                return course;
             }
         }
     }
 }
 
-/// So many system calls at which to stop, all over a merge; all of them when
+/// System calls at which to stop: around every one that makes something
+/// durable, and `few` others all over a merge; all of them when
 /// `INQUEST_KILLS` asks for as many.
-fn stops(calls: u64, few: u64, random: &mut Random) -> Vec<u64> {
+fn stops(course: &Course, few: u64, random: &mut Random) -> Vec<u64> {
+    let calls = course.calls;
     let asked = std::env::var("INQUEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(few);
     if asked >= calls {
         return (1..=calls).collect();
     }
-    (0..asked).map(|n| 1 + (calls * n + random.below(calls)) / asked).collect()
+    let around = course.syncs.iter().flat_map(|&n| n.saturating_sub(2).max(1)..=(n + 2).min(calls));
+    let others = (0..asked).map(|n| 1 + (calls * n + random.below(calls)) / asked);
+    around.chain(others).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[test]
 fn killed_at_every_system_call_nothing_is_lost_and_nothing_is_twice() {
     let bench = Bench::new(5, 40, 24);
     let mut random = Random::new(bench.seed);
-    let (_, calls) = until(&bench, 0);
+    let course = until(&bench, 0);
     bench.check("store", "a traced merge");
-    let stops = stops(calls, 150, &mut random);
+    let (stops, calls) = (stops(&course, 100, &mut random), course.calls);
     for &stop in &stops {
         until(&bench, stop);
         bench.finish("store");
@@ -273,12 +289,13 @@ fn killed_at_every_system_call_nothing_is_lost_and_nothing_is_twice() {
 fn without_power_what_was_not_synced_is_not_missed() {
     let bench = Bench::new(5, 40, 24);
     let mut random = Random::new(bench.seed);
-    let (_, calls) = until(&bench, 0);
+    let course = until(&bench, 0);
     bench.check("store", "a traced merge");
-    let (stops, mut lost) = (stops(calls, 200, &mut random), 0);
+    let (stops, calls, mut lost) = (stops(&course, 150, &mut random), course.calls, 0);
     for (n, &stop) in stops.iter().enumerate() {
-        if let (Some(durable), _) = until(&bench, stop) {
-            lost += durable.lose_power(&bench.store("store"), &mut random, n % 3 == 0).unwrap();
+        let course = until(&bench, stop);
+        if !course.ended {
+            lost += course.durable.lose_power(&bench.store("store"), &mut random, n % 3 == 0).unwrap();
         }
         bench.finish("store");
         bench.check("store", &format!("power lost after system call {stop} of {calls}"));

@@ -44,9 +44,13 @@ impl Collector {
         node: &str,
         met: &mut Counts,
     ) -> Result<(), CollectError> {
-        let Some(event) = Event::parse(line) else {
-            met.bad += 1;
-            return Ok(());
+        let event = match Event::parse(line) {
+            Some(event) => event,
+            None => {
+                met.bad += 1;
+                let Some(event) = Event::salvage(line) else { return Ok(()) };
+                event
+            }
         };
         if self.see(&event.head)? == Seen::Before {
             met.copies += 1;
@@ -95,12 +99,21 @@ impl Collector {
     }
 
     fn see(&mut self, head: &Head<'_>) -> Result<Seen, CollectError> {
-        if let Some((_, state)) = self.streams.get_mut(head.stream.as_ref()) {
+        // A stream begins with the name of its node. One that does not is
+        // claimed by a second node: its numbers are its own.
+        let claimed;
+        let name = if head.stream.starts_with(head.node.as_ref()) {
+            head.stream.as_ref()
+        } else {
+            claimed = format!("{}/{}", head.node, head.stream);
+            &claimed
+        };
+        if let Some((_, state)) = self.streams.get_mut(name) {
             return Ok(state.see(head.seq));
         }
-        let mut state = self.ledger.stream(&head.stream)?.unwrap_or_default();
+        let mut state = self.ledger.stream(name)?.unwrap_or_default();
         let seen = state.see(head.seq);
-        self.streams.insert(head.stream.as_ref().into(), (head.node.as_ref().into(), state));
+        self.streams.insert(name.into(), (head.node.as_ref().into(), state));
         Ok(seen)
     }
 

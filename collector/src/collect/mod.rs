@@ -12,6 +12,7 @@ had happened.
 */
 
 mod course;
+pub mod health;
 mod job;
 mod merge;
 mod run;
@@ -32,6 +33,7 @@ use crate::ledger::{
 };
 use crate::slurm::accounting::Accounting;
 use crate::store::{Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, run_dir};
+use health::Health;
 use job::Job;
 use run::Run;
 
@@ -82,6 +84,8 @@ pub struct Stats {
     pub copies: u64,
     /// Lines that are no events.
     pub bad: u64,
+    /// Journals that could not be read.
+    pub unreadable: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Jobs judged.
@@ -136,6 +140,13 @@ pub struct Collector {
     /// When the piece that is being merged was read.
     now: Instant,
     scratch: Vec<u8>,
+    /// What journals are read into.
+    buffer: Vec<u8>,
+    /// Journals that could not be read in this pass, and why.
+    unreadable: BTreeMap<PathBuf, String>,
+    warned: BTreeMap<PathBuf, String>,
+    health: Health,
+    health_due: Instant,
     /// Names of users, which the name service takes its time to tell.
     users: HashMap<u32, String>,
     stats: Stats,
@@ -188,6 +199,11 @@ impl Collector {
             checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
+            buffer: Vec::new(),
+            unreadable: BTreeMap::new(),
+            warned: BTreeMap::new(),
+            health: Health::default(),
+            health_due: Instant::now(),
             users: HashMap::new(),
             stats: Stats::default(),
         };
@@ -223,9 +239,7 @@ impl Collector {
         self.stats = Stats::default();
         self.now = Instant::now();
         let (journals, errors) = follow::find(&self.options.journal)?;
-        for error in errors {
-            warn(&error.to_string());
-        }
+        self.unreadable = errors.iter().map(|e| (e.path.clone(), e.to_string())).collect();
         for journal in &journals {
             if !follow::has_news(journal, self.positions.get(&journal.name)) {
                 continue;
@@ -234,18 +248,37 @@ impl Collector {
             // again in the next pass, because its position stays as it was.
             if let Err(error) = self.merge_journal(journal) {
                 match error {
-                    CollectError::Follow(e) => warn(&e.to_string()),
+                    CollectError::Follow(e) => {
+                        self.unreadable.insert(e.path.clone(), e.to_string());
+                    }
                     fatal => return Err(fatal),
                 }
             }
         }
+        self.stats.unreadable = self.unreadable.len() as u64;
+        for (path, said) in &self.unreadable {
+            // Once, and not with every pass.
+            if self.warned.get(path) != Some(said) {
+                warn(said);
+            }
+        }
+        self.warned.clone_from(&self.unreadable);
         self.settle(last)?;
         self.checkpoint(true, last)?;
+        self.tell_health(last)?;
         Ok(self.stats)
     }
 
     fn merge_journal(&mut self, journal: &follow::Journal) -> Result<(), CollectError> {
-        let mut chunks = Chunks::open(&self.options.journal, journal, self.positions.get(&journal.name))?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let at = self.positions.get(&journal.name);
+        let mut chunks = Chunks::open(&self.options.journal, journal, at, buffer)?;
+        let merged = self.merge_chunks(journal, &mut chunks);
+        self.buffer = chunks.into_buffer();
+        merged
+    }
+
+    fn merge_chunks(&mut self, journal: &follow::Journal, chunks: &mut Chunks) -> Result<(), CollectError> {
         let node = journal.name.split('/').next().unwrap_or_default();
         while let Some(piece) = chunks.piece()? {
             self.now = Instant::now();
@@ -256,6 +289,7 @@ impl Collector {
             }
             let consumed = lines.consumed();
             chunks.consume(consumed);
+            met.bad += chunks.take_oversized();
             self.stats.bytes += consumed as u64;
             self.stats.bad += met.bad;
             self.stats.copies += met.copies;
@@ -270,8 +304,10 @@ impl Collector {
             }
         }
         // Also when nothing was consumed: the size was seen.
+        let odd = chunks.take_oversized() + u64::from(chunks.damaged());
+        self.stats.bad += odd;
         self.positions.insert(journal.name.clone(), chunks.position().clone());
-        self.moved.entry(journal.name.clone()).or_default();
+        self.moved.entry(journal.name.clone()).or_default().bad += odd;
         Ok(())
     }
 

@@ -6,22 +6,23 @@ identity (see [`crate::ledger`]), so a file that was truncated, replaced,
 copied or restored is simply read again from its beginning. To notice that, a
 position carries a hash of the bytes just before it.
 
-Plain files are memory-mapped for the length of one pass. If somebody truncates
-a file in that moment the kernel ends this process with SIGBUS; nothing is lost
-by that, because everything not yet committed is read again at the next start.
+Files are read and not mapped: a journal may be cut short at any moment, on a
+shared file system too, and a map would then end this process with SIGBUS.
+Nothing is waited for: a FIFO or a socket with a journal's name is refused, and
+symbolic links are not followed.
 */
 
+mod chunks;
 mod json;
 mod line;
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use memmap2::{Mmap, MmapOptions};
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use chunks::Chunks;
 pub(crate) use line::{Cursor, severity, source};
 pub use line::{Event, Form, parse_body};
 
@@ -81,8 +82,13 @@ pub fn find(root: &Path) -> Result<(Vec<Journal>, Vec<FollowError>), FollowError
     for node in std::fs::read_dir(root).map_err(|e| fail(root, e))? {
         let node = node.map_err(|e| fail(root, e))?;
         let path = node.path();
-        if !node.file_type().is_ok_and(|t| t.is_dir()) {
-            continue;
+        match node.file_type() {
+            Ok(kind) if kind.is_dir() => {}
+            Ok(kind) if kind.is_symlink() => {
+                errors.push(fail(&path, io::Error::other(LINK)));
+                continue;
+            }
+            _ => continue,
         }
         let files = match std::fs::read_dir(&path) {
             Ok(files) => files,
@@ -92,13 +98,21 @@ pub fn find(root: &Path) -> Result<(Vec<Journal>, Vec<FollowError>), FollowError
             }
         };
         for file in files.flatten() {
-            let Some(name) = name_of(&node.file_name(), &file.file_name()) else { continue };
+            let name = match name_of(&node.file_name(), &file.file_name()) {
+                Name::Journal(name) => name,
+                Name::Other => continue,
+                Name::NotText => {
+                    errors.push(fail(&file.path(), io::Error::other("its name is not UTF-8; rename it")));
+                    continue;
+                }
+            };
             match file.metadata() {
                 Ok(meta) if meta.is_file() => {
                     let file = (meta.dev(), meta.ino());
                     found.push(Journal { name, size: meta.len(), file, changed: changed(&meta) });
                 }
-                Ok(_) => {}
+                Ok(meta) if meta.is_symlink() => errors.push(fail(&file.path(), io::Error::other(LINK))),
+                Ok(_) => errors.push(fail(&file.path(), io::Error::other(NO_FILE))),
                 // Gone between the listing and the look: compressed or expired.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => errors.push(fail(&file.path(), e)),
@@ -113,172 +127,33 @@ fn changed(meta: &std::fs::Metadata) -> i64 {
     meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }
 
-fn name_of(node: &std::ffi::OsStr, file: &std::ffi::OsStr) -> Option<String> {
-    let (node, file) = (node.to_str()?, file.to_str()?);
-    let journal = file.ends_with(".jsonl") || file.ends_with(".jsonl.zst");
-    (journal && !file.starts_with('.')).then(|| format!("{node}/{file}"))
+const LINK: &str = "it is a symbolic link; links are not followed, move the journal itself here";
+const NO_FILE: &str = "it is no regular file; remove it";
+
+/// Endings of journals, as written and as somebody may have compressed them.
+const ENDINGS: [&str; 3] = [".jsonl", ".jsonl.zst", ".jsonl.gz"];
+
+enum Name {
+    Journal(String),
+    NotText,
+    Other,
+}
+
+fn name_of(node: &std::ffi::OsStr, file: &std::ffi::OsStr) -> Name {
+    let raw = file.as_encoded_bytes();
+    let journal = ENDINGS.iter().any(|end| raw.ends_with(end.as_bytes()));
+    if !journal || raw.starts_with(b".") {
+        return Name::Other;
+    }
+    match (node.to_str(), file.to_str()) {
+        (Some(node), Some(file)) => Name::Journal(format!("{node}/{file}")),
+        _ => Name::NotText,
+    }
 }
 
 /// Whether there may be something new in `journal` since `at`.
 pub fn has_news(journal: &Journal, at: Option<&Position>) -> bool {
     at.is_none_or(|at| (at.file, at.size, at.changed) != (journal.file, journal.size, journal.changed))
-}
-
-/// The unread content of one journal, chunk by chunk.
-#[derive(Debug)]
-pub struct Chunks {
-    path: PathBuf,
-    position: Position,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    Plain { map: Option<Mmap>, at: usize },
-    // The decoder has no Debug of its own worth printing.
-    Zstd { decoder: Decoder, buffer: Vec<u8>, used: usize, end: bool },
-}
-
-struct Decoder(zstd::stream::read::Decoder<'static, io::BufReader<File>>);
-
-impl std::fmt::Debug for Decoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("zstd")
-    }
-}
-
-impl Chunks {
-    /// Opens `journal` below `root` at `at`, or at its beginning when the file
-    /// is not what it was.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be opened, mapped or decompressed.
-    pub fn open(root: &Path, journal: &Journal, at: Option<&Position>) -> Result<Chunks, FollowError> {
-        let path = root.join(&journal.name);
-        Chunks::open_at(&path, journal, at).map_err(|source| FollowError { path, source })
-    }
-
-    fn open_at(path: &Path, journal: &Journal, at: Option<&Position>) -> io::Result<Chunks> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        let (file_id, size) = ((meta.dev(), meta.ino()), meta.len());
-        let fresh = Position { file: file_id, size, changed: changed(&meta), ..Position::default() };
-        let mut chunks = if journal.name.ends_with(".zst") {
-            let decoder = Decoder(zstd::stream::read::Decoder::new(file)?);
-            let content = Content::Zstd { decoder, buffer: Vec::new(), used: 0, end: false };
-            Chunks { path: path.to_owned(), position: fresh.clone(), content }
-        } else {
-            // An empty file cannot be mapped.
-            let map = if meta.len() == 0 {
-                None
-            } else {
-                // SAFETY: the map is read only, and only through this type. A
-                // truncation under it ends the process, which loses nothing
-                // (see the head of this file); other changes of a file that
-                // is only ever appended to cannot be seen as anything but
-                // bytes.
-                Some(unsafe {
-                    MmapOptions::new().len(usize::try_from(meta.len()).unwrap_or(usize::MAX)).map(&file)?
-                })
-            };
-            Chunks { path: path.to_owned(), position: fresh.clone(), content: Content::Plain { map, at: 0 } }
-        };
-        if let Some(at) = at.filter(|at| at.bytes > 0) {
-            chunks.resume(at)?;
-        }
-        Ok(chunks)
-    }
-
-    /// Skips what was read before, if it is still what it was.
-    fn resume(&mut self, at: &Position) -> io::Result<()> {
-        match &mut self.content {
-            Content::Plain { map, at: start } => {
-                let bytes = map.as_deref().unwrap_or_default();
-                let end = usize::try_from(at.bytes).unwrap_or(usize::MAX);
-                if end <= bytes.len() && guard(&bytes[..end]) == at.guard {
-                    *start = end;
-                    self.position.bytes = at.bytes;
-                    self.position.guard = at.guard;
-                }
-            }
-            // Compressed content does not grow: the same file was read to its end.
-            Content::Zstd { decoder, .. }
-                if at.file == self.position.file && at.size == self.position.size =>
-            {
-                io::copy(&mut decoder.0.by_ref().take(at.bytes), &mut io::sink())?;
-                self.position.bytes = at.bytes;
-                self.position.guard = at.guard;
-            }
-            Content::Zstd { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// The next piece of content. The last piece may end inside a line;
-    /// [`Chunks::consume`] says how much of a piece was whole lines, and the
-    /// rest begins the next piece. `None` when there is nothing more.
-    ///
-    /// # Errors
-    ///
-    /// When a compressed file is damaged.
-    pub fn piece(&mut self) -> Result<Option<&[u8]>, FollowError> {
-        match &mut self.content {
-            Content::Plain { map, at } => {
-                let bytes = map.as_deref().unwrap_or_default();
-                let rest = &bytes[*at..];
-                Ok(if rest.is_empty() { None } else { Some(&rest[..line_chunk(rest)]) })
-            }
-            Content::Zstd { decoder, buffer, used, end } => {
-                buffer.drain(..*used);
-                *used = 0;
-                if !*end {
-                    let room = CHUNK.saturating_sub(buffer.len()).max(CHUNK / 8) as u64;
-                    let got = decoder.0.by_ref().take(room).read_to_end(buffer);
-                    match got {
-                        Ok(n) => *end = n == 0,
-                        Err(source) => return Err(FollowError { path: self.path.clone(), source }),
-                    }
-                }
-                Ok(if buffer.is_empty() { None } else { Some(buffer) })
-            }
-        }
-    }
-
-    /// Says that the first `bytes` of the last piece are done.
-    pub fn consume(&mut self, bytes: usize) {
-        let hash = match &mut self.content {
-            Content::Plain { map, at } => {
-                *at += bytes;
-                guard(&map.as_deref().unwrap_or_default()[..*at])
-            }
-            Content::Zstd { buffer, used, .. } => {
-                *used = bytes;
-                guard(&buffer[..bytes])
-            }
-        };
-        if bytes > 0 {
-            self.position.bytes += bytes as u64;
-            self.position.guard = hash;
-        }
-    }
-
-    /// Where reading stands.
-    pub fn position(&self) -> &Position {
-        &self.position
-    }
-}
-
-/// Up to [`CHUNK`] bytes that end with a line if any line ends in them; a
-/// longer line is handed over whole, so that it can be counted as one bad line.
-fn line_chunk(rest: &[u8]) -> usize {
-    if rest.len() <= CHUNK {
-        return rest.len();
-    }
-    match rest[..CHUNK].iter().rposition(|&b| b == b'\n') {
-        Some(end) => end + 1,
-        None => rest[CHUNK..].iter().position(|&b| b == b'\n').map_or(rest.len(), |n| CHUNK + n + 1),
-    }
 }
 
 fn guard(read: &[u8]) -> u64 {
@@ -296,7 +171,7 @@ mod tests {
         let (found, errors) = find(root).unwrap();
         assert!(errors.is_empty());
         let journal = found.iter().find(|j| j.name == name).unwrap();
-        let mut chunks = Chunks::open(root, journal, at).unwrap();
+        let mut chunks = Chunks::open(root, journal, at, Vec::new()).unwrap();
         let mut got = Vec::new();
         while let Some(piece) = chunks.piece().unwrap() {
             let mut lines = Lines::new(piece);
@@ -359,11 +234,50 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_a_chunk_does_not_stop_the_next() {
-        let long = "x".repeat(CHUNK + 5);
-        let (dir, _) = journal(&format!("a\n{long}\nb\n"));
-        let (lines, _) = read(dir.path(), NAME, None);
-        assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [1, CHUNK + 5, 1]);
+    fn a_line_longer_than_a_chunk_costs_only_itself() {
+        for extra in [0, 1, 5, CHUNK, 2 * CHUNK + 3] {
+            let long = "x".repeat(CHUNK + extra);
+            let (dir, file) = journal(&format!("a\n{long}\nb\n"));
+            let (lines, at) = read(dir.path(), NAME, None);
+            assert_eq!(lines, ["a", "b"], "{extra}");
+            assert_eq!(at.bytes, std::fs::metadata(&file).unwrap().len());
+            assert!(read(dir.path(), NAME, Some(&at)).0.is_empty());
+        }
+        // Still being written, for all one can know.
+        let (dir, _) = journal(&format!("a\n{}", "x".repeat(CHUNK + 9)));
+        assert_eq!(read(dir.path(), NAME, None).1.bytes, 2);
+    }
+
+    #[test]
+    fn a_damaged_archive_gives_what_is_before_the_damage() {
+        use std::io::Write;
+        let text: String = (0..400_000u64).map(|n| format!("line {n}, {}\n", n * 7919 % 1013)).collect();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        for (end, packed) in
+            [("zst", zstd::encode_all(text.as_bytes(), 1).unwrap()), ("gz", gzip.finish().unwrap())]
+        {
+            let (dir, file) = journal("");
+            std::fs::remove_file(&file).unwrap();
+            let name = format!("n1/x.jsonl.{end}");
+            std::fs::write(dir.path().join(&name), &packed).unwrap();
+            assert_eq!(read(dir.path(), &name, None).0.len(), 400_000);
+            std::fs::write(dir.path().join(&name), &packed[..packed.len() * 3 / 4]).unwrap();
+            let (found, _) = find(dir.path()).unwrap();
+            let mut chunks = Chunks::open(dir.path(), &found[0], None, Vec::new()).unwrap();
+            let mut lines = 0;
+            while let Some(piece) = chunks.piece().unwrap() {
+                let mut whole = Lines::new(piece);
+                lines += whole.by_ref().count();
+                let done = whole.consumed();
+                chunks.consume(done);
+                if done == 0 {
+                    break;
+                }
+            }
+            assert!(chunks.damaged(), "{end}");
+            assert!(lines > 200_000 && lines < 400_000, "{end}: {lines}");
+        }
     }
 
     #[test]
@@ -373,7 +287,13 @@ mod tests {
             std::fs::write(dir.path().join(name), "x\n").unwrap();
         }
         std::fs::create_dir(dir.path().join("n1/dir.jsonl")).unwrap();
-        let names: Vec<_> = find(dir.path()).unwrap().0.into_iter().map(|j| j.name).collect();
-        assert_eq!(names, [NAME]);
+        std::os::unix::fs::symlink("notes.txt", dir.path().join("n1/link.jsonl")).unwrap();
+        let (found, errors) = find(dir.path()).unwrap();
+        assert_eq!(found.into_iter().map(|j| j.name).collect::<Vec<_>>(), [NAME]);
+        let mut said: Vec<_> = errors.iter().map(|e| e.to_string()).collect();
+        said.sort();
+        assert_eq!(said.len(), 2);
+        assert!(said[0].contains("dir.jsonl: it is no regular file"), "{said:?}");
+        assert!(said[1].contains("link.jsonl: it is a symbolic link"), "{said:?}");
     }
 }

@@ -63,6 +63,7 @@ CREATE TABLE journal (
     name TEXT PRIMARY KEY, dev INTEGER, ino INTEGER, bytes INTEGER, size INTEGER,
     changed INTEGER, guard INTEGER, bad INTEGER NOT NULL, newer INTEGER NOT NULL,
     copies INTEGER NOT NULL, foreign_node INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX journal_odd ON journal (name) WHERE bad + newer + copies + foreign_node > 0;
 CREATE TABLE stream (
     name TEXT PRIMARY KEY, node TEXT NOT NULL, next INTEGER NOT NULL, missing TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX stream_gap ON stream (node, name) WHERE missing <> '';
@@ -178,7 +179,7 @@ impl Ledger {
     /// The sum over all journals.
     pub fn totals(&self) -> Result<Counts, LedgerError> {
         let sql = "SELECT coalesce(sum(bad), 0), coalesce(sum(newer), 0), coalesce(sum(copies), 0), \
-                   coalesce(sum(foreign_node), 0) FROM journal";
+                   coalesce(sum(foreign_node), 0) FROM journal WHERE bad + newer + copies + foreign_node > 0";
         Ok(self.row(sql, [], |r| counts(r, 0))?.unwrap_or_default())
     }
 
