@@ -436,7 +436,7 @@ const DAMAGES: &[Damage] = &[
         symlink("n2", c.journal.join("n4")).unwrap();
     }),
     ("a file that may not be read", |c| {
-        fs::set_permissions(c.file(), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(c.file(), fs::Permissions::from_mode(0o0)).unwrap();
         // Root may read it all the same.
         if fs::File::open(c.file()).is_err() {
             c.unreadable = 1;
