@@ -22,12 +22,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, select, tick};
+use crossbeam_channel::{Receiver, after, bounded, select};
 use inquest_journal::Lines;
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
-use crate::follow::{self, Chunks, FollowError, Position};
+use crate::follow::{self, Chunks, FollowError, Position, Watch};
 use crate::ledger::{
     Changes, Counts, FastHash, HeldRow, JobRow, Ledger, LedgerError, MemberRow, Output, RunName, StreamState,
 };
@@ -62,6 +62,9 @@ pub const CHECKPOINT_BYTES: usize = 64 << 20;
 /// Showing a large run takes time; at most this share of it is spent so while
 /// its members go on (one part in so many).
 const SHOW_SHARE: u32 = 10;
+
+/// Between two passes it rests so many times as long as looking took.
+const LOOK_SHARE: u32 = 9;
 
 /// Where the collector reads and writes.
 #[derive(Clone, Debug)]
@@ -140,6 +143,9 @@ pub struct Collector {
     /// When the piece that is being merged was read.
     now: Instant,
     scratch: Vec<u8>,
+    watch: Watch,
+    /// How long the last look at the journals took.
+    looked: Duration,
     /// What journals are read into.
     buffer: Vec<u8>,
     /// Journals that could not be read in this pass, and why.
@@ -172,6 +178,7 @@ impl Collector {
         std::fs::create_dir_all(&options.store).map_err(no_store)?;
         let mut ledger = Ledger::open(&options.store.join(LEDGER))?;
         let appender = Appender::open(&options.store)?;
+        let watch = Watch::new(&options.journal);
         cut_back(&mut ledger, &appender)?;
         let mut collector = Collector {
             positions: ledger.journals()?,
@@ -199,6 +206,8 @@ impl Collector {
             checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
+            watch,
+            looked: Duration::ZERO,
             buffer: Vec::new(),
             unreadable: BTreeMap::new(),
             warned: BTreeMap::new(),
@@ -238,9 +247,13 @@ impl Collector {
     pub fn pass(&mut self, last: bool) -> Result<Stats, CollectError> {
         self.stats = Stats::default();
         self.now = Instant::now();
-        let (journals, errors) = follow::find(&self.options.journal)?;
-        self.unreadable = errors.iter().map(|e| (e.path.clone(), e.to_string())).collect();
-        for journal in &journals {
+        let look = self.watch.look(last)?;
+        self.looked = self.now.elapsed();
+        if look.everything {
+            self.unreadable.clear();
+        }
+        self.unreadable.extend(look.errors.iter().map(|e| (e.path.clone(), e.to_string())));
+        for journal in &look.journals {
             if !follow::has_news(journal, self.positions.get(&journal.name)) {
                 continue;
             }
@@ -249,6 +262,7 @@ impl Collector {
             if let Err(error) = self.merge_journal(journal) {
                 match error {
                     CollectError::Follow(e) => {
+                        self.watch.again(journal);
                         self.unreadable.insert(e.path.clone(), e.to_string());
                     }
                     fatal => return Err(fatal),
@@ -487,12 +501,15 @@ impl Collector {
     ///
     /// As [`Collector::pass`].
     pub fn follow(&mut self, interval: Duration, stop: &Receiver<()>) -> Result<(), CollectError> {
-        let ticks = tick(interval);
         loop {
+            let began = Instant::now();
             self.pass(false)?;
+            // On a site of many nodes looking takes time, found or not: it may
+            // take a tenth of a core.
+            let pause = interval.saturating_sub(began.elapsed()).max(self.looked * LOOK_SHARE);
             select! {
                 recv(stop) -> _ => return Ok(()),
-                recv(ticks) -> _ => {}
+                recv(after(pause)) -> _ => {}
             }
         }
     }

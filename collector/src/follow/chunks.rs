@@ -54,7 +54,7 @@ impl Chunks {
         let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         let meta = file.metadata()?;
         if !meta.is_file() {
-            return Err(io::Error::other(super::NO_FILE));
+            return Err(io::Error::other(super::watch::NO_FILE));
         }
         buffer.clear();
         let mut position = Position {

@@ -92,8 +92,8 @@ fn own_form(line: &str) -> Option<(Head<'_>, Form)> {
     at.skip(",\"source\":\"")?;
     let source = source(at.plain()?)?;
     let middle = at.at;
-    let rest = at.middle(v, timestamp, event_type, severity, source)?;
-    Some((rest.0, Form { middle, body: rest.1 }))
+    let (head, body) = at.head(v, timestamp, event_type, severity, source)?;
+    json::is_tail_of_object(&line.as_bytes()[body..]).then_some((head, Form { middle, body }))
 }
 
 pub(crate) fn severity(name: &str) -> Option<Severity> {
@@ -170,9 +170,9 @@ impl<'a> Cursor<'a> {
         text.parse().ok()
     }
 
-    /// From `,"cluster":` to the end of the line. Yields the head and the
-    /// offset of its end; the rest of the line is proven to be JSON.
-    pub(crate) fn middle(
+    /// The rest of the head, from `,"cluster":` on. Yields the head and the
+    /// offset of its end.
+    pub(crate) fn head(
         &mut self,
         v: u32,
         timestamp: Timestamp,
@@ -204,8 +204,6 @@ impl<'a> Cursor<'a> {
             true => Some(u32::try_from(self.number()?).ok()?),
             false => None,
         };
-        let body = self.at;
-        json::is_tail_of_object(&self.text.as_bytes()[body..]).then_some(())?;
         let head = Head {
             v,
             timestamp,
@@ -222,7 +220,7 @@ impl<'a> Cursor<'a> {
             step,
             task,
         };
-        Some((head, body))
+        Some((head, self.at))
     }
 }
 

@@ -15,16 +15,18 @@ symbolic links are not followed.
 mod chunks;
 mod json;
 mod line;
+mod watch;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use chunks::Chunks;
 pub(crate) use line::{Cursor, severity, source};
 pub use line::{Event, Form, parse_body};
+pub use watch::{Look, Watch, find};
 
 /// How far a file was read, and what it looked like then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,84 +73,8 @@ pub struct FollowError {
     source: io::Error,
 }
 
-/// All journal files below `root`, sorted by name, and what could not be looked at.
-///
-/// # Errors
-///
-/// When `root` itself cannot be listed.
-pub fn find(root: &Path) -> Result<(Vec<Journal>, Vec<FollowError>), FollowError> {
-    let fail = |path: &Path, source| FollowError { path: path.to_owned(), source };
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for node in std::fs::read_dir(root).map_err(|e| fail(root, e))? {
-        let node = node.map_err(|e| fail(root, e))?;
-        let path = node.path();
-        match node.file_type() {
-            Ok(kind) if kind.is_dir() => {}
-            Ok(kind) if kind.is_symlink() => {
-                errors.push(fail(&path, io::Error::other(LINK)));
-                continue;
-            }
-            _ => continue,
-        }
-        let files = match std::fs::read_dir(&path) {
-            Ok(files) => files,
-            Err(e) => {
-                errors.push(fail(&path, e));
-                continue;
-            }
-        };
-        for file in files.flatten() {
-            let name = match name_of(&node.file_name(), &file.file_name()) {
-                Name::Journal(name) => name,
-                Name::Other => continue,
-                Name::NotText => {
-                    errors.push(fail(&file.path(), io::Error::other("its name is not UTF-8; rename it")));
-                    continue;
-                }
-            };
-            match file.metadata() {
-                Ok(meta) if meta.is_file() => {
-                    let file = (meta.dev(), meta.ino());
-                    found.push(Journal { name, size: meta.len(), file, changed: changed(&meta) });
-                }
-                Ok(meta) if meta.is_symlink() => errors.push(fail(&file.path(), io::Error::other(LINK))),
-                Ok(_) => errors.push(fail(&file.path(), io::Error::other(NO_FILE))),
-                // Gone between the listing and the look: compressed or expired.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => errors.push(fail(&file.path(), e)),
-            }
-        }
-    }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((found, errors))
-}
-
 fn changed(meta: &std::fs::Metadata) -> i64 {
     meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
-}
-
-const LINK: &str = "it is a symbolic link; links are not followed, move the journal itself here";
-const NO_FILE: &str = "it is no regular file; remove it";
-
-/// Endings of journals, as written and as somebody may have compressed them.
-const ENDINGS: [&str; 3] = [".jsonl", ".jsonl.zst", ".jsonl.gz"];
-
-enum Name {
-    Journal(String),
-    NotText,
-    Other,
-}
-
-fn name_of(node: &std::ffi::OsStr, file: &std::ffi::OsStr) -> Name {
-    let raw = file.as_encoded_bytes();
-    let journal = ENDINGS.iter().any(|end| raw.ends_with(end.as_bytes()));
-    if !journal || raw.starts_with(b".") {
-        return Name::Other;
-    }
-    match (node.to_str(), file.to_str()) {
-        (Some(node), Some(file)) => Name::Journal(format!("{node}/{file}")),
-        _ => Name::NotText,
-    }
 }
 
 /// Whether there may be something new in `journal` since `at`.
@@ -165,6 +91,7 @@ mod tests {
     use super::*;
     use inquest_journal::Lines;
     use std::io::Write;
+    use std::path::Path;
 
     /// Reads on from `at`; yields the lines and the new position.
     fn read(root: &Path, name: &str, at: Option<&Position>) -> (Vec<String>, Position) {
