@@ -53,7 +53,7 @@ impl Bench {
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(artefacts::inquest());
-        command.args(["collect", "--once", "--accounting", "off", "--checkpoint"]);
+        command.args(["collect", "--once", "--accounting", "off", "--no-index", "--checkpoint"]);
         command.arg(self.checkpoint_kib.to_string());
         command.arg("--journal").arg(self.dir.path().join("journal"));
         command.arg("--store").arg(self.store(name));

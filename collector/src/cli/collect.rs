@@ -38,6 +38,10 @@ pub(super) struct Arguments {
     /// bound of memory.
     #[arg(long, default_value_t = CHECKPOINT_BYTES as u64 >> 10, value_name = "KIB", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     checkpoint: u64,
+    /// Do not keep the index; commands read the stores then, and lists over
+    /// many runs take their time.
+    #[arg(long)]
+    no_index: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,8 +66,12 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
     let stop = stop_on_signals()?;
     let mut collector = Collector::open(options, accounting)?;
     collector.checkpoint_every(usize::try_from(arguments.checkpoint << 10)?);
+    if !arguments.no_index {
+        collector.keep_index();
+    }
     if arguments.once {
         let stats = collector.pass(true)?;
+        collector.finish_index();
         let bad =
             if stats.bad > 0 { format!(", {} lines that are no events", stats.bad) } else { String::new() };
         let copies = if stats.copies > 0 { format!(", {} seen before", stats.copies) } else { String::new() };

@@ -6,6 +6,7 @@ mod compare;
 mod errors;
 mod events;
 mod grep;
+mod index;
 mod logs;
 mod man;
 mod members;
@@ -76,6 +77,7 @@ enum Verb {
     Collect(collect::Arguments),
     /// Record what the jobs of this node do not tell (a daemon, one per node).
     Agent(agent::Arguments),
+    Index(index::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
     /// Write the manual pages.
@@ -216,6 +218,7 @@ pub fn main() -> ExitCode {
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(a),
         Verb::Agent(a) => agent::main(a),
+        Verb::Index(a) => index::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
         Verb::Completions(a) => man::completions(&a),

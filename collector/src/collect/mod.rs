@@ -13,6 +13,7 @@ had happened.
 
 mod course;
 pub mod health;
+mod indexer;
 mod job;
 mod merge;
 mod run;
@@ -34,6 +35,7 @@ use crate::ledger::{
 use crate::slurm::accounting::Accounting;
 use crate::store::{Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, run_dir};
 use health::Health;
+use indexer::Indexer;
 use job::Job;
 use run::Run;
 
@@ -156,6 +158,7 @@ pub struct Collector {
     /// Names of users, which the name service takes its time to tell.
     users: HashMap<u32, String>,
     stats: Stats,
+    indexer: Option<Indexer>,
 }
 
 impl std::fmt::Debug for Collector {
@@ -215,6 +218,7 @@ impl Collector {
             health_due: Instant::now(),
             users: HashMap::new(),
             stats: Stats::default(),
+            indexer: None,
         };
         for row in collector.ledger.open_jobs()? {
             collector.load_job(row)?;
@@ -234,6 +238,19 @@ impl Collector {
     /// waiting for the disk; the result is the same.
     pub fn checkpoint_every(&mut self, bytes: usize) {
         self.checkpoint_bytes = bytes.max(1);
+    }
+
+    /// Keeps the index of the store too, from now on.
+    pub fn keep_index(&mut self) {
+        self.indexer = Some(Indexer::start(&self.options.store));
+    }
+
+    /// Returns when the index holds all that was merged; nothing more is
+    /// indexed then.
+    pub fn finish_index(&mut self) {
+        if let Some(indexer) = self.indexer.take() {
+            indexer.finish();
+        }
     }
 
     /// Merges what is new in all journals and settles what is over. With
@@ -405,6 +422,10 @@ impl Collector {
         self.appender.sync()?;
         self.ledger.commit(&changes)?;
         self.read = 0;
+        if let Some(indexer) = &self.indexer {
+            let grown = touched.iter().chain(&show).filter_map(|id| self.runs.get(id));
+            indexer.tell(grown.map(|run| (run.name.clone(), run.tail.flushed())));
+        }
         for id in touched.into_iter().chain(show) {
             if let Some(run) = self.runs.get(&id)
                 && run.users == 0

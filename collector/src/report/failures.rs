@@ -18,11 +18,10 @@ use super::table::Table;
 use super::{JSON_SCHEMA, clean};
 use crate::logs::{Cause, Finding, Fingerprint, ScanOptions, fingerprint, scan_reader};
 use crate::runs::{Member, RunState};
-use crate::slurm::accounting::JobRecord;
 use crate::slurm::signal_name;
 use crate::story::{Attempt, Story};
 use crate::units::bytes;
-use crate::verdict::{Class, Confidence, Verdict, judge};
+use crate::verdict::{Class, Confidence, Verdict, judge_earlier};
 
 /// Logs that are read of one attempt.
 const LOGS: usize = 8;
@@ -92,20 +91,13 @@ pub fn failures(run: &RunState, member: &Member, story: &Story, logs: bool) -> V
     let mut failures = Vec::new();
     for (index, attempt) in story.attempts.iter().enumerate() {
         let newest = index + 1 == story.attempts.len();
-        let verdict = if newest { member.verdict.clone() } else { Some(of_earlier(attempt, story)) };
+        let verdict = if newest { member.verdict.clone() } else { Some(judge_earlier(attempt, story)) };
         let Some(verdict) = verdict.filter(|v| v.class != Class::Ok) else { continue };
         // The file of an earlier attempt has been written over since.
         let read = if logs && newest { read(run, member, attempt, &verdict) } else { Read::default() };
         failures.push(failure(member, attempt, index + 1, &verdict, read));
     }
     failures
-}
-
-/// The verdict on an attempt after which the job was put back into the queue.
-fn of_earlier(attempt: &Attempt, story: &Story) -> Verdict {
-    let restarts = story.attempts.last().map_or(0, |a| a.restart).max(attempt.restart + 1);
-    let later = JobRecord { state: "REQUEUED".into(), restarts, ..JobRecord::default() };
-    judge(attempt, Some(&later))
 }
 
 #[derive(Default)]
@@ -158,16 +150,7 @@ fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict,
     let (cause, message, name) = match quoted {
         Some((line, Cause::AppError)) => (verdict.cause.clone(), line.trim(), fingerprint(line)),
         Some((line, cause)) => (cause.as_str().into(), line.trim(), fingerprint(line)),
-        // The sentence of a verdict has sizes and times in it that differ
-        // from job to job; what is the same is the cause and the way to die.
-        None => {
-            let end = death.map_or(String::new(), |d| d.end());
-            (
-                verdict.cause.clone(),
-                verdict.detail.as_str(),
-                fingerprint(&format!("{}: {end}", verdict.cause)),
-            )
-        }
+        None => (verdict.cause.clone(), verdict.detail.as_str(), verdict.fingerprint()),
     };
     Failure {
         job: member.display_id(),

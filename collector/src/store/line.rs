@@ -89,11 +89,22 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Reads the head of a line of the store, and the number of the job in the
+/// run; `None` for what is no event.
+pub fn read_head(line: &[u8]) -> Option<(Head<'_>, Option<u32>)> {
+    if let Some((head, chunk, _)) = std::str::from_utf8(line).ok().and_then(own_form) {
+        return Some((head, chunk));
+    }
+    let head: Line<'_> = serde_json::from_slice(line).ok()?;
+    let chunk = head.chunk_id;
+    Some((head.into_head(), chunk))
+}
+
 /// Reads a line of the store as the journal's event that it was, with its
 /// body; `None` for lines of the collector's own and for unknown types.
 pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>, Body)> {
     if let Some(text) = std::str::from_utf8(line).ok()
-        && let Some((head, body)) = own_form(text)
+        && let Some((head, _, body)) = own_form(text)
     {
         let body = parse_body(&head.event_type, &line[body..], scratch)?;
         return Some((head, body));
@@ -103,7 +114,7 @@ pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>,
     Some((head.into_head(), body))
 }
 
-fn own_form(line: &str) -> Option<(Head<'_>, usize)> {
+fn own_form(line: &str) -> Option<(Head<'_>, Option<u32>, usize)> {
     // The local time that begins the line says nothing that `utc` does not.
     let at = "{\"timestamp\":\"".len();
     let mut at = Cursor { text: line, at };
@@ -116,10 +127,11 @@ fn own_form(line: &str) -> Option<(Head<'_>, usize)> {
     let source = source(at.plain()?)?;
     at.skip(",\"run_id\":\"")?;
     at.plain()?;
+    let mut chunk = None;
     if at.skip(",\"utc\":\"").is_none() {
         at.at -= ",\"utc\":\"".len();
         at.skip(",\"chunk_id\":")?;
-        at.number()?;
+        chunk = Some(u32::try_from(at.number()?).ok()?);
         at.skip(",\"utc\":\"")?;
     }
     let utc = at.time()?;
@@ -127,7 +139,8 @@ fn own_form(line: &str) -> Option<(Head<'_>, usize)> {
     let v = u32::try_from(at.number()?).ok()?;
     // It was proven to be JSON when it was merged, and the body's parser
     // proves it again.
-    at.head(v, utc, event_type, severity, source)
+    let (head, body) = at.head(v, utc, event_type, severity, source)?;
+    Some((head, chunk, body))
 }
 
 /// Appends the head of a line: what parade's readers look for, then the exact time.
@@ -338,8 +351,8 @@ mod tests {
         let line: Line<'_> = serde_json::from_str(&text).unwrap();
         assert_eq!(line.body(text.as_bytes()), Body::parse("note", &journal_line()).unwrap().ok());
         assert_eq!(line.into_head(), Head::parse(&journal_line()).unwrap());
-        let (head, _) = own_form(text.trim_end()).unwrap();
-        assert_eq!(head, Head::parse(&journal_line()).unwrap());
+        let (head, chunk, _) = own_form(text.trim_end()).unwrap();
+        assert_eq!((head, chunk), (Head::parse(&journal_line()).unwrap(), Some(3)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ Run stores on disk.
 <store>/<cluster>/<user>/runs/<run_id>/run.json       where it stands
 <store>/<cluster>/<user>/runs/_registry.jsonl         one line per change; later lines win
 <store>/ledger.db                                     the collector's own memory
+<store>/index.db                                      for questions across runs; see [`index`]
 ```
 
 `<store>/<cluster>/<user>` is laid out as an artifacts root of parade, whose
@@ -16,6 +17,8 @@ again from the events.
 
 mod append;
 mod clock;
+mod events;
+pub mod index;
 mod line;
 mod read;
 
@@ -23,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 pub use append::{Appender, StoreError, Tail};
 pub use clock::Clock;
-pub use line::{Derived, Line, derived_line, event_line, read_line};
+pub use events::EventsFile;
+pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events};
 
 /// File of a run's events, below its directory.

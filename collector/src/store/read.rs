@@ -282,7 +282,7 @@ pub fn read_events(
     Ok(bad)
 }
 
-fn subdirectories(dir: &Path) -> Result<Vec<String>, ReadError> {
+pub(super) fn subdirectories(dir: &Path) -> Result<Vec<String>, ReadError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) => return Err(unreadable(dir, &e)),
@@ -291,7 +291,7 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>, ReadError> {
     Ok(names.filter_map(|e| e.file_name().into_string().ok()).filter(|n| !n.starts_with('.')).collect())
 }
 
-fn unreadable(path: &Path, e: &io::Error) -> ReadError {
+pub(super) fn unreadable(path: &Path, e: &io::Error) -> ReadError {
     match e.kind() {
         io::ErrorKind::PermissionDenied => ReadError::Denied(path.to_owned()),
         io::ErrorKind::IsADirectory => ReadError::Unreadable {

@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use death::level_name;
 pub use death::{Death, deaths};
 
+use crate::logs::{Fingerprint, fingerprint};
 use crate::slurm::accounting::JobRecord;
-use crate::story::{Attempt, EventId};
+use crate::story::{Attempt, EventId, Story};
 
 /// What became of a job, for counting. A superset of the classes that parade
 /// users know (`app_error` is its r_error, `crash` its r_crash, `infra` its
@@ -115,6 +116,16 @@ pub struct Verdict {
     pub slurm: Option<JobRecord>,
 }
 
+impl Verdict {
+    /// A name for the failure that is the same in other jobs. The sentence of
+    /// a verdict has sizes and times in it that differ from job to job; what
+    /// is the same is the cause and the way to die.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let end = self.first_failure.as_ref().map_or(String::new(), Death::end);
+        fingerprint(&format!("{}: {end}", self.cause))
+    }
+}
+
 /// What a rule looks at.
 #[derive(Debug)]
 pub struct Case<'a> {
@@ -161,6 +172,13 @@ pub trait Rule: Sync {
     fn retry(&self) -> Retry {
         Retry::Not
     }
+}
+
+/// Judges an attempt after which the job was put back into the queue.
+pub fn judge_earlier(attempt: &Attempt, story: &Story) -> Verdict {
+    let restarts = story.attempts.last().map_or(0, |a| a.restart).max(attempt.restart + 1);
+    let later = JobRecord { state: "REQUEUED".into(), restarts, ..JobRecord::default() };
+    judge(attempt, Some(&later))
 }
 
 /// Judges one attempt that has ended.

@@ -1,0 +1,126 @@
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{GOOD, NOT_FOUND, print, print_json};
+use crate::report::JSON_SCHEMA;
+use crate::store::Store;
+use crate::store::index::{Filter, Group, INDEX, Index, Progress, Standing, Writer, catch_up, rebuild};
+use crate::units::bytes;
+
+const EXAMPLES: &str = "\
+Examples:
+  inquest index
+  inquest index rebuild
+
+The index answers questions across runs, users and nodes. The collector keeps
+it; everything in it is in the stores too, so it may be deleted at any time.
+Only operators may read it.";
+
+/// Look at the index of the store, or make it again.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    act: Option<Act>,
+    /// Directory of the run stores.
+    #[arg(
+        long,
+        global = true,
+        env = "INQUEST_STORE",
+        default_value = "/var/lib/inquest",
+        value_name = "DIR"
+    )]
+    store: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+enum Act {
+    /// Say what it holds.
+    Status,
+    /// Bring in what it lacks and take out what is gone.
+    Update,
+    /// Make it again from the stores. Commands do without it meanwhile.
+    Rebuild,
+}
+
+/// Between two lines of progress.
+const TELL: Duration = Duration::from_secs(1);
+
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    Store::open(&arguments.store)?;
+    match arguments.act.unwrap_or(Act::Status) {
+        Act::Status => status(arguments),
+        act => {
+            let mut writer = Writer::open(&arguments.store)?;
+            let (began, mut told) = (Instant::now(), Instant::now());
+            let terminal = std::io::stderr().is_terminal();
+            let mut progress = |at: Progress| {
+                if terminal && told.elapsed() >= TELL {
+                    told = Instant::now();
+                    let _ = write!(std::io::stderr(), "\r{} of {} runs, {} jobs", at.runs, at.of, at.jobs);
+                }
+                ControlFlow::Continue(())
+            };
+            let done = match act {
+                Act::Rebuild => rebuild(&mut writer, &mut progress)?,
+                _ => catch_up(&mut writer, &mut progress)?,
+            };
+            let seconds = began.elapsed().as_secs_f64();
+            if arguments.json {
+                print_json(&json!({
+                    "schema": JSON_SCHEMA, "runs": done.of, "jobs": done.jobs, "bytes": done.bytes,
+                    "unread": done.unread, "seconds": seconds,
+                }))?;
+            } else {
+                print(&format!(
+                    "{} runs looked at, {} jobs indexed from {}, {seconds:.1} s\n",
+                    done.of,
+                    done.jobs,
+                    bytes(done.bytes)
+                ))?;
+            }
+            if done.unread > 0 {
+                eprintln!("inquest: {} runs could not be read and are not in the index", done.unread);
+                return Ok(NOT_FOUND);
+            }
+            Ok(GOOD)
+        }
+    }
+}
+
+fn status(arguments: &Arguments) -> anyhow::Result<u8> {
+    let index = match Index::open(&arguments.store) {
+        Ok(index) => index,
+        Err(Standing::Denied) => {
+            return Err(crate::store::ReadError::Denied(arguments.store.join(INDEX)).into());
+        }
+        Err(other) => {
+            eprintln!("inquest: {other}");
+            return Ok(NOT_FOUND);
+        }
+    };
+    let size = std::fs::metadata(arguments.store.join(INDEX)).map_or(0, |m| m.len());
+    let (runs, jobs) = index.totals()?;
+    let ended = index.count(&Filter::default(), Group::All, 1)?.pop().unwrap_or_default();
+    if arguments.json {
+        print_json(&json!({
+            "schema": JSON_SCHEMA, "runs": runs, "jobs": jobs, "ended": ended.total(),
+            "failed": ended.failed(), "classes": ended.jobs, "bytes": size,
+        }))?;
+    } else {
+        let (ended, failed) = (ended.total(), ended.failed());
+        print(&format!(
+            "{runs} runs, {jobs} attempts of jobs, {ended} ended, {failed} of them badly; {}\n",
+            bytes(size)
+        ))?;
+    }
+    Ok(GOOD)
+}

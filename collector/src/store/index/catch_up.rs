@@ -1,0 +1,167 @@
+//! From the stores to the index: what is missing in it, what has grown, what
+//! is gone.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::scan::RunScan;
+use super::{IndexError, Writer};
+use crate::ledger::RunName;
+use crate::store::read::{subdirectories, unreadable};
+use crate::store::{EventsFile, ReadError, run_dir};
+
+/// Runs that are written in one transaction.
+const BATCH: usize = 500;
+
+/// Bytes of events in one.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// Threads that read runs.
+const THREADS: usize = 8;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Runs that were looked at.
+    pub runs: u64,
+    /// Runs to look at.
+    pub of: u64,
+    /// Attempts that were written.
+    pub jobs: u64,
+    /// Bytes of events that were read.
+    pub bytes: u64,
+    /// Runs that could not be read.
+    pub unread: u64,
+}
+
+/// Makes the whole index again. Readers do without it meanwhile.
+///
+/// # Errors
+///
+/// When the index cannot be written, or the store not be listed. What is there
+/// then is no index for readers until this, or [`catch_up`], has succeeded.
+pub fn rebuild(
+    writer: &mut Writer,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Progress, IndexError> {
+    writer.clear()?;
+    catch_up(writer, progress)
+}
+
+/// Brings the index to what the stores hold, unless `progress` says to stop;
+/// what was done until then stays done. Costs a look at every run, and
+/// reading those that have grown since they were indexed.
+///
+/// # Errors
+///
+/// As [`rebuild`].
+pub fn catch_up(
+    writer: &mut Writer,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Progress, IndexError> {
+    let mut known = writer.lengths()?;
+    let mut behind: Vec<(RunName, u64, bool)> = Vec::new();
+    let mut at = Progress::default();
+    each_run(writer.store(), &mut |name, length| {
+        at.of += 1;
+        match known.remove(&name) {
+            Some(indexed) if indexed == length => at.runs += 1,
+            Some(_) => behind.push((name, length, false)),
+            None => behind.push((name, length, true)),
+        }
+    })?;
+    let gone: Vec<RunName> = known.into_keys().collect();
+    for some in gone.chunks(BATCH) {
+        writer.forget(some)?;
+    }
+    let mut rest = behind.as_slice();
+    while progress(at).is_continue() {
+        if rest.is_empty() {
+            if writer.is_building()? {
+                writer.building(false)?;
+            }
+            break;
+        }
+        let mut bytes = 0;
+        let count = rest.iter().take(BATCH).take_while(|(_, length, _)| {
+            let fits = bytes == 0 || bytes + length <= BATCH_BYTES;
+            bytes += length;
+            fits
+        });
+        let (now, later) = rest.split_at(count.count().max(1));
+        let fresh: Vec<&(RunName, u64, bool)> = now.iter().filter(|(.., fresh)| *fresh).collect();
+        let (scans, unread) = read(writer.store(), &fresh);
+        at.unread += unread;
+        at.jobs += writer.insert(scans)?;
+        let grown = now.iter().filter(|(.., fresh)| !fresh).map(|(name, ..)| (name.clone(), None));
+        let done = writer.update(grown)?;
+        at.jobs += done.jobs;
+        at.unread += done.unread.len() as u64;
+        at.runs += now.len() as u64;
+        at.bytes += now.iter().map(|(_, length, _)| length).sum::<u64>();
+        rest = later;
+    }
+    Ok(at)
+}
+
+/// Reads runs from their beginning, several at once.
+fn read(store: &Path, runs: &[&(RunName, u64, bool)]) -> (Vec<(RunName, RunScan)>, u64) {
+    let next = AtomicUsize::new(0);
+    let one = || {
+        let (mut scans, mut unread) = (Vec::new(), 0);
+        while let Some((name, length, _)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut scan = RunScan::default();
+            let done = EventsFile::open(&store.join(run_dir(&name.0, &name.1, &name.2)))
+                .and_then(|file| scan.read::<ReadError>(&file, *length, &mut |_| Ok(None)));
+            match done {
+                Ok(()) => scans.push((name.clone(), scan)),
+                Err(_) => unread += 1,
+            }
+        }
+        (scans, unread)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(runs.len());
+    let mut all = (Vec::with_capacity(runs.len()), 0);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
+        let mut take = |(scans, unread): (Vec<_>, u64)| {
+            all.0.extend(scans);
+            all.1 += unread;
+        };
+        take(one());
+        for other in others {
+            match other.join() {
+                Ok(done) => take(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    // The order in which they are numbered is that of the store.
+    let order: HashMap<&RunName, usize> = runs.iter().enumerate().map(|(n, (name, ..))| (name, n)).collect();
+    all.0.sort_by_key(|(name, _)| order.get(name).copied());
+    all
+}
+
+/// Calls `each` with every run of the store and the length of its events.
+fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<(), ReadError> {
+    for cluster in subdirectories(store)? {
+        for user in subdirectories(&store.join(&cluster))? {
+            let runs = store.join(&cluster).join(&user).join("runs");
+            let entries = match fs::read_dir(&runs) {
+                Ok(entries) => entries,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(unreadable(&runs, &e)),
+            };
+            for entry in entries.flatten() {
+                let Ok(run) = entry.file_name().into_string() else { continue };
+                if let Ok(file) = EventsFile::open(&entry.path()) {
+                    each((cluster.clone(), user.clone(), run), file.len());
+                }
+            }
+        }
+    }
+    Ok(())
+}
