@@ -1,0 +1,89 @@
+//! `inquest index`, and the collector that keeps the index as it goes.
+
+mod support;
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{End, Job, Lab};
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    for (id, end) in [(1, End::Code(0)), (2, End::Code(1)), (3, End::Oom(64)), (4, End::Open)] {
+        lab.job(&Job::new(id, end));
+    }
+    lab
+}
+
+#[test]
+fn a_collector_leaves_an_index_of_all_it_merged() {
+    let lab = lab();
+    let journal = lab.journal();
+    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+    assert_eq!(lab.run(&[&once[..], &["--no-index"]].concat()).0, 0);
+    let (code, _, stderr) = lab.run(&["index"]);
+    assert_eq!((code, stderr.contains("inquest index rebuild")), (3, true), "{stderr}");
+
+    lab.job(&Job::new(5, End::Signal(11)));
+    assert_eq!(lab.run(&once).0, 0);
+    let status = lab.json(&["index", "--json"]);
+    assert_eq!(
+        (&status["runs"], &status["jobs"], &status["ended"], &status["failed"]),
+        (&5.into(), &5.into(), &4.into(), &3.into())
+    );
+    assert_eq!(status["classes"], serde_json::json!({"ok": 1, "oom": 1, "app_error": 1, "crash": 1}));
+
+    let (code, said, _) = lab.run(&["index", "rebuild"]);
+    assert_eq!(code, 0);
+    assert!(said.starts_with("5 runs looked at, 5 jobs indexed"), "{said}");
+    let (code, said, _) = lab.run(&["index", "update"]);
+    assert_eq!(code, 0);
+    assert!(said.starts_with("5 runs looked at, 0 jobs indexed"), "{said}");
+    assert_eq!(lab.json(&["index", "status", "--json"])["classes"], status["classes"]);
+}
+
+#[test]
+fn a_store_that_is_not_there_is_named() {
+    Lab::new().refuses(&["index", "--store", "/no/such/store"], 3, &["/no/such/store"]);
+    Lab::new().refuses(&["index", "rebuild", "--store", "/no/such/store"], 3, &["/no/such/store"]);
+}
+
+/// A collector that is ended with its process id, whatever happens.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !there() {
+        assert!(Instant::now() < until, "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_running_collector_indexes_what_comes_and_makes_a_deleted_index_anew() {
+    let lab = lab();
+    let journal = lab.journal();
+    let mut command =
+        lab.command(&["collect", "--accounting", "off", "--journal", journal.to_str().unwrap()]);
+    let daemon = Daemon(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let ended = |n: u32| {
+        let (code, stdout, _) = lab.run(&["index", "--json"]);
+        code == 0 && serde_json::from_str::<serde_json::Value>(&stdout).is_ok_and(|v| v["ended"] == n)
+    };
+    wait_for("three jobs in the index", || ended(3));
+    lab.job(&Job::new(6, End::Code(2)));
+    wait_for("the fourth", || ended(4));
+    fs::remove_file(lab.store().join("index.db")).unwrap();
+    wait_for("the index to come back", || ended(4));
+    lab.job(&Job::new(7, End::Code(0)));
+    wait_for("the fifth in the new one", || ended(5));
+    drop(daemon);
+}
