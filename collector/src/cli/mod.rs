@@ -105,6 +105,15 @@ impl Where {
         Store::open(&self.store)
     }
 
+    /// Whose jobs are meant when none are named: the caller's own; anybody's
+    /// for root, who runs none.
+    fn whose(&self) -> Option<String> {
+        let uid = uzers::get_effective_uid();
+        let own = || uzers::get_user_by_uid(uid).map(|u| u.name().to_string_lossy().into_owned());
+        // A user that has no name here has none in the store either.
+        self.user.clone().or_else(|| (uid != 0).then(|| own().unwrap_or_else(|| uid.to_string())))
+    }
+
     fn find(&self, target: &Target) -> Result<Found, ReadError> {
         self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())
     }

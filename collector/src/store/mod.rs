@@ -17,6 +17,7 @@ again from the events.
 mod append;
 mod clock;
 mod line;
+mod newest;
 mod read;
 
 use std::path::{Path, PathBuf};
