@@ -5,4 +5,5 @@ pub mod catalogue;
 pub mod cluster;
 pub mod generate;
 pub mod host;
+pub mod stores;
 pub mod trace;

@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 
 use self::members::Members;
+use crate::config::{self, Config, ConfigError, help};
 use crate::report::logfiles::LogError;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::slurm::target::{BadTarget, Target};
@@ -89,9 +90,8 @@ enum Verb {
 /// Which store, and whose runs.
 #[derive(Debug, Args)]
 struct Where {
-    /// Directory of the run stores.
-    #[arg(long, env = "INQUEST_STORE", default_value = "/var/lib/inquest", value_name = "DIR")]
-    store: PathBuf,
+    #[arg(long, env = "INQUEST_STORE", value_name = "DIR", help = help("", "store"))]
+    store: Option<PathBuf>,
     /// Only this cluster.
     #[arg(short = 'M', long, value_name = "NAME")]
     cluster: Option<String>,
@@ -101,8 +101,12 @@ struct Where {
 }
 
 impl Where {
-    fn open(&self) -> Result<Store, ReadError> {
-        Store::open(&self.store)
+    fn open(&self) -> anyhow::Result<Store> {
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => Config::load(None)?.site.store,
+        };
+        Ok(Store::open(&store)?)
     }
 
     /// Whose jobs are meant when none are named: the caller's own; anybody's
@@ -114,8 +118,32 @@ impl Where {
         self.user.clone().or_else(|| (uid != 0).then(|| own().unwrap_or_else(|| uid.to_string())))
     }
 
-    fn find(&self, target: &Target) -> Result<Found, ReadError> {
-        self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())
+    fn find(&self, target: &Target) -> anyhow::Result<Found> {
+        Ok(self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())?)
+    }
+}
+
+/// Which configuration a daemon reads.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Read this configuration; /etc/inquest/inquest.toml, if it is there, when
+    /// not given.
+    #[arg(long, env = "INQUEST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref())
+    }
+}
+
+/// Reads a number that a key of the configuration may have.
+fn number(section: &str, name: &str) -> clap::builder::RangedU64ValueParser {
+    let parser = clap::builder::RangedU64ValueParser::new();
+    match config::key(section, name).and_then(|k| k.range) {
+        Some(range) => parser.range(range.start().cast_unsigned()..=range.end().cast_unsigned()),
+        None => parser,
     }
 }
 
@@ -223,7 +251,7 @@ pub fn main() -> ExitCode {
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
-        Verb::Collect(a) => collect::main(a),
+        Verb::Collect(a) => collect::main(&a),
         Verb::Agent(a) => agent::main(a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
@@ -234,7 +262,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = if error.downcast_ref::<std::io::Error>().is_some_and(is_broken_pipe) {
                 return ExitCode::SUCCESS; // The reader has seen enough.
-            } else if error.is::<NoColumn>() || error.is::<BadTarget>() || error.is::<Usage>() {
+            } else if error.is::<NoColumn>()
+                || error.is::<BadTarget>()
+                || error.is::<Usage>()
+                || error.is::<ConfigError>()
+            {
                 USAGE
             } else if error.is::<NoPermission>() {
                 DENIED
@@ -244,7 +276,13 @@ pub fn main() -> ExitCode {
                     _ => NOT_FOUND,
                 }
             };
-            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&error.to_string()));
+            let lines = match error.downcast_ref::<ConfigError>() {
+                Some(error) => error.lines(),
+                None => vec![error.to_string()],
+            };
+            for line in lines {
+                let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&line));
+            }
             ExitCode::from(code)
         }
     }
