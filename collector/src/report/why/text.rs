@@ -142,12 +142,9 @@ fn summary(out: &mut String, subjects: &[Subject<'_>]) {
     let good = |class: Option<Class>| class.is_none_or(|c| c == Class::Ok);
     rows.sort_by_key(|((class, _), of)| (good(*class), class.is_none(), std::cmp::Reverse(of.len())));
     let word = |class: Option<Class>| class.map_or("running".into(), |c| c.to_string());
-    let wide = |f: &dyn Fn(&((Option<Class>, &str), Vec<&Subject<'_>>)) -> usize, head: usize| {
-        rows.iter().map(f).max().unwrap_or(0).max(head)
-    };
-    let class = wide(&|((c, _), _)| word(*c).len(), 5);
-    let cause = wide(&|((_, c), _)| c.chars().count(), 5);
-    let jobs = wide(&|(_, of)| of.len().to_string().len(), 4);
+    let class = rows.iter().map(|((c, _), _)| word(*c).len()).max().unwrap_or(0).max(5);
+    let cause = rows.iter().map(|((_, c), _)| c.chars().count()).max().unwrap_or(0).max(5);
+    let jobs = rows.iter().map(|(_, of)| of.len().to_string().len()).max().unwrap_or(0).max(4);
     let _ = writeln!(out, "{HEAD}Summary{HEAD:#}");
     let _ = writeln!(out, "  {:class$}  {:cause$}  {:>jobs$}  MEMBERS", "CLASS", "CAUSE", "JOBS");
     for ((c, why), of) in &rows {
