@@ -1,5 +1,6 @@
 //! Whole-system tests: what several test files and the demo share.
 
+pub mod agent;
 pub mod artefacts;
 pub mod catalogue;
 pub mod cluster;

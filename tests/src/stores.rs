@@ -51,3 +51,31 @@ pub fn identities(files: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<(String, u64)>
     }
     seen.into_iter().filter(|(stream, _)| !stream.starts_with("collector-")).collect()
 }
+
+/// Where the numbers of a stream do not run from 0 without a gap, or an event is there twice. What a
+/// `lost` event of the stream tells of is no gap; it may be one more, where the first try to tell was
+/// torn itself.
+pub fn gaps(events: &[Value]) -> Vec<String> {
+    let mut streams = BTreeMap::<&str, (BTreeSet<u64>, u64)>::new();
+    let mut found = Vec::new();
+    for event in events {
+        let (Some(stream), Some(seq)) = (event["stream"].as_str(), event["seq"].as_u64()) else {
+            found.push(format!("no identity: {event}"));
+            continue;
+        };
+        let (numbers, told) = streams.entry(stream).or_default();
+        if !numbers.insert(seq) {
+            found.push(format!("twice: {event}"));
+        }
+        if event["event_type"] == "lost" && event["source"] == "plugin" {
+            *told += event["count"].as_u64().unwrap_or(0);
+        }
+    }
+    for (stream, (numbers, told)) in streams {
+        let missing = numbers.last().map_or(0, |last| last + 1) - numbers.len() as u64;
+        if missing < told || (missing > 0 && told == 0) {
+            found.push(format!("{stream}: {missing} numbers are missing, {told} are told of as lost"));
+        }
+    }
+    found
+}
