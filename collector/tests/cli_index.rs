@@ -21,7 +21,7 @@ fn a_collector_leaves_an_index_of_all_it_merged() {
     let lab = lab();
     let journal = lab.journal();
     let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&[&once[..], &["--no-index"]].concat()).0, 0);
+    assert_eq!(lab.run(&[&once[..], &["--index", "false"]].concat()).0, 0);
     let (code, _, stderr) = lab.run(&["index"]);
     assert_eq!((code, stderr.contains("inquest index rebuild")), (3, true), "{stderr}");
 

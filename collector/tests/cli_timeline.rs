@@ -18,6 +18,9 @@ fn lab() -> Lab {
         job(3, "n2", 12, End::Signal(11)),
         job(4, "n1", 20, End::Code(0)),
         job(5, "n1", 30, End::Code(0)),
+        job(7, "n1", 30, End::Code(0)),
+        job(8, "n1", 30, End::Code(0)),
+        job(9, "n1", 30, End::Code(0)),
         job(6, "n1", 1000, End::Code(1)),
     ])
 }
@@ -34,7 +37,7 @@ fn true_times_and_what_happened_together() {
         "14:00:22.000  +22.000s  CRASH  n2    20_3  -     crash",
         "14:16:50.000  +0:16:50  FAIL   n1    20_6  -     app_error",
         "Burst: 3 failures (oom, app_error, crash) within 12.000s from 14:00:10.000: 20_[1-3] on n2",
-        "Node n2: 3 of 3 jobs failed there, 1 of 4 elsewhere",
+        "Node n2: 3 of 3 jobs failed there, 1 of 7 elsewhere",
     ] {
         assert!(out.lines().any(|l| l == line), "{line:?} is not in\n{out}");
     }

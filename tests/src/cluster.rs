@@ -24,6 +24,7 @@ pub use config::Config;
 pub use jobs::JobRecord;
 pub use process::Process;
 
+use crate::artefacts;
 use config::Layout;
 use slot::{Lock, Slot};
 
@@ -105,6 +106,39 @@ impl Cluster {
             ended.push(slot.dir);
         }
         Ok(ended)
+    }
+
+    /// Have every step that starts from now on recorded by the plugin as it is shipped, from a copy
+    /// that every user may read. `more` goes to its arguments.
+    pub fn record(&self, more: &str) -> Result<()> {
+        let so = self.dir().join("spank_inquest.so");
+        if !so.exists() {
+            fs::copy(artefacts::plugin(), &so).with_context(|| format!("cannot make {}", so.display()))?;
+            fs::set_permissions(&so, Permissions::from_mode(0o755))?;
+        }
+        let line = format!("optional {} journal={} {more}\n", so.display(), self.journal_dir().display());
+        // plugstack.conf is read anew by every command and step.
+        fs::write(self.dir().join("etc/plugstack.conf"), line)?;
+        Ok(())
+    }
+
+    /// SIGKILL to the slurmd of a node, and another slurmd in its place.
+    pub fn kill_and_restart_slurmd(&mut self, node: &str) -> Result<()> {
+        let at = self.nodes.iter().position(|n| n == node).with_context(|| format!("no node {node}"))?;
+        // Behind munged and slurmctld.
+        let mut killed = self.daemons.remove(at + 2);
+        // It may have ended by itself; waiting tells.
+        let _ = killed.kill();
+        killed.wait()?;
+        self.daemon("slurmd", &["-D", "-N", node])?;
+        self.daemons[at + 2..].rotate_right(1);
+        Ok(())
+    }
+
+    /// The process of a node's slurmd.
+    pub fn slurmd_pid(&self, node: &str) -> Option<u32> {
+        let at = self.nodes.iter().position(|n| n == node)?;
+        self.daemons.get(at + 2).map(Child::id)
     }
 
     /// Have a process that was started beside the cluster end with it.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -197,13 +197,17 @@ impl Host {
         ))
     }
 
-    /// Runs it. Asserts what must hold whatever the script does: the host
-    /// lives, every hook returned 0, and descriptors 0, 1 and 2 are as they were.
-    pub fn run(&self) -> Outcome {
-        let script = self.dir.path().join("script");
-        let report = self.dir.path().join("report");
-        fs::write(&script, &self.script).expect("the private directory is writable");
+    /// Starts it and leaves it to the caller, who kills it or waits for it. Several may run at once
+    /// on one journal, each with a report of its own.
+    pub fn start(&self, report: &Path) -> Child {
+        let null = Stdio::null;
+        let started = self.command(report).stdin(null()).stdout(null()).stderr(null()).spawn();
+        started.expect("the host runs")
+    }
 
+    fn command(&self, report: &Path) -> Command {
+        let script = self.dir.path().join("script");
+        fs::write(&script, &self.script).expect("the private directory is writable");
         let mut words: Vec<&std::ffi::OsStr> = self.wrapper.iter().map(|w| w.as_ref()).collect();
         words.extend([
             self.program.as_os_str(),
@@ -211,14 +215,24 @@ impl Host {
             script.as_os_str(),
             report.as_os_str(),
         ]);
-        let (mut stdin_reader, mut stdin_writer) = std::io::pipe().expect("a pipe");
-        stdin_writer.write_all(STDIN).expect("a pipe takes a few bytes");
-        drop(stdin_writer);
-        let output = Command::new(words[0])
+        let mut command = Command::new(words[0]);
+        command
             .args(&words[1..])
             .env_remove("SLURM_CONF")
             .env_remove("SLURMD_NODENAME")
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .envs(self.env.iter().map(|(k, v)| (k, v)));
+        command
+    }
+
+    /// Runs it. Asserts what must hold whatever the script does: the host
+    /// lives, every hook returned 0, and descriptors 0, 1 and 2 are as they were.
+    pub fn run(&self) -> Outcome {
+        let report = self.dir.path().join("report");
+        let (mut stdin_reader, mut stdin_writer) = std::io::pipe().expect("a pipe");
+        stdin_writer.write_all(STDIN).expect("a pipe takes a few bytes");
+        drop(stdin_writer);
+        let output = self
+            .command(&report)
             .stdin(Stdio::from(stdin_reader.try_clone().expect("a descriptor")))
             .output()
             .expect("the host runs");

@@ -1,8 +1,10 @@
 //! Whole-system tests: what several test files and the demo share.
 
+pub mod agent;
 pub mod artefacts;
 pub mod catalogue;
 pub mod cluster;
 pub mod generate;
 pub mod host;
+pub mod stores;
 pub mod trace;

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inquest_journal::Lines;
 use inquest_tests::artefacts;
 use inquest_tests::generate::{Plan, Random, generate};
+use inquest_tests::stores::{files, identities, walk};
 use inquest_tests::trace::{Next, Traced};
 
 struct Bench {
@@ -53,7 +53,7 @@ impl Bench {
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(artefacts::inquest());
-        command.args(["collect", "--once", "--accounting", "off", "--no-index", "--checkpoint"]);
+        command.args(["collect", "--once", "--accounting", "off", "--index", "false", "--checkpoint"]);
         command.arg(self.checkpoint_kib.to_string());
         command.arg("--journal").arg(self.dir.path().join("journal"));
         command.arg("--store").arg(self.store(name));
@@ -79,45 +79,6 @@ impl Bench {
         }
         fs::remove_dir_all(self.store(name)).unwrap();
     }
-}
-
-/// All files but the ledger's, with their content.
-fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for path in walk(root) {
-        let name = path.strip_prefix(root).unwrap().to_owned();
-        if !name.to_string_lossy().starts_with("ledger.db") {
-            found.insert(name, fs::read(&path).unwrap());
-        }
-    }
-    found
-}
-
-fn walk(root: &Path) -> Vec<PathBuf> {
-    let (mut found, mut dirs) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(dir) = dirs.pop() {
-        // A collector that was killed early has not even made its store.
-        for entry in fs::read_dir(dir).into_iter().flatten() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() { &mut dirs } else { &mut found }.push(entry.path());
-        }
-    }
-    found
-}
-
-/// Stream and number of every event of a node; panics when one is there twice.
-fn identities(files: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<(String, u64)> {
-    let mut seen = BTreeSet::new();
-    let events =
-        |path: &Path| path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("_registry.jsonl");
-    for (path, bytes) in files.iter().filter(|(path, _)| events(path)) {
-        for (_, line) in Lines::new(bytes) {
-            let line: serde_json::Value = serde_json::from_slice(line).unwrap();
-            let id = (line["stream"].as_str().unwrap().to_owned(), line["seq"].as_u64().unwrap());
-            assert!(seen.insert(id), "{} holds an event that was seen before", path.display());
-        }
-    }
-    seen.into_iter().filter(|(stream, _)| !stream.starts_with("collector-")).collect()
 }
 
 #[test]

@@ -1,72 +1,79 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::GOOD;
-use crate::collect::{CHECKPOINT_BYTES, Collector, Options, stop_on_signals};
+use super::{ConfigFile, GOOD, number, print};
+use crate::collect::{Collector, Options, stop_on_signals};
+use crate::config::{Config, Source, help};
 use crate::slurm::accounting::{Accounting, Squeue};
 
 const EXAMPLES: &str = "\
 Examples:
   inquest collect --journal /shared/inquest --store /var/lib/inquest
-  inquest collect --once --accounting off";
+  inquest collect --once --accounting off
+  inquest collect --check-config";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Directory of the journals, one subdirectory per node.
-    #[arg(long, env = "INQUEST_JOURNAL", default_value = "/var/spool/inquest", value_name = "DIR")]
-    journal: PathBuf,
-    /// Directory of the run stores.
-    #[arg(long, env = "INQUEST_STORE", default_value = "/var/lib/inquest", value_name = "DIR")]
-    store: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
+    #[arg(long, env = "INQUEST_JOURNAL", value_name = "DIR", help = help("", "journal"))]
+    journal: Option<PathBuf>,
+    #[arg(long, env = "INQUEST_STORE", value_name = "DIR", help = help("", "store"))]
+    store: Option<PathBuf>,
     /// Merge what is there, judge what has ended, and exit.
     #[arg(long)]
     once: bool,
-    /// Whom to ask how Slurm itself saw the end of a job.
-    #[arg(long, value_enum, default_value = "squeue", value_name = "SOURCE")]
-    accounting: Source,
-    /// Milliseconds between two looks at the journals.
-    #[arg(long, default_value_t = 100, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    interval: u64,
-    /// Seconds of silence after which a job without script and extern step
-    /// counts as ended when its steps have.
-    #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    quiet: u64,
-    /// KiB of events after which a checkpoint is made even inside a pass: the
-    /// bound of memory.
-    #[arg(long, default_value_t = CHECKPOINT_BYTES as u64 >> 10, value_name = "KIB", value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
-    checkpoint: u64,
-    /// Do not keep the index; commands read the stores then, and lists over
-    /// many runs take their time.
-    #[arg(long)]
-    no_index: bool,
+    /// Say what is wrong with the configuration, or else what would be used, and
+    /// exit.
+    #[arg(long, conflicts_with = "once")]
+    check_config: bool,
+    #[arg(long, value_enum, value_name = "SOURCE", help = help("collect", "accounting"))]
+    accounting: Option<Source>,
+    #[arg(long, value_name = "MS", value_parser = number("collect", "interval"), help = help("collect", "interval"))]
+    interval: Option<u64>,
+    #[arg(long, value_name = "S", value_parser = number("collect", "quiet"), help = help("collect", "quiet"))]
+    quiet: Option<u64>,
+    #[arg(long, value_name = "KIB", value_parser = number("collect", "checkpoint"), help = help("collect", "checkpoint"))]
+    checkpoint: Option<u64>,
+    #[arg(long, value_name = "BOOL", help = help("collect", "index"))]
+    index: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Source {
-    /// The squeue command; works without slurmdbd.
-    Squeue,
-    /// Nobody: verdicts rest on the facts of the nodes alone.
-    Off,
+/// The file, and what the command line says otherwise.
+fn settings(arguments: &Arguments) -> anyhow::Result<Config> {
+    let mut config = arguments.file.load()?;
+    let (site, collect) = (&mut config.site, &mut config.collect);
+    site.journal = arguments.journal.clone().unwrap_or(std::mem::take(&mut site.journal));
+    site.store = arguments.store.clone().unwrap_or(std::mem::take(&mut site.store));
+    collect.accounting = arguments.accounting.unwrap_or(collect.accounting);
+    collect.interval = arguments.interval.unwrap_or(collect.interval);
+    collect.quiet = arguments.quiet.unwrap_or(collect.quiet);
+    collect.checkpoint = arguments.checkpoint.unwrap_or(collect.checkpoint);
+    collect.index = arguments.index.unwrap_or(collect.index);
+    Ok(config)
 }
 
-pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
-    let accounting: Option<Box<dyn Accounting>> = match arguments.accounting {
+pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
+    let config = settings(arguments)?;
+    if arguments.check_config {
+        print(&toml::to_string(&config)?)?;
+        return Ok(GOOD);
+    }
+    let Config { site, collect, .. } = config;
+    let accounting: Option<Box<dyn Accounting>> = match collect.accounting {
         Source::Squeue => Some(Box::new(Squeue)),
         Source::Off => None,
     };
-    let options = Options {
-        journal: arguments.journal,
-        store: arguments.store,
-        quiet: Duration::from_secs(arguments.quiet),
-    };
+    let options =
+        Options { journal: site.journal, store: site.store, quiet: Duration::from_secs(collect.quiet) };
     // Signals first: one that arrives while the store is opened must count.
     let stop = stop_on_signals()?;
     let mut collector = Collector::open(options, accounting)?;
-    collector.checkpoint_every(usize::try_from(arguments.checkpoint << 10)?);
-    if !arguments.no_index {
+    collector.checkpoint_every(usize::try_from(collect.checkpoint << 10)?);
+    if collect.index {
         collector.keep_index();
     }
     if arguments.once {
@@ -80,7 +87,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<u8> {
             stats.events, stats.settled
         );
     } else {
-        collector.follow(Duration::from_millis(arguments.interval), &stop)?;
+        collector.follow(Duration::from_millis(collect.interval), &stop)?;
     }
     Ok(GOOD)
 }

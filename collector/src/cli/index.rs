@@ -1,12 +1,13 @@
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{GOOD, NOT_FOUND, print, print_json};
+use super::{GOOD, NOT_FOUND, print, print_json, store_dir};
+use crate::config::help;
 use crate::report::JSON_SCHEMA;
 use crate::store::Store;
 use crate::store::index::{Filter, Group, INDEX, Index, Progress, Standing, Writer, catch_up, rebuild};
@@ -27,15 +28,8 @@ Only operators may read it.";
 pub(super) struct Arguments {
     #[command(subcommand)]
     act: Option<Act>,
-    /// Directory of the run stores.
-    #[arg(
-        long,
-        global = true,
-        env = "INQUEST_STORE",
-        default_value = "/var/lib/inquest",
-        value_name = "DIR"
-    )]
-    store: PathBuf,
+    #[arg(long, global = true, env = "INQUEST_STORE", value_name = "DIR", help = help("", "store"))]
+    store: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -55,11 +49,12 @@ enum Act {
 const TELL: Duration = Duration::from_secs(1);
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
-    Store::open(&arguments.store)?;
+    let store = store_dir(arguments.store.as_deref())?;
+    Store::open(&store)?;
     match arguments.act.unwrap_or(Act::Status) {
-        Act::Status => status(arguments),
+        Act::Status => status(&store, arguments.json),
         act => {
-            let mut writer = Writer::open(&arguments.store)?;
+            let mut writer = Writer::open(&store)?;
             let (began, mut told) = (Instant::now(), Instant::now());
             let terminal = std::io::stderr().is_terminal();
             let mut progress = |at: Progress| {
@@ -96,21 +91,21 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     }
 }
 
-fn status(arguments: &Arguments) -> anyhow::Result<u8> {
-    let index = match Index::open(&arguments.store) {
+fn status(store: &Path, json: bool) -> anyhow::Result<u8> {
+    let index = match Index::open(store) {
         Ok(index) => index,
         Err(Standing::Denied) => {
-            return Err(crate::store::ReadError::Denied(arguments.store.join(INDEX)).into());
+            return Err(crate::store::ReadError::Denied(store.join(INDEX)).into());
         }
         Err(other) => {
             eprintln!("inquest: {other}");
             return Ok(NOT_FOUND);
         }
     };
-    let size = std::fs::metadata(arguments.store.join(INDEX)).map_or(0, |m| m.len());
+    let size = std::fs::metadata(store.join(INDEX)).map_or(0, |m| m.len());
     let (runs, jobs) = index.totals()?;
     let ended = index.count(&Filter::default(), Group::All, 1)?.pop().unwrap_or_default();
-    if arguments.json {
+    if json {
         print_json(&json!({
             "schema": JSON_SCHEMA, "runs": runs, "jobs": jobs, "ended": ended.total(),
             "failed": ended.failed(), "classes": ended.jobs, "bytes": size,

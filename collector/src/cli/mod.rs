@@ -26,6 +26,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 
 use self::members::Members;
+use crate::config::{self, Config, ConfigError, help};
 use crate::report::logfiles::LogError;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::slurm::target::{BadTarget, Target};
@@ -91,9 +92,8 @@ enum Verb {
 /// Which store, and whose runs.
 #[derive(Debug, Args)]
 struct Where {
-    /// Directory of the run stores.
-    #[arg(long, env = "INQUEST_STORE", default_value = "/var/lib/inquest", value_name = "DIR")]
-    store: PathBuf,
+    #[arg(long, env = "INQUEST_STORE", value_name = "DIR", help = help("", "store"))]
+    store: Option<PathBuf>,
     /// Only this cluster.
     #[arg(short = 'M', long, value_name = "NAME")]
     cluster: Option<String>,
@@ -103,12 +103,50 @@ struct Where {
 }
 
 impl Where {
-    fn open(&self) -> Result<Store, ReadError> {
-        Store::open(&self.store)
+    fn open(&self) -> anyhow::Result<Store> {
+        Ok(Store::open(&store_dir(self.store.as_deref())?)?)
     }
 
-    fn find(&self, target: &Target) -> Result<Found, ReadError> {
-        self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())
+    /// Whose jobs are meant when none are named: the caller's own; anybody's
+    /// for root, who runs none.
+    fn whose(&self) -> Option<String> {
+        let uid = uzers::get_effective_uid();
+        let own = || uzers::get_user_by_uid(uid).map(|u| u.name().to_string_lossy().into_owned());
+        // A user that has no name here has none in the store either.
+        self.user.clone().or_else(|| (uid != 0).then(|| own().unwrap_or_else(|| uid.to_string())))
+    }
+
+    fn find(&self, target: &Target) -> anyhow::Result<Found> {
+        Ok(self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())?)
+    }
+}
+
+/// The store that was named, or else the configured one.
+fn store_dir(named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    named.map_or_else(|| Ok(Config::load(None)?.site.store), |store| Ok(store.to_owned()))
+}
+
+/// Which configuration a daemon reads.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Read this configuration; /etc/inquest/inquest.toml, if it is there, when
+    /// not given.
+    #[arg(long, env = "INQUEST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref())
+    }
+}
+
+/// Reads a number that a key of the configuration may have.
+fn number(section: &str, name: &str) -> clap::builder::RangedU64ValueParser {
+    let parser = clap::builder::RangedU64ValueParser::new();
+    match config::key(section, name).and_then(|k| k.range) {
+        Some(range) => parser.range(range.start().cast_unsigned()..=range.end().cast_unsigned()),
+        None => parser,
     }
 }
 
@@ -216,7 +254,7 @@ pub fn main() -> ExitCode {
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
-        Verb::Collect(a) => collect::main(a),
+        Verb::Collect(a) => collect::main(&a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
@@ -228,7 +266,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = if error.downcast_ref::<std::io::Error>().is_some_and(is_broken_pipe) {
                 return ExitCode::SUCCESS; // The reader has seen enough.
-            } else if error.is::<NoColumn>() || error.is::<BadTarget>() || error.is::<Usage>() {
+            } else if error.is::<NoColumn>()
+                || error.is::<BadTarget>()
+                || error.is::<Usage>()
+                || error.is::<ConfigError>()
+            {
                 USAGE
             } else if error.is::<NoPermission>() {
                 DENIED
@@ -238,7 +280,13 @@ pub fn main() -> ExitCode {
                     _ => NOT_FOUND,
                 }
             };
-            let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&error.to_string()));
+            let lines = match error.downcast_ref::<ConfigError>() {
+                Some(error) => error.lines(),
+                None => vec![error.to_string()],
+            };
+            for line in lines {
+                let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&line));
+            }
             ExitCode::from(code)
         }
     }

@@ -1,30 +1,38 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use inquest_journal::{JobId, Source};
+use inquest_journal::{JobId, Source, StepId};
 use jiff::tz::TimeZone;
 
 use super::{FAILURES, GOOD, Where, print, print_json};
+use crate::report::JSON_SCHEMA;
 use crate::report::failures::failures;
-use crate::report::why::{self, Subject};
+use crate::report::parallel;
+use crate::report::why::{self, LOGS_READ, Subject};
 use crate::slurm::target::Target;
 use crate::store::{Found, ReadError, read_events};
 use crate::story::Story;
-use crate::verdict::Class;
 
 const EXAMPLES: &str = "\
 Examples:
   inquest why 4711               one job
   inquest why 4700_[12,17]       members of an array
   inquest why array-4700         a whole run
+  inquest why --last             your newest run in which a job failed
+  inquest why --last 3           the newest three of them
   inquest why 4711 --json | jq '.jobs[].verdict.cause\'";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Job id, members of an array, a step (123.0), or a run id.
-    #[arg(value_name = "JOB|RUN")]
-    target: String,
+    #[arg(value_name = "JOB|RUN", required_unless_present = "last")]
+    target: Option<String>,
+    /// The newest runs in which a job failed: your own, or with -u another
+    /// user's; for root, who runs no jobs, anybody's.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", conflicts_with = "target",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    last: Option<u16>,
     /// Print JSON: verdicts with evidence, and the whole story.
     #[arg(long)]
     json: bool,
@@ -33,30 +41,77 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
-    let target: Target = arguments.target.parse()?;
-    let found = arguments.place.find(&target)?;
-    let mut stories = stories(&found)?;
-    let mut read = 0;
-    let subjects: Vec<Subject<'_>> = found
+    let (found, step) = arguments.find()?;
+    let mut code = GOOD;
+    let mut json = Vec::new();
+    for (index, found) in found.iter().enumerate() {
+        let subjects = subjects(found)?;
+        if arguments.json {
+            json.push(why::json(&found.run, &subjects));
+        } else {
+            let gap = if index == 0 { "" } else { "\n" };
+            print(&format!("{gap}{}", why::text(&found.run, &subjects, step, zone)))?;
+        }
+        if subjects.iter().any(Subject::failed) {
+            code = FAILURES;
+        }
+    }
+    match (arguments.json, arguments.last, json.pop()) {
+        // One run is answered as if it had been named.
+        (true, None | Some(1), Some(one)) => print_json(&one)?,
+        (true, _, last) => {
+            json.extend(last);
+            print_json(&serde_json::json!({ "schema": JSON_SCHEMA, "runs": json }))?;
+        }
+        _ => {}
+    }
+    Ok(code)
+}
+
+impl Arguments {
+    /// What the question is about, and one step of it.
+    fn find(&self) -> anyhow::Result<(Vec<Found>, Option<StepId>)> {
+        let Some(word) = &self.target else {
+            let whose = self.place.whose();
+            let count = usize::from(self.last.unwrap_or(1));
+            let found =
+                self.place.open()?.newest_failed(self.place.cluster.as_deref(), whose.as_deref(), count)?;
+            if found.is_empty() {
+                let whose = whose.map_or(String::new(), |u| format!(" of {u}"));
+                eprintln!("inquest: no run{whose} has a job that failed; 'inquest runs' lists what is there");
+            }
+            return Ok((found, None));
+        };
+        let target: Target = word.parse()?;
+        let found = self.place.find(&target)?;
+        Ok((vec![found], super::events::step_of(&target)))
+    }
+}
+
+/// The members that were asked for, with their stories, and what the logs of
+/// the first failed ones say.
+pub(super) fn subjects(found: &Found) -> Result<Vec<Subject<'_>>, ReadError> {
+    let mut stories = stories(found)?;
+    let mut left = LOGS_READ;
+    let mut subjects: Vec<(Subject<'_>, bool)> = found
         .members
         .iter()
-        .map(|n| {
-            let member = &found.run.members[n];
+        .map(|number| {
+            let member = &found.run.members[number];
             let story = stories.remove(&member.job_id).unwrap_or_default();
-            // Logs are read for as many failures as are shown at length.
-            let failed = member.verdict.as_ref().is_some_and(|v| v.class != Class::Ok) && read < why::SHOWN;
-            read += usize::from(failed);
-            let failure = failed.then(|| failures(&found.run, member, &story, true).pop()).flatten();
-            Subject { number: *n, member, story, failure }
+            let read = member.failed() && left > 0;
+            left -= usize::from(read);
+            (Subject { number: *number, member, story, failure: None }, read)
         })
         .collect();
-    if arguments.json {
-        print_json(&why::json(&found.run, &subjects))?;
-    } else {
-        print(&why::text(&found.run, &subjects, super::events::step_of(&target), zone))?;
+    let each = |(): &mut (), (s, read): &(Subject<'_>, bool)| {
+        s.failed().then(|| failures(&found.run, s.member, &s.story, *read).pop()).flatten()
+    };
+    let failures = parallel::map(&subjects, || (), each);
+    for ((subject, _), failure) in subjects.iter_mut().zip(failures) {
+        subject.failure = failure;
     }
-    let failed = subjects.iter().filter_map(|s| s.member.verdict.as_ref()).any(|v| v.class != Class::Ok);
-    Ok(if failed { FAILURES } else { GOOD })
+    Ok(subjects.into_iter().map(|(subject, _)| subject).collect())
 }
 
 /// The stories of the members that were asked for, from one pass over the

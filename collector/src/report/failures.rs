@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::logfiles::{LogError, LogFile, Stream, log_files, open_log};
 use super::table::Table;
 use super::{JSON_SCHEMA, clean};
-use crate::logs::{Cause, Finding, Fingerprint, ScanOptions, fingerprint, scan_reader};
+use crate::logs::{Cause, Finding, Fingerprint, ScanOptions, ScanReport, fingerprint, scan_reader};
 use crate::runs::{Member, RunState};
 use crate::slurm::signal_name;
 use crate::story::{Attempt, Story};
@@ -63,8 +63,20 @@ pub struct Failure {
     pub confidence: Confidence,
     /// What the logs say, whether or not it decided.
     pub log: Option<FromLog>,
+    /// How a log ends that says nothing of a failure, when no other does.
+    #[serde(skip)]
+    pub ends: Option<Ending>,
     /// Why a log could not be read.
     pub unread: Vec<String>,
+}
+
+/// The last lines of a log.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// The file.
+    pub path: PathBuf,
+    /// The lines.
+    pub lines: Vec<String>,
 }
 
 /// What a log says.
@@ -75,6 +87,18 @@ pub struct FromLog {
     /// What it says.
     #[serde(flatten)]
     pub finding: Finding,
+    /// Lines around the root cause with their numbers; gaps are possible.
+    pub excerpt: Vec<(u64, String)>,
+}
+
+impl FromLog {
+    /// Takes what another log says, when that is surer.
+    pub(crate) fn keep_better(best: &mut Option<FromLog>, path: &Path, report: ScanReport) {
+        let ScanReport { finding, excerpt, .. } = report;
+        if best.as_ref().is_none_or(|b| b.finding.confidence < finding.confidence) {
+            *best = Some(FromLog { path: path.to_owned(), finding, excerpt });
+        }
+    }
 }
 
 impl Failure {
@@ -103,6 +127,7 @@ pub fn failures(run: &RunState, member: &Member, story: &Story, logs: bool) -> V
 #[derive(Default)]
 struct Read {
     best: Option<FromLog>,
+    ends: Option<Ending>,
     unread: Vec<String>,
 }
 
@@ -118,12 +143,12 @@ fn read(run: &RunState, member: &Member, attempt: &Attempt, verdict: &Verdict) -
     }
     for LogFile { path, .. } in files.into_iter().take(LOGS) {
         match scan(&path) {
-            Ok(finding) if finding.cause == Cause::None => {}
-            Ok(finding) => {
-                if read.best.as_ref().is_none_or(|b| b.finding.confidence < finding.confidence) {
-                    read.best = Some(FromLog { path, finding });
+            Ok(report) if report.finding.cause == Cause::None => {
+                if read.ends.is_none() && !report.tail.is_empty() {
+                    read.ends = Some(Ending { path, lines: report.tail });
                 }
             }
+            Ok(report) => FromLog::keep_better(&mut read.best, &path, report),
             Err(e) => read.unread.push(format!("{} {e}", path.to_string_lossy())),
         }
     }
@@ -135,9 +160,9 @@ fn read(run: &RunState, member: &Member, attempt: &Attempt, verdict: &Verdict) -
 /// # Errors
 ///
 /// When it cannot be read.
-pub fn scan(path: &Path) -> Result<Finding, LogError> {
+pub fn scan(path: &Path) -> Result<ScanReport, LogError> {
     let (file, _) = open_log(path)?;
-    Ok(scan_reader(file, &ScanOptions::default())?.finding)
+    Ok(scan_reader(file, &ScanOptions::default())?)
 }
 
 fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict, read: Read) -> Failure {
@@ -169,6 +194,7 @@ fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict,
         fingerprint: name,
         message: message.to_owned(),
         confidence: if quoted.is_some() { Confidence::Log } else { verdict.confidence },
+        ends: read.ends.filter(|_| read.best.is_none()),
         log: read.best,
         unread: read.unread,
     }

@@ -22,6 +22,7 @@ pub mod table;
 pub mod tail;
 pub mod timeline;
 pub mod why;
+pub mod wrap;
 
 use inquest_journal::Timestamp;
 use jiff::tz::TimeZone;

@@ -213,13 +213,9 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
     let mut success = marker.as_ref().map(|_| false);
     for path in &job.files {
         match scan(path) {
-            Ok(finding) if finding.cause == Cause::None => {}
+            Ok(report) if report.finding.cause == Cause::None => {}
             // Files come with standard error first, so it wins a draw.
-            Ok(finding) => {
-                if best.as_ref().is_none_or(|b| b.finding.confidence < finding.confidence) {
-                    best = Some(FromLog { path: path.clone(), finding });
-                }
-            }
+            Ok(report) => FromLog::keep_better(&mut best, path, report),
             Err(e) => {
                 unread.push(format!("{} {e}", path.to_string_lossy()));
                 continue;

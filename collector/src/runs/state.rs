@@ -101,6 +101,11 @@ impl RunState {
 }
 
 impl Member {
+    /// It ended badly.
+    pub fn failed(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|v| v.class != Class::Ok)
+    }
+
     /// `123`, or `120_3` for a member of an array.
     pub fn display_id(&self) -> String {
         match (self.array_job_id, self.array_task_id) {

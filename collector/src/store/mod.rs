@@ -20,6 +20,7 @@ mod clock;
 mod events;
 pub mod index;
 mod line;
+mod newest;
 mod read;
 
 use std::path::{Path, PathBuf};

@@ -84,9 +84,9 @@ pub struct Store {
 
 /// Where a user's runs are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    cluster: String,
-    user: String,
+pub(super) struct Place {
+    pub(super) cluster: String,
+    pub(super) user: String,
 }
 
 /// A run that was found, with those of its members that were asked for.
@@ -180,7 +180,7 @@ impl Store {
         Ok(lines.map(|entry| (entry.run_id.clone(), entry)).collect())
     }
 
-    fn load(&self, place: &Place, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
+    pub(super) fn load(&self, place: &Place, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
         let dir = self.root.join(run_dir(&place.cluster, &place.user, run_id));
         let path = dir.join(RUN);
         let bytes = fs::read(&path).map_err(|e| unreadable(&path, &e))?;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use death::level_name;
 pub use death::{Death, deaths};
+pub(crate) use rules::processes;
 
 use crate::logs::{Fingerprint, fingerprint};
 use crate::slurm::accounting::JobRecord;

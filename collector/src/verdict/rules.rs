@@ -55,7 +55,12 @@ fn victims(death: &Death) -> String {
             Some(format!("{} (pid {}{rss})", v.command.as_deref()?, v.pid?))
         })
         .collect();
-    if named.is_empty() { format!("{} process(es)", death.oom_kills) } else { named.join(", ") }
+    if named.is_empty() { processes(death.oom_kills) } else { named.join(", ") }
+}
+
+/// `1 process`, `3 processes`.
+pub(crate) fn processes(count: u64) -> String {
+    if count == 1 { "1 process".into() } else { format!("{count} processes") }
 }
 
 fn memory(death: &Death) -> String {

@@ -237,7 +237,8 @@ impl Cluster {
         found.into_iter().map(|p| p.pid).collect()
     }
 
-    /// Every whole line of every journal of the cluster that is JSON, node by node, oldest first.
+    /// Every event of every journal of the cluster, node by node, oldest first. Behind what a kill or
+    /// a full disk has left of a line, the next writer's line is found, as the collector finds it.
     pub fn events(&self) -> Vec<Value> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.journal_dir())
             .into_iter()
@@ -252,9 +253,7 @@ impl Cluster {
         for file in files {
             let text = fs::read(&file).unwrap_or_default();
             let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            events.extend(
-                text[..whole].split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()),
-            );
+            events.extend(text[..whole].split(|b| *b == b'\n').filter_map(parse_event));
         }
         events
     }
@@ -274,6 +273,12 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+fn parse_event(line: &[u8]) -> Option<Value> {
+    const BEGIN: &[u8] = b"{\"v\":";
+    let last = || line.windows(BEGIN.len()).rposition(|w| w == BEGIN);
+    serde_json::from_slice(line).or_else(|e| serde_json::from_slice(&line[last().ok_or(e)?..])).ok()
 }
 
 /// The standard output of a command that succeeded, or all it said when it did not.

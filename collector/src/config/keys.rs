@@ -1,0 +1,132 @@
+//! Every key there is. The text beside a key is all there is to say of it: the
+//! help of its flag, the manual page and the example file are made from it.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A key of the file.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its section; empty for the keys before the first one.
+    pub section: &'static str,
+    /// Its name, which is also the name of the flag.
+    pub name: &'static str,
+    /// What it says.
+    pub about: &'static str,
+    /// What it is when nobody says it, as TOML.
+    pub default: Option<toml::Value>,
+    /// A value to begin with, as TOML, where there is no default.
+    pub example: &'static str,
+    /// Numbers that make sense.
+    pub range: Option<RangeInclusive<i64>>,
+}
+
+/// A section: a struct that serde fills, and its keys.
+macro_rules! section {
+    (
+        $(#[doc = $head:literal])*
+        $section:ident $name:literal {
+            $($(#[doc = $about:literal])* $key:ident: $type:ty = $default:expr, $example:literal $(, $range:expr)?;)*
+        }
+    ) => {
+        $(#[doc = $head])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $section {
+            $($(#[doc = $about])* pub $key: $type,)*
+        }
+
+        impl Default for $section {
+            fn default() -> $section {
+                $section { $($key: $default,)* }
+            }
+        }
+
+        impl $section {
+            /// Name of the section.
+            pub const NAME: &str = $name;
+
+            /// What the section is about.
+            pub const ABOUT: &str = concat!($($head, "\n"),*);
+
+            /// Its keys, in the order in which they are explained.
+            pub fn keys() -> Vec<Key> {
+                vec![$(Key {
+                    section: $name,
+                    name: stringify!($key),
+                    about: concat!($($about, "\n"),*),
+                    default: {
+                        let default: $type = $default;
+                        toml::Value::try_from(default).ok()
+                    },
+                    example: $example,
+                    range: { let none: [RangeInclusive<i64>; 0] = []; none.into_iter()$(.chain([$range]))?.next() },
+                }),*]
+            }
+        }
+    };
+}
+
+section! {
+    /// Where the two directories are that everything shares.
+    Site "" {
+        /// Directory of the journals, one subdirectory per node.
+        journal: PathBuf = "/var/spool/inquest".into(), "";
+        /// Directory of the run stores.
+        store: PathBuf = "/var/lib/inquest".into(), "";
+    }
+}
+
+section! {
+    /// The collector, `inquest collect`.
+    Collect "collect" {
+        /// Whom to ask how Slurm itself saw the end of a job: "squeue", which works
+        /// without slurmdbd, or "off": verdicts rest on the facts of the nodes alone.
+        accounting: Source = Source::Squeue, "";
+        /// Milliseconds between two looks at the journals. On a site of many nodes
+        /// it rests longer, so that looking takes a tenth of a core at most.
+        interval: u64 = 100, "", 10..=60_000;
+        /// Seconds of silence after which a job without script and extern step
+        /// counts as ended when its steps have.
+        quiet: u64 = 30, "", 1..=86_400;
+        /// KiB of events after which a checkpoint is made even inside a pass: the
+        /// bound of memory.
+        checkpoint: u64 = 65_536, "", 16..=1_048_576;
+        /// Keep the index, index.db in the store. Without, commands read the
+        /// stores, and questions over many runs take their time.
+        index: bool = true, "";
+    }
+}
+
+section! {
+    /// The agent on a compute node, `inquest agent`.
+    Agent "agent" {
+        /// Name of this node in Slurm; the hostname up to its first dot if not set.
+        node: Option<String> = None, "\"n001\"";
+        /// Name of the cluster, as the plugin writes it; from slurm.conf if not set.
+        cluster: Option<String> = None, "\"lab\"";
+        /// Directory of what the agent remembers from life to life.
+        state: PathBuf = "/var/lib/inquest-agent".into(), "";
+        /// Socket on which jobs send notes.
+        socket: PathBuf = crate::agent::note::SOCKET.into(), "";
+        /// Delete this node's journal files of days longer ago than this. They
+        /// must have been merged by then: what no collector has read is lost.
+        keep_days: Option<u32> = None, "60", 0..=u32::MAX as i64;
+        /// Delete this node's oldest journal files until the rest is no larger, in
+        /// bytes. Today's file, and any written to within the last hour, stay.
+        max_bytes: Option<u64> = None, "1_000_000_000", 0..=i64::MAX;
+    }
+}
+
+/// Whom to ask for Slurm's own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The squeue command; works without slurmdbd.
+    Squeue,
+    /// Nobody: verdicts rest on the facts of the nodes alone.
+    Off,
+}

@@ -1,0 +1,149 @@
+//! The report: what went wrong in a run or a job, on which evidence, and what to do.
+
+mod advice;
+mod deaths;
+mod groups;
+mod text;
+
+use inquest_journal::Timestamp;
+use serde_json::{Value, json};
+
+pub use groups::{Group, groups, members};
+pub use text::text;
+
+use super::JSON_SCHEMA;
+use super::failures::Failure;
+use crate::runs::{Member, RunState};
+use crate::story::{Attempt, Story};
+use crate::verdict::{Class, Confidence, Verdict};
+
+/// One member of a run with its story.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// Number in the run.
+    pub number: u32,
+    /// What the run says of it.
+    pub member: &'a Member,
+    /// Its events.
+    pub story: Story,
+    /// What its log says, when it failed and its log was read.
+    pub failure: Option<Failure>,
+}
+
+impl Subject<'_> {
+    /// It ended badly.
+    pub fn failed(&self) -> bool {
+        self.member.failed()
+    }
+
+    /// Its newest attempt.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.story.attempts.last()
+    }
+
+    /// When the first failure was noticed; the newest event of one that ended
+    /// without a death.
+    pub fn failed_at(&self) -> Timestamp {
+        let death = self.member.verdict.as_ref().and_then(|v| v.first_failure.as_ref());
+        death.map_or(self.member.last, |d| d.at.wall)
+    }
+
+    /// Where it failed, or where it ran.
+    pub fn node(&self) -> Option<&str> {
+        let death = self.member.verdict.as_ref().and_then(|v| v.first_failure.as_ref());
+        death
+            .map(|d| d.at.node.as_str())
+            .or_else(|| self.attempt().and_then(|a| a.nodes.first()).map(String::as_str))
+    }
+}
+
+/// Kinds of failure shown at full length; the rest is in the summary.
+pub const SHOWN: usize = 20;
+
+/// Failed jobs of one report whose logs are read.
+pub const LOGS_READ: usize = 500;
+
+/// What is not known of a job, in sentences.
+pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
+    let mut out = Vec::new();
+    if let Some(attempt) = subject.attempt() {
+        match attempt.lost {
+            0 => {}
+            1 => out.push("1 event of this job could not be written on its node".into()),
+            n => out.push(format!("{n} events of this job could not be written on its nodes")),
+        }
+        let open =
+            attempt.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(n, part)| (id, n, part)));
+        let open: Vec<String> = open
+            .filter(|(_, _, part)| part.started.is_some() && part.ended.is_none())
+            .map(|(id, node, _)| format!("step {id} on {node}"))
+            .collect();
+        if let Some(first) = open.first() {
+            let more = match open.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            out.push(format!("how {first}{more} ended: a start was recorded and no end"));
+        }
+    }
+    if verdict.slurm.is_none() && verdict.class != Class::Ok {
+        out.push("what Slurm says: it was not asked, or had forgotten the job".into());
+    }
+    if verdict.first_failure.as_ref().is_some_and(|d| d.oom_kills > 0 && d.victims.is_empty()) {
+        out.push("who was killed: the kernel's record of it could not be read".into());
+    }
+    out.extend(subject.failure.iter().flat_map(|f| &f.unread).map(|r| format!("what the log says: {r}")));
+    out
+}
+
+/// What to do, in order of usefulness: what the facts say, and where only a
+/// log told the cause, what is known of that.
+pub fn advice(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
+    let told =
+        subject.failure.as_ref().filter(|f| f.confidence == Confidence::Log).and_then(|f| f.log.as_ref());
+    let known = told.and_then(|log| advice::advice(log.finding.cause)).map(str::to_owned);
+    known.into_iter().chain(verdict.advice.iter().cloned()).collect()
+}
+
+/// Why it failed, in one line: its log where that decides, else the verdict.
+pub fn message<'a>(subject: &'a Subject<'_>) -> &'a str {
+    let told = subject.failure.as_ref().filter(|f| f.confidence == Confidence::Log);
+    let detail = subject.member.verdict.as_ref().map_or("", |v| v.detail.as_str());
+    told.map_or(detail, |f| f.message.as_str())
+}
+
+/// How sure a verdict is, in a sentence.
+pub fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Fact => "fact: the kernel, slurmstepd or Slurm itself said so",
+        Confidence::Log => "log: the job's own log says so",
+        Confidence::Inferred => "inferred: something else could look the same",
+    }
+}
+
+/// The report as JSON: the verdict and the story of each member.
+pub fn json(run: &RunState, subjects: &[Subject<'_>]) -> Value {
+    let jobs = subjects.iter().map(|s| {
+        json!({
+            "chunk_id": s.number,
+            "id": s.member.display_id(),
+            "job_id": s.member.job_id,
+            "attempts": s.member.attempts,
+            "verdict": s.member.verdict,
+            "story": s.story,
+            "log": s.failure.as_ref().and_then(|f| f.log.as_ref()),
+            "logs_unread": s.failure.as_ref().map_or(&[][..], |f| &f.unread),
+        })
+    });
+    json!({
+        "schema": JSON_SCHEMA,
+        "run_id": run.run_id,
+        "cluster": run.cluster,
+        "user": run.user,
+        "key": run.key,
+        "status": run.status,
+        "classes": run.classes,
+        "failures": groups(subjects).iter().map(Group::row).collect::<Vec<_>>(),
+        "jobs": jobs.collect::<Vec<_>>(),
+    })
+}
