@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use inquest_journal::{Lines, Source};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::entry::{Entry, entries};
+use super::entry::{self, entries};
 use crate::runs::RunKey;
 use crate::store::{EventsFile, ReadError, read_head, read_line};
 use crate::story::Story;
@@ -64,7 +65,7 @@ pub(super) struct RunScan {
 /// All attempts of a job, and the arrays's ids that they tell.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<entry::Entry>,
     pub(super) array_job_id: Option<u32>,
     pub(super) array_task_id: Option<u32>,
 }
@@ -134,17 +135,16 @@ impl RunScan {
             }
             return Ok(());
         };
-        if !self.members.contains_key(&chunk) {
-            let member = known(chunk)?.unwrap_or_else(|| Member {
+        let member = match self.members.entry(chunk) {
+            Entry::Occupied(met) => met.into_mut(),
+            Entry::Vacant(place) => place.insert(known(chunk)?.unwrap_or_else(|| Member {
                 first: at,
                 started: head.timestamp.0,
                 last: head.timestamp.0,
                 attempts: 1,
                 ..Member::default()
-            });
-            self.members.insert(chunk, member);
-        }
-        let Some(member) = self.members.get_mut(&chunk) else { return Ok(()) };
+            })),
+        };
         member.job_id = head.job_id.map_or(member.job_id, |id| id.0);
         member.end = at + line.len() as u64 + 1;
         if head.source != Source::Collector {
