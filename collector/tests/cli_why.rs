@@ -117,3 +117,65 @@ fn the_last_failures_are_found() {
         assert_eq!(lab.run(wrong).0, 2, "{wrong:?}");
     }
 }
+
+#[test]
+fn the_page_stands_alone_and_believes_nobody() {
+    let lab = Lab::new();
+    let evil = "</title><script>alert(1)</script>\u{1b}[2J\u{202e}\"'&amp;";
+    for mut job in sweep(&lab) {
+        job.name = evil.into();
+        lab.job(&job);
+    }
+    let log = lab.log(
+        "evil.err",
+        format!("Traceback (most recent call last):\nValueError: {evil}<img src=x onerror=y>\n"),
+    );
+    lab.job(&Job {
+        open: Some(log),
+        name: evil.into(),
+        array: Some((100, 90)),
+        ..Job::new(190, End::Code(1))
+    });
+    lab.collect();
+    let file = lab.path().join("report.html");
+    let (code, stdout, stderr) = lab.run(&["why", "array-100", "--html", file.to_str().unwrap()]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", ""));
+    let page = std::fs::read_to_string(&file).unwrap();
+    for never in
+        ["<script", "<img", "\u{1b}", "\u{202e}", "http:", "https:", "href=", "style=\"", "@import", "url("]
+    {
+        assert!(!page.contains(never), "{never:?} is in the page");
+    }
+    for wanted in [
+        "default-src 'none'",
+        "&lt;script&gt;alert(1)",
+        "prefers-color-scheme: dark",
+        "10 of 41 jobs failed",
+        "100_[3,7,21]",
+        "role=\"img\"",
+        "<th scope=\"col\">",
+        "No such file or directory: '/data/4.json'",
+        "inquest rerun array-100 --class oom",
+    ] {
+        assert!(page.contains(wanted), "{wanted:?} is not in the page");
+    }
+    // What is opened is closed.
+    for tag in
+        ["svg", "g", "table", "tr", "td", "section", "article", "figure", "dl", "pre", "span", "p", "ul"]
+    {
+        let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+    }
+    let ids: Vec<&str> =
+        page.match_indices(" id=\"").map(|(at, _)| page[at + 5..].split('"').next().unwrap()).collect();
+    let mut once = ids.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(ids.len(), once.len(), "{ids:?}");
+
+    let (code, page, _) = lab.run(&["why", "100_3", "--html", "-"]);
+    assert_eq!(code, 1);
+    assert!(page.contains("64.0 MiB of 64.0 MiB, cut off") && page.ends_with("</html>"), "{page}");
+    lab.refuses(&["why", "100_3", "--html", "/no/such/dir/x.html"], 3, &["cannot write /no/such/dir/x.html"]);
+    assert_eq!(lab.run(&["why", "100_3", "--html", "-", "--json"]).0, 2);
+}

@@ -4,7 +4,7 @@ use clap::Args;
 use inquest_journal::{JobId, Source, StepId};
 use jiff::tz::TimeZone;
 
-use super::{FAILURES, GOOD, Where, print, print_json};
+use super::{FAILURES, GOOD, Output, Where, print, print_json};
 use crate::report::JSON_SCHEMA;
 use crate::report::failures::failures;
 use crate::report::parallel;
@@ -20,6 +20,7 @@ Examples:
   inquest why array-4700         a whole run
   inquest why --last             your newest run in which a job failed
   inquest why --last 3           the newest three of them
+  inquest why array-4700 --html report.html
   inquest why 4711 --json | jq '.jobs[].verdict.cause\'";
 
 #[derive(Debug, Args)]
@@ -34,8 +35,12 @@ pub(super) struct Arguments {
           value_parser = clap::value_parser!(u16).range(1..))]
     last: Option<u16>,
     /// Print JSON: verdicts with evidence, and the whole story.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "html")]
     json: bool,
+    /// Write a page with pictures that needs no network and no script; to
+    /// standard output with -.
+    #[arg(long, value_name = "FILE")]
+    html: Option<Output>,
     #[command(flatten)]
     place: Where,
 }
@@ -44,17 +49,24 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     let (found, step) = arguments.find()?;
     let mut code = GOOD;
     let mut json = Vec::new();
+    let mut pages = Vec::new();
     for (index, found) in found.iter().enumerate() {
         let subjects = subjects(found)?;
+        if subjects.iter().any(Subject::failed) {
+            code = FAILURES;
+        }
         if arguments.json {
             json.push(why::json(&found.run, &subjects));
+        } else if arguments.html.is_some() {
+            pages.push((&found.run, subjects));
         } else {
             let gap = if index == 0 { "" } else { "\n" };
             print(&format!("{gap}{}", why::text(&found.run, &subjects, step, zone)))?;
         }
-        if subjects.iter().any(Subject::failed) {
-            code = FAILURES;
-        }
+    }
+    if let Some(to) = arguments.html.as_ref().filter(|_| !pages.is_empty()) {
+        let pages: Vec<_> = pages.iter().map(|(run, subjects)| (*run, subjects.as_slice())).collect();
+        to.write(&why::html(&pages, step, zone))?;
     }
     match (arguments.json, arguments.last, json.pop()) {
         // One run is answered as if it had been named.

@@ -11,6 +11,7 @@ pub mod csv;
 pub mod events;
 pub mod failures;
 pub mod grep;
+pub mod html;
 pub mod ids;
 pub mod logfiles;
 pub mod nodes;

@@ -3,19 +3,21 @@
 mod advice;
 mod deaths;
 mod groups;
+mod html;
 mod text;
 
 use inquest_journal::Timestamp;
 use serde_json::{Value, json};
 
 pub use groups::{Group, groups, members};
+pub use html::{html, report};
 pub use text::text;
 
-use super::JSON_SCHEMA;
-use super::failures::Failure;
+use super::failures::{Failure, FromLog, log_decides};
+use super::{JSON_SCHEMA, clean};
 use crate::runs::{Member, RunState};
 use crate::story::{Attempt, Story};
-use crate::verdict::{Class, Confidence, Verdict};
+use crate::verdict::{Class, Confidence, Death, Verdict, processes};
 
 /// One member of a run with its story.
 #[derive(Debug)]
@@ -63,6 +65,30 @@ pub const SHOWN: usize = 20;
 /// Failed jobs of one report whose logs are read.
 pub const LOGS_READ: usize = 500;
 
+/// Last lines of a log that says nothing of a failure.
+const ENDING: usize = 5;
+
+/// Lines of a log before the root cause.
+const BEFORE: u64 = 3;
+
+/// Who was killed, by name where the kernel's record could be read.
+fn killed(death: &Death) -> String {
+    let named =
+        |v: &inquest_journal::Victim| Some(format!("{}, pid {}", clean(v.command.as_deref()?), v.pid?));
+    let names: Vec<String> = death.victims.iter().filter_map(named).collect();
+    if names.is_empty() { processes(death.oom_kills) } else { names.join("; ") }
+}
+
+/// The lines just before the root cause and that line itself, when something
+/// is said before it.
+fn before(log: &FromLog) -> Vec<(u64, &str)> {
+    let Some(at) = log.finding.line_number else { return Vec::new() };
+    let near = |n: u64| n <= at && n + BEFORE >= at;
+    let lines: Vec<(u64, &str)> =
+        log.excerpt.iter().filter(|(n, _)| near(*n)).map(|(n, l)| (*n, l.as_str())).collect();
+    if lines.len() > 1 { lines } else { Vec::new() }
+}
+
 /// What is not known of a job, in sentences.
 pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
     let mut out = Vec::new();
@@ -91,6 +117,11 @@ pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
     }
     if verdict.first_failure.as_ref().is_some_and(|d| d.oom_kills > 0 && d.victims.is_empty()) {
         out.push("who was killed: the kernel's record of it could not be read".into());
+    }
+    let silent =
+        |f: &&Failure| log_decides(f.class) && f.log.is_none() && f.ends.is_none() && f.unread.is_empty();
+    if subject.failure.as_ref().is_some_and(|f| silent(&f)) {
+        out.push("what the program itself says: its log is empty".into());
     }
     out.extend(subject.failure.iter().flat_map(|f| &f.unread).map(|r| format!("what the log says: {r}")));
     out

@@ -8,15 +8,17 @@ use inquest_journal::StepId;
 use jiff::tz::TimeZone;
 
 use super::deaths::told;
-use super::{LOGS_READ, SHOWN, Subject, advice, confidence, groups, members, message, unknown};
-use crate::report::failures::{Failure, FromLog};
+use super::{
+    ENDING, LOGS_READ, SHOWN, Subject, advice, before, confidence, groups, killed, members, message, unknown,
+};
+use crate::report::failures::Failure;
 use crate::report::logfiles::log_files;
 use crate::report::wrap::{WIDTH, cut, hang};
 use crate::report::{clean, clock, nodes, time};
 use crate::runs::RunState;
 use crate::slurm::hostlist;
 use crate::units::duration;
-use crate::verdict::{Class, Death, Verdict, processes};
+use crate::verdict::{Class, Verdict};
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -30,12 +32,6 @@ const DEATHS: usize = 20;
 
 /// Evidence shown of one verdict; `--json` has it all.
 const EVIDENCE: usize = 4;
-
-/// Lines of a log before the root cause.
-const BEFORE: u64 = 3;
-
-/// Last lines of a log that says nothing of a failure.
-const ENDING: usize = 5;
 
 /// Where values begin.
 const INDENT: usize = 14;
@@ -281,14 +277,6 @@ fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone
     }
 }
 
-/// Who was killed, by name where the kernel's record could be read.
-fn killed(death: &Death) -> String {
-    let named =
-        |v: &inquest_journal::Victim| Some(format!("{}, pid {}", clean(v.command.as_deref()?), v.pid?));
-    let names: Vec<String> = death.victims.iter().filter_map(named).collect();
-    if names.is_empty() { processes(death.oom_kills) } else { names.join("; ") }
-}
-
 fn evidence(verdict: &Verdict) -> String {
     let mut ids: Vec<String> = verdict.evidence.iter().take(EVIDENCE).map(ToString::to_string).collect();
     if verdict.evidence.len() > EVIDENCE {
@@ -343,16 +331,6 @@ fn ends(out: &mut String, failure: &Failure) {
         let text = format!("{:INDENT$}| {}", "", clean(line).trim_end());
         let _ = writeln!(out, "{}", cut(text.trim_end(), WIDTH));
     }
-}
-
-/// The lines just before the root cause and that line itself, when something
-/// is said before it.
-fn before(log: &FromLog) -> Vec<(u64, &str)> {
-    let Some(at) = log.finding.line_number else { return Vec::new() };
-    let near = |n: u64| n <= at && n + BEFORE >= at;
-    let lines: Vec<(u64, &str)> =
-        log.excerpt.iter().filter(|(n, _)| near(*n)).map(|(n, l)| (*n, l.as_str())).collect();
-    if lines.len() > 1 { lines } else { Vec::new() }
 }
 
 /// The commands that run it again.
