@@ -18,7 +18,7 @@ grown since, and reads `run.json` then.
 | `word` | name of a cluster, user, account, partition, node, cause, label or fingerprint; the tables above have its number |
 
 Times are microseconds since 1970. An attempt that runs has `ended` at the end
-of time ([`OPEN`]), so that the newest come last in every order. A class is its
+of time, so that the newest come last in every order. A class is its
 place in [`CLASSES`]. All rows of one run change in one transaction.
 
 The form has a version (`PRAGMA user_version`); an older file is migrated by the
@@ -48,7 +48,7 @@ pub use count::{Counts, Group};
 pub use entry::{End, Entry, JobEntry};
 pub use query::{Filter, Index, Place, RunEntry, Standing};
 pub use schema::CLASSES;
-pub use write::Writer;
+pub use write::{Updated, Writer};
 
 use super::ReadError;
 
