@@ -12,7 +12,7 @@ never been written.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -89,12 +89,17 @@ pub struct Appender {
     root: PathBuf,
     dir: File,
     block: Vec<u8>,
+    /// What is written next of a file.
+    gathered: Vec<u8>,
     /// Directories that were used lately.
     dirs: HashMap<PathBuf, OwnedFd>,
 }
 
 /// Open directories at a time; far below what a process may have.
 const DIRS: usize = 256;
+
+/// Bytes that are written at once.
+const GATHER: usize = 1 << 20;
 
 impl Appender {
     /// Opens the store at `root`.
@@ -104,7 +109,7 @@ impl Appender {
     /// When it cannot be opened.
     pub fn open(root: &Path) -> Result<Appender, StoreError> {
         let dir = File::open(root).map_err(|e| StoreError::io(root, e))?;
-        Ok(Appender { root: root.to_owned(), dir, block: Vec::new(), dirs: HashMap::new() })
+        Ok(Appender { root: root.to_owned(), dir, block: Vec::new(), gathered: Vec::new(), dirs: HashMap::new() })
     }
 
     /// Cuts a file back to its `committed` length. Says `false` when it was
@@ -213,8 +218,19 @@ impl Appender {
         if found > tail.flushed {
             file.set_len(tail.flushed).map_err(|e| StoreError::io(&path(), e))?;
         }
-        let parts = tail.parts.iter().map(|part| IoSlice::new(self.part(*part)));
-        write_all(&mut file, &mut parts.collect::<Vec<_>>()).map_err(|e| StoreError::io(&path(), e))?;
+        // Gathered first: the kernel is slow at taking thousands of small pieces.
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let mut written = Ok(());
+        let mut parts = tail.parts.iter().peekable();
+        while let (Ok(()), Some(part)) = (&written, parts.next()) {
+            gathered.extend_from_slice(self.part(*part));
+            if gathered.len() >= GATHER || parts.peek().is_none() {
+                written = file.write_all(&gathered);
+                gathered.clear();
+            }
+        }
+        self.gathered = gathered;
+        written.map_err(|e| StoreError::io(&self.root.join(dir).join(name), e))?;
         tail.flushed += tail.waiting;
         tail.waiting = 0;
         tail.parts = Vec::new();
@@ -288,20 +304,6 @@ impl Appender {
         }
         Ok(&self.dirs[dir])
     }
-}
-
-/// Writes all slices; the system takes at most 1024 at once.
-fn write_all(file: &mut File, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-    while !parts.is_empty() {
-        let some = parts.len().min(1024);
-        match file.write_vectored(&parts[..some]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut parts, n),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
