@@ -4,9 +4,9 @@ The collector: moves events from journals into run stores, exactly once.
 One pass looks at every journal, merges what is new and settles jobs that are
 over. What comes out depends on the committed state and on the lines that are
 read, in their order, and on nothing else: not on where checkpoints fall and not
-on how often the collector was killed. A checkpoint makes the result durable: run files are appended to, the
-file system is synced, and then positions, seen events, file lengths and the
-state of jobs and runs are committed to the ledger in one transaction. Killed
+on how often the collector was killed. A checkpoint makes the result durable: run files are appended to
+and synced, and then positions, seen events, file lengths and the state of jobs
+and runs are committed to the ledger in one transaction. Killed
 at any moment, the collector continues from the last checkpoint as if nothing
 had happened.
 */
@@ -141,6 +141,8 @@ pub struct Collector {
     released: Vec<JobKey>,
     /// Bytes read since the last checkpoint.
     read: usize,
+    /// A checkpoint was written and is to be committed.
+    put: bool,
     checkpoint_bytes: usize,
     /// When the piece that is being merged was read.
     now: Instant,
@@ -206,6 +208,7 @@ impl Collector {
             held: BTreeMap::new(),
             released: Vec::new(),
             read: 0,
+            put: false,
             checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
@@ -344,9 +347,12 @@ impl Collector {
 
     /// Makes everything merged so far durable. Order is the whole point: see
     /// the head of this file. At the `end` of a pass runs are shown as they
-    /// stand; inside of one, only those whose status changed. With `last`
-    /// nothing is put off.
+    /// stand; inside of one, only those whose status changed, and the disk may
+    /// take until the next checkpoint, so that it works while the next lines
+    /// are read. With `last` nothing is put off.
     fn checkpoint(&mut self, end: bool, last: bool) -> Result<(), CollectError> {
+        // Nothing may be written over what the ledger has not committed.
+        self.commit()?;
         let show = self.runs_to_show(end, last);
         if self.moved.is_empty()
             && self.touched.is_empty()
@@ -419,8 +425,11 @@ impl Collector {
             changes.held.extend_from_slice(&held.rows[held.committed..]);
             held.committed = held.rows.len();
         }
-        self.appender.sync()?;
-        self.ledger.commit(&changes)?;
+        self.ledger.put(&changes)?;
+        self.put = true;
+        if end {
+            self.commit()?;
+        }
         self.read = 0;
         if let Some(indexer) = &self.indexer {
             let grown = touched.iter().chain(&show).filter_map(|id| self.runs.get(id));
@@ -434,6 +443,15 @@ impl Collector {
             {
                 self.run_names.remove(&run.name);
             }
+        }
+        Ok(())
+    }
+
+    /// Commits the last checkpoint, if that is still to be done.
+    fn commit(&mut self) -> Result<(), CollectError> {
+        if std::mem::take(&mut self.put) {
+            self.appender.sync()?;
+            self.ledger.commit()?;
         }
         Ok(())
     }
@@ -558,7 +576,8 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
             Ok(run) => ledger.forget_run(&run)?,
             Err(path) => {
                 let outputs = vec![(path, 0)];
-                ledger.commit(&Changes { outputs, ..Changes::default() })?;
+                ledger.put(&Changes { outputs, ..Changes::default() })?;
+                ledger.commit()?;
             }
         }
     }
