@@ -1,6 +1,7 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
 mod agent;
+mod check;
 mod collect;
 mod compare;
 mod errors;
@@ -76,6 +77,7 @@ enum Verb {
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    Check(check::Arguments),
     /// Record what the jobs of this node do not tell (a daemon, one per node).
     Agent(agent::Arguments),
     Index(index::Arguments),
@@ -255,6 +257,7 @@ pub fn main() -> ExitCode {
         Verb::Rerun(a) => rerun::main(&a),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(&a),
+        Verb::Check(a) => check::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),

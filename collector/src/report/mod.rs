@@ -6,6 +6,7 @@ terminal. JSON carries a schema version and is printed as it is, because its
 own escapes already keep control characters out.
 */
 
+pub mod check;
 pub mod compare;
 pub mod csv;
 pub mod events;
