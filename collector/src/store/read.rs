@@ -10,7 +10,7 @@ use inquest_journal::{JobId, Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{EVENTS, Line, REGISTRY, RUN, run_dir};
-use crate::runs::{Member, RunState, RunStatus};
+use crate::runs::{Candidate, Member, RunState, RunStatus, path_id};
 use crate::slurm::target::Target;
 use crate::verdict::Class;
 
@@ -56,6 +56,12 @@ pub struct RegistryEntry {
     pub classes: BTreeMap<Class, u32>,
     /// Name of the first job.
     pub name: Option<String>,
+    /// What decided that its jobs belong together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Candidate>,
+    /// Run ids of stronger keys that were met later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Ids of its jobs, folded: `101-106,110`.
     pub jobs: String,
     /// Ids of the arrays they belong to, folded.
@@ -64,6 +70,12 @@ pub struct RegistryEntry {
 }
 
 impl RegistryEntry {
+    /// The run has this id, or got it as a further name.
+    fn is_called(&self, id: &str) -> bool {
+        let id = path_id(id);
+        self.run_id == id || self.aliases.contains(&id)
+    }
+
     fn mentions(&self, id: JobId) -> bool {
         in_ranges(&self.jobs, id.0) || in_ranges(&self.arrays, id.0)
     }
@@ -204,7 +216,7 @@ impl Store {
         user: Option<&str>,
     ) -> Result<Found, ReadError> {
         let hits = self.runs(cluster, user)?.into_iter().filter(|(_, _, entry)| match target {
-            Target::Run(id) => entry.run_id == crate::runs::path_id(id),
+            Target::Run(id) => entry.is_called(id),
             Target::Job { id, .. } | Target::Array { id, .. } | Target::Het { id, .. } => entry.mentions(*id),
         });
         for (cluster, user, entry) in hits.collect::<Vec<_>>().into_iter().rev() {
