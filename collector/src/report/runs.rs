@@ -63,7 +63,8 @@ pub fn list_json(runs: &[(String, String, RegistryEntry)]) -> Value {
 
 /// One row per member of a run.
 pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
-    let names = ["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "NAME", "DETAIL"];
+    let names =
+        ["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "NAME", "DETAIL"];
     let mut table = Table::new(&names);
     for member in which.iter().filter_map(|n| run.members.get(n)) {
         let verdict = member.verdict.as_ref();
