@@ -71,12 +71,15 @@ macro_rules! section {
 }
 
 section! {
-    /// Where the two directories are that everything shares.
+    /// What everything shares.
     Site "" {
         /// Directory of the journals, one subdirectory per node.
         journal: PathBuf = "/var/spool/inquest".into(), "";
         /// Directory of the run stores.
         store: PathBuf = "/var/lib/inquest".into(), "";
+        /// What a daemon says on standard error, which is the journal of systemd
+        /// there: "error", "warn", "info" or "debug", each with all before it.
+        log: LogLevel = LogLevel::Info, "";
     }
 }
 
@@ -119,6 +122,20 @@ section! {
         /// bytes. Today's file, and any written to within the last hour, stay.
         max_bytes: Option<u64> = None, "1_000_000_000", 0..=i64::MAX;
     }
+}
+
+/// How much a daemon says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What it cannot go on without.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Beginnings, ends and long work.
+    Info,
+    /// Everything.
+    Debug,
 }
 
 /// Whom to ask for Slurm's own word.
