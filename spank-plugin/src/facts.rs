@@ -116,11 +116,11 @@ pub(crate) struct JobEnv {
 }
 
 /// Reads the job's environment, once through.
-pub(crate) fn job_env(spank: &Spank<'_>, extra: &[String]) -> JobEnv {
-    scan_env(spank.env(), extra)
+pub(crate) fn job_env(spank: &Spank<'_>, job: JobId, extra: &[String]) -> JobEnv {
+    scan_env(spank.env(), job, extra)
 }
 
-fn scan_env(env: Strings<'_>, extra: &[String]) -> JobEnv {
+fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
     let mut found = JobEnv::default();
     for entry in env {
         let head = entry.head(KEY_MAX + 1);
@@ -145,8 +145,16 @@ fn scan_env(env: Strings<'_>, extra: &[String]) -> JobEnv {
                     found.end_limit =
                         seconds.and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000_000)).map(Timestamp);
                 }
-                "SLURM_HET_JOB_ID" => found.het_job_id = count().map(JobId),
-                "SLURM_HET_JOB_OFFSET" => found.het_offset = count(),
+                // The leader is told the id of every component, and hands it on.
+                _ if let Some(group) = key.strip_prefix("SLURM_JOB_ID_HET_GROUP_") => {
+                    let id = count().map(JobId);
+                    if group == "0" {
+                        found.het_job_id = id;
+                    }
+                    if id == Some(job) {
+                        found.het_offset = group.parse().ok();
+                    }
+                }
                 _ => {}
             }
         }

@@ -195,10 +195,11 @@ impl Step {
     /// Says that the step, and with it perhaps the job, has reached this node.
     fn start(&mut self, spank: &Spank<'_>, stamp: Stamp, pid: Option<u32>, logs: &Logs) {
         self.started = true;
-        let mut env = facts::job_env(spank, &self.config.env);
-        // The extern step has next to no environment, so nothing is missing there.
-        if self.step == StepId::Extern {
-            env.restart = None;
+        let mut env = facts::job_env(spank, self.job, &self.config.env);
+        // The extern step has next to no environment, and a script is told of its restart only in its
+        // own process, after this hook: there, to hear nothing is not to hear 0.
+        if !matches!(self.step, StepId::Number(_)) {
+            env.restart = env.restart.filter(|&n| n > 0);
         }
         self.restart = env.restart;
         // The extern step says "own id" even for members of an array.
