@@ -41,6 +41,29 @@ pub enum Source {
     Collector,
 }
 
+impl Severity {
+    /// As it stands in a line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warn => "warn",
+            Severity::Error => "error",
+        }
+    }
+}
+
+impl Source {
+    /// As it stands in a line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Source::Plugin => "plugin",
+            Source::Agent => "agent",
+            Source::User => "user",
+            Source::Collector => "collector",
+        }
+    }
+}
+
 /// Whose memory limit it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
