@@ -14,7 +14,7 @@
 //! From 26.05 on the job's directory on v2 has a name that is no number; daemons
 //! of several nodes on one host have the node's name in the first part.
 
-use inquest_journal::Level;
+use inquest_journal::{Level, Pressure};
 
 use crate::small::{Buf, Dir, Fd, Fixed, field, find_line, number, proc_path, read_file};
 
@@ -230,15 +230,77 @@ impl StepCgroup {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// CPU time of the step so far, in microseconds. On v1 another hierarchy
-    /// has it, where the step need not be; the processes' own times are known.
-    pub(crate) fn cpu_us(&self) -> Option<u64> {
+    /// What the step has used so far. Only v2 has it: on v1 it is in other
+    /// hierarchies, where the step need not be; the processes' own times are
+    /// known there.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
         if self.version == 1 {
-            return None;
+            return usage;
         }
-        let mut buf = Buf::<512>::new();
-        field(self.read([&self.step, self.users()], "cpu.stat", &mut buf)?, b"usage_usec")
+        let dir = [self.step.as_str(), self.users()];
+        let mut buf = Buf::<1024>::new();
+        if let Some(text) = self.read(dir, "cpu.stat", &mut buf) {
+            usage.cpu_us = field(text, b"usage_usec");
+            usage.user_us = field(text, b"user_usec");
+            usage.system_us = field(text, b"system_usec");
+            // Without a quota there is nothing to be throttled by.
+            if field(text, b"nr_periods").is_some_and(|n| n > 0) {
+                usage.throttled_count = field(text, b"nr_throttled");
+                usage.throttled_us = field(text, b"throttled_usec");
+            }
+        }
+        let mut stalls = |file| {
+            let text = self.read(dir, file, &mut buf).unwrap_or_default();
+            (stall(text, b"some"), stall(text, b"full"))
+        };
+        // The "full" of a CPU is always 0 or not there.
+        let (cpu, memory, io) = (stalls("cpu.pressure"), stalls("memory.pressure"), stalls("io.pressure"));
+        usage.pressure = Pressure {
+            cpu_some_us: cpu.0,
+            memory_some_us: memory.0,
+            memory_full_us: memory.1,
+            io_some_us: io.0,
+            io_full_us: io.1,
+        };
+        // A line per disk; of a node with very many, the first ones.
+        let mut buf = Buf::<4096>::new();
+        if let Some(text) = self.read(dir, "io.stat", &mut buf) {
+            (usage.read_bytes, usage.written_bytes) = (io_sum(text, b"rbytes="), io_sum(text, b"wbytes="));
+        }
+        usage
     }
+}
+
+/// Totals of a cgroup; see the fields of the same names in `StepEnded`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Usage {
+    pub(crate) cpu_us: Option<u64>,
+    pub(crate) user_us: Option<u64>,
+    pub(crate) system_us: Option<u64>,
+    pub(crate) throttled_count: Option<u64>,
+    pub(crate) throttled_us: Option<u64>,
+    pub(crate) pressure: Pressure,
+    pub(crate) read_bytes: Option<u64>,
+    pub(crate) written_bytes: Option<u64>,
+}
+
+/// The total of a line of a PSI file, in microseconds:
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`.
+fn stall(text: &[u8], line: &[u8]) -> Option<u64> {
+    let rest = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(line)?.strip_prefix(b" "))?;
+    number(rest.split(|&b| b == b' ').find_map(|f| f.strip_prefix(b"total="))?)
+}
+
+/// The sum over all disks of io.stat: `8:0 rbytes=4096 wbytes=0 rios=1 ...`.
+/// `None` where no disk is named, which means that nothing was read or written
+/// or that the controller is off.
+fn io_sum(text: &[u8], key: &[u8]) -> Option<u64> {
+    // Behind the last newline is a line that was cut, or nothing.
+    let whole = text.iter().rposition(|&b| b == b'\n').map_or(&text[..0], |end| &text[..end]);
+    let fields = whole.split(|&b| b == b'\n' || b == b' ');
+    let values = fields.filter_map(|f| number(f.strip_prefix(key)?));
+    values.fold(None, |sum: Option<u64>, n| Some(sum.unwrap_or(0).saturating_add(n)))
 }
 
 /// Where the hierarchy is mounted that `path` is in, and that directory: the
@@ -347,7 +409,21 @@ mod tests {
                 ("x.scope/s6P/step_0/user/memory.max", "52428800\n"),
                 ("x.scope/s6P/step_0/user/memory.peak", "52424704\n"),
                 ("x.scope/s6P/step_0/user/memory.events.local", "max 7\n"),
-                ("x.scope/s6P/step_0/user/cpu.stat", "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"),
+                (
+                    "x.scope/s6P/step_0/user/cpu.stat",
+                    "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\nnice_usec 0\ncore_sched.force_idle_usec 0\n\
+                     nr_periods 20\nnr_throttled 3\nthrottled_usec 70000\nnr_bursts 0\nburst_usec 0\n",
+                ),
+                (
+                    "x.scope/s6P/step_0/user/memory.pressure",
+                    "some avg10=0.00 avg60=1.20 avg300=0.00 total=810\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=799\n",
+                ),
+                ("x.scope/s6P/step_0/user/cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=55\n"),
+                (
+                    "x.scope/s6P/step_0/user/io.stat",
+                    "254:0 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0\n\
+                     254:16 rbytes=1 wbytes=2 rios=1 wios=1 dbytes=0 dios=0\n7:0 \n",
+                ),
                 ("x.scope/s6P/step_0/user/task_1/memory.peak", "4096\n"),
                 ("x.scope/s6P/step_0/user/task_1/memory.events", "oom 0\noom_kill 2\noom_group_kill 1\n"),
             ],
@@ -363,7 +439,22 @@ mod tests {
         assert_eq!(step.task_peak("/user/task_1"), Some(4096));
         assert_eq!(step.task_oom_kills("/user/task_1"), Some(2));
         assert_eq!(step.step_oom_kills(), Some(3));
-        assert_eq!(step.cpu_us(), Some(1234));
+        let usage = Usage {
+            cpu_us: Some(1234),
+            user_us: Some(1000),
+            system_us: Some(234),
+            throttled_count: Some(3),
+            throttled_us: Some(70_000),
+            pressure: Pressure {
+                cpu_some_us: Some(55),
+                memory_some_us: Some(810),
+                memory_full_us: Some(799),
+                ..Pressure::default()
+            },
+            read_bytes: Some(4097),
+            written_bytes: Some(514),
+        };
+        assert_eq!(step.usage(), usage);
         // A task that is gone, and a kernel without memory.peak.
         assert_eq!(step.task_oom_kills("/user/task_2"), None);
         assert_eq!(step.task_peak("/user/task_2"), None);
@@ -391,7 +482,18 @@ mod tests {
         assert_eq!(step.step_peak(), Some(300));
         assert_eq!(step.task_oom_kills("/task_0"), Some(1));
         assert_eq!(step.step_oom_kills(), None);
-        assert_eq!(step.cpu_us(), None);
+        assert_eq!(step.usage(), Usage::default());
+    }
+
+    #[test]
+    fn totals_are_read_or_left_out() {
+        assert_eq!(stall(b"some avg10=0.00 total=7\nfull total=x\n", b"some"), Some(7));
+        assert_eq!(stall(b"some avg10=0.00 total=7\nfull total=x\n", b"full"), None);
+        assert_eq!(stall(b"", b"some"), None);
+        assert_eq!(io_sum(b"", b"rbytes="), None);
+        assert_eq!(io_sum(b"8:0 rbytes=5 wbytes=1\n8:16 rbytes=77", b"rbytes="), Some(5));
+        let most = format!("8:0 rbytes={0}\n8:1 rbytes={0}\n", u64::MAX);
+        assert_eq!(io_sum(most.as_bytes(), b"rbytes="), Some(u64::MAX));
     }
 
     #[test]

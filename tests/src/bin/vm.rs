@@ -29,6 +29,18 @@ const CAUSES: &[(&str, &str)] = &[
         "step_ended.cpu_us",
         "on v2 the step's own directory counts CPU time; on v1 another hierarchy does, where the step need not be",
     ),
+    ("step_ended.user_us", "as step_ended.cpu_us"),
+    ("step_ended.system_us", "as step_ended.cpu_us"),
+    (
+        "step_ended.throttled_",
+        "only v2 counts it in the step's own directory, and only where there is a CPU quota",
+    ),
+    ("step_ended.pressure.", "only v2 knows the pressure of a single cgroup"),
+    (
+        "step_ended.read_bytes",
+        "only v2 counts storage in the step's own directory, and only where Slurm turns the io controller on",
+    ),
+    ("step_ended.written_bytes", "as step_ended.read_bytes"),
     (
         "_started.end_limit",
         "from 23.02 on slurmstepd gives tasks SLURM_JOB_END_TIME, and srun in a job script hands it on to its step",
