@@ -18,6 +18,7 @@ mod run;
 mod runs;
 mod scan;
 mod timeline;
+mod top;
 mod why;
 
 use std::io::{ErrorKind, Write};
@@ -75,6 +76,7 @@ enum Verb {
     Errors(errors::Arguments),
     Compare(compare::Arguments),
     Rerun(rerun::Arguments),
+    Top(top::Arguments),
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
@@ -256,6 +258,7 @@ pub fn main() -> ExitCode {
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
+        Verb::Top(a) => top::main(&a, &zone),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(&a),
         Verb::Check(a) => check::main(a),

@@ -22,6 +22,7 @@ pub mod index;
 mod line;
 mod newest;
 mod read;
+mod registries;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,7 @@ pub use clock::Clock;
 pub use events::EventsFile;
 pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events};
+pub use registries::Registries;
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";

@@ -135,8 +135,13 @@ impl Store {
         }
     }
 
+    /// Its directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Clusters and users that the caller may look into, filtered by names.
-    fn places(&self, cluster: Option<&str>, user: Option<&str>) -> Result<Vec<Place>, ReadError> {
+    pub(super) fn places(&self, cluster: Option<&str>, user: Option<&str>) -> Result<Vec<Place>, ReadError> {
         let mut places = Vec::new();
         for cluster in
             subdirectories(&self.root)?.into_iter().filter(|c| cluster.is_none_or(|want| want == c))
