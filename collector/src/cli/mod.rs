@@ -16,6 +16,7 @@ mod rerun;
 mod run;
 mod runs;
 mod scan;
+mod serve;
 mod timeline;
 mod top;
 mod why;
@@ -83,6 +84,7 @@ enum Verb {
     /// Record what the jobs of this node do not tell (a daemon, one per node).
     Agent(agent::Arguments),
     Index(index::Arguments),
+    Serve(serve::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
     /// Write the manual pages.
@@ -263,6 +265,7 @@ pub fn main() -> ExitCode {
         Verb::Check(a) => check::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
+        Verb::Serve(a) => serve::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
         Verb::Completions(a) => man::completions(&a),
