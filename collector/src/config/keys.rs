@@ -80,6 +80,9 @@ section! {
         /// What a daemon says on standard error, which is the journal of systemd
         /// there: "error", "warn", "info" or "debug", each with all before it.
         log: LogLevel = LogLevel::Info, "";
+        /// The site's own rules for verdicts, tried before the built-in ones; see
+        /// inquest-rules(1). /etc/inquest/rules.toml, if it is there, when not set.
+        rules: Option<PathBuf> = None, "\"/etc/inquest/rules.toml\"";
     }
 }
 
@@ -121,6 +124,46 @@ section! {
         /// Delete this node's oldest journal files until the rest is no larger, in
         /// bytes. Today's file, and any written to within the last hour, stay.
         max_bytes: Option<u64> = None, "1_000_000_000", 0..=i64::MAX;
+    }
+}
+
+section! {
+    /// The site server, `inquest serve`.
+    Serve "serve" {
+        /// Unix socket on which it answers; who asks is told by the kernel. A browser
+        /// gets there with: ssh -L 8080:/run/inquest/serve.sock LOGIN-NODE
+        socket: PathBuf = "/run/inquest/serve.sock".into(), "";
+        /// Loopback address on which it answers too: metrics to everyone, the rest
+        /// to the reverse proxy.
+        listen: Option<std::net::SocketAddr> = None, "\"127.0.0.1:9645\"";
+        /// Unix group whose members see everything, as operators of Slurm do. Root
+        /// and the server's own account do, too.
+        operators: String = "inquest".into(), "";
+        /// Ask sacctmgr who coordinates which accounts; coordinators see the jobs of
+        /// their accounts.
+        coordinators: bool = false, "";
+        /// Header in which a reverse proxy says who has logged in. Believed from
+        /// proxy_user on the socket, and from whoever knows proxy_secret.
+        proxy_header: Option<String> = None, "\"X-Remote-User\"";
+        /// Unix user that the reverse proxy runs as.
+        proxy_user: Option<String> = None, "\"www-data\"";
+        /// File with the secret that the reverse proxy sends in X-Inquest-Secret;
+        /// nobody but root and the server may read it.
+        proxy_secret: Option<PathBuf> = None, "\"/etc/inquest/proxy.secret\"";
+        /// Accept MUNGE credentials (Authorization: MUNGE ...) made for one request.
+        munge: bool = false, "";
+        /// Names of this server in addresses, beside localhost.
+        hosts: Vec<String> = Vec::new(), "";
+        /// Requests of one person within a minute.
+        requests: u64 = 600, "", 10..=1_000_000;
+        /// Show lines of the logs of jobs to their owners and to operators, where the
+        /// server's account can read them. Only files that the owner owns are opened.
+        logs: bool = false, "";
+        /// Tell Prometheus the names of suspect and silent nodes, not only how many.
+        node_metrics: bool = false, "";
+        /// Write the metrics to this file every 30 seconds, for node_exporter's
+        /// textfile collector.
+        textfile: Option<PathBuf> = None, "\"/var/lib/prometheus/node-exporter/inquest.prom\"";
     }
 }
 

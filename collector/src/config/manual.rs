@@ -100,8 +100,13 @@ mod tests {
             .collect();
         let mut all = Config::parse(&uncommented).unwrap();
         assert!(all.agent.keep_days.is_some() && all.agent.node.is_some());
+        assert!(all.site.rules.take().is_some());
         let agent = &mut all.agent;
         (agent.node, agent.cluster, agent.keep_days, agent.max_bytes) = (None, None, None, None);
+        let serve = &mut all.serve;
+        assert!(serve.proxy_header.is_some() && serve.listen.is_some());
+        (serve.listen, serve.proxy_header, serve.proxy_user) = (None, None, None);
+        (serve.proxy_secret, serve.textfile) = (None, None);
         assert_eq!(all, Config::default());
     }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use check::Problem;
-pub use keys::{Agent, Collect, Key, LogLevel, Site, Source};
+pub use keys::{Agent, Collect, Key, LogLevel, Serve, Site, Source};
 pub use manual::{example, page};
 
 /// Where the file is, unless told otherwise.
@@ -34,6 +34,8 @@ pub struct Config {
     pub collect: Collect,
     /// `[agent]`
     pub agent: Agent,
+    /// `[serve]`
+    pub serve: Serve,
 }
 
 /// The file cannot be used.
@@ -98,12 +100,17 @@ impl Config {
 
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
-        [Site::keys(), Collect::keys(), Agent::keys()].concat()
+        [Site::keys(), Collect::keys(), Agent::keys(), Serve::keys()].concat()
     }
 
     /// The sections and what they are about.
-    pub fn sections() -> [(&'static str, &'static str); 3] {
-        [(Site::NAME, Site::ABOUT), (Collect::NAME, Collect::ABOUT), (Agent::NAME, Agent::ABOUT)]
+    pub fn sections() -> [(&'static str, &'static str); 4] {
+        [
+            (Site::NAME, Site::ABOUT),
+            (Collect::NAME, Collect::ABOUT),
+            (Agent::NAME, Agent::ABOUT),
+            (Serve::NAME, Serve::ABOUT),
+        ]
     }
 }
 
