@@ -5,7 +5,7 @@
 //! of what dies in between. It is of this same language and keeps its files open, so that the
 //! comparison is with a good one.
 //!
-//!   inquest-bench-agent [SECONDS]      one phase lasts so long, 30 unless told
+//! The one argument is how many seconds a phase lasts, 30 unless told.
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
