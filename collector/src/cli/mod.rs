@@ -12,6 +12,7 @@ mod logs;
 mod man;
 mod members;
 mod note;
+mod report;
 mod rerun;
 mod rules;
 mod run;
@@ -89,6 +90,7 @@ enum Verb {
     Agent(agent::Arguments),
     Index(index::Arguments),
     Serve(serve::Arguments),
+    Report(report::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
     /// Write the manual pages.
@@ -286,6 +288,7 @@ pub fn main() -> ExitCode {
         Verb::Check(a) => check::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
+        Verb::Report(a) => report::main(&a, &zone),
         Verb::Serve(a) => serve::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
