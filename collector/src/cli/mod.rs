@@ -21,6 +21,7 @@ mod scan;
 mod serve;
 mod timeline;
 mod top;
+mod watch;
 mod why;
 
 use std::io::{ErrorKind, Write};
@@ -82,6 +83,7 @@ enum Verb {
     Rerun(rerun::Arguments),
     Top(top::Arguments),
     Rules(rules::Arguments),
+    Watch(watch::Arguments),
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
@@ -281,6 +283,7 @@ pub fn main() -> ExitCode {
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
+        Verb::Watch(a) => watch::main(&a),
         Verb::Rules(a) => rules::main(&a),
         Verb::Top(a) => top::main(&a, &zone),
         Verb::Scan(a) => scan::main(&a),
