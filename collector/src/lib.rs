@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod logs;
 pub mod recover;
 pub mod report;
+mod roff;
 pub mod runs;
 pub mod serve;
 pub mod slurm;

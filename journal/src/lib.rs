@@ -34,6 +34,10 @@ mod write;
 #[cfg(feature = "schema")]
 pub mod schema;
 
+/// The JSON Schema of a line, as it is kept beside the source; a test holds it
+/// to the types.
+pub const SCHEMA: &str = include_str!("../schema/journal-v1.schema.json");
+
 pub use encode::{Header, encode};
 pub use event::*;
 pub use id::{Identity, JobId, StepId};

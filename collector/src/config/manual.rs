@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
+use crate::roff::text as roff;
 
 /// `inquest.toml(5)` as roff.
 pub fn page() -> String {
@@ -64,13 +65,6 @@ fn comment(out: &mut String, text: &str) {
     for line in text.lines() {
         let _ = writeln!(out, "# {}", line.trim());
     }
-}
-
-/// Text in which roff sees no requests and no escapes.
-fn roff(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let text = lines.join("\n").replace('\\', "\\e").replace('-', "\\-");
-    text.replace('`', "")
 }
 
 #[cfg(test)]

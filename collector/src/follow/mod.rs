@@ -15,6 +15,7 @@ symbolic links are not followed.
 mod chunks;
 mod json;
 mod line;
+pub mod manual;
 mod watch;
 
 use std::io;

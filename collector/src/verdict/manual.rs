@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::rules::{RULES, Unexplained};
 use super::{Retry, Rule};
+use crate::roff::text;
 
 /// `inquest-verdicts(7)` as roff.
 pub fn page() -> String {
@@ -22,7 +23,7 @@ pub fn page() -> String {
             Retry::OnAnotherNode => " Run again: on another node.",
         };
         let (cause, class, label) = (rule.cause(), rule.class(), rule.label());
-        let when = escape(rule.when());
+        let when = text(rule.when());
         let _ = write!(
             out,
             ".TP\n\\fB{}. {cause}\\fR (class {class}, shown as {label})\n{when}.{retry}\n",
@@ -31,11 +32,6 @@ pub fn page() -> String {
     }
     out.push_str(".SH SEE ALSO\n.BR inquest-why (1)\n");
     out
-}
-
-/// Text in which roff sees no requests and no escapes.
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\e").replace('-', "\\-")
 }
 
 #[cfg(test)]
