@@ -80,7 +80,7 @@ install-inquest:
 	@$(call put,644,packaging/sysusers.d/inquest.conf,$(sysusersdir)/inquest.conf)
 	@$(call put,644,packaging/tmpfiles.d/inquest.conf,$(tmpfilesdir)/inquest.conf)
 	@for unit in $(units); do \
-	  $(call put_edited,644,packaging/systemd/inquest-$$unit.service,$(unitdir)/inquest-$$unit.service,s|^ExecStart=[^ ]*|ExecStart=$(bindir)/inquest|) || exit 1; \
+	  $(call put_edited,644,packaging/systemd/$$unit,$(unitdir)/$$unit,s|^ExecStart=[^ ]*|ExecStart=$(bindir)/inquest|) || exit 1; \
 	done
 	@for page in $(TARGET)/share/man/*.[1-8]; do \
 	  $(call put,644,$$page,$(mandir)/man$${page##*.}/$${page##*/}) || exit 1; \
@@ -94,6 +94,7 @@ ifeq ($(DESTDIR),)
 	@echo "Left to do, as root:"
 	@echo "  systemd-sysusers && systemd-tmpfiles --create inquest.conf && systemctl daemon-reload"
 	@echo "  systemctl enable --now inquest-collect   # once, where the journals of all nodes are visible"
+	@echo "  systemctl enable --now inquest-serve     # beside it: dashboard, API and metrics, if wanted"
 	@echo "  systemctl enable --now inquest-agent     # on compute nodes, if wanted"
 	@echo "  systemctl enable --now inquest-serve     # dashboard and metrics, beside the collector, if wanted"
 	@echo "  inquest check"

@@ -131,8 +131,8 @@ section! {
     /// The site server, `inquest serve`.
     Serve "serve" {
         /// Unix socket on which it answers; who asks is told by the kernel. A browser
-        /// gets there with: ssh -L 8080:/run/inquest/serve.sock LOGIN-NODE
-        socket: PathBuf = "/run/inquest/serve.sock".into(), "";
+        /// gets there with: ssh -L 8080:/run/inquest-serve/http.sock LOGIN-NODE
+        socket: PathBuf = "/run/inquest-serve/http.sock".into(), "";
         /// Loopback address on which it answers too: metrics to everyone, the rest
         /// to the reverse proxy.
         listen: Option<std::net::SocketAddr> = None, "\"127.0.0.1:9645\"";
