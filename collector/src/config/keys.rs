@@ -156,9 +156,6 @@ section! {
         hosts: Vec<String> = Vec::new(), "";
         /// Requests of one person within a minute.
         requests: u64 = 600, "", 10..=1_000_000;
-        /// Show lines of the logs of jobs to their owners and to operators, where the
-        /// server's account can read them. Only files that the owner owns are opened.
-        logs: bool = false, "";
         /// Tell Prometheus the names of suspect and silent nodes, not only how many.
         node_metrics: bool = false, "";
         /// Write the metrics to this file every 30 seconds, for node_exporter's

@@ -42,8 +42,6 @@ pub struct App {
     pub data: Data,
     /// What is counted of the site and of the server itself.
     pub meters: Meters,
-    /// Lines of logs are shown.
-    pub logs: bool,
     rules: Rules,
     coordinators: Coordinators,
     limiter: Mutex<Limiter>,
@@ -82,7 +80,6 @@ impl App {
         Ok(App {
             data: Data::new(options.store.clone()),
             meters: Meters::new(said.node_metrics),
-            logs: said.logs,
             rules,
             coordinators: Coordinators::new(said.coordinators),
             limiter: Mutex::new(Limiter::new(said.requests)),
