@@ -418,6 +418,32 @@ fn the_journal_tells_what_a_path_does_not() {
 }
 
 #[test]
+fn members_of_a_packed_step_are_named_by_their_environment() {
+    if !is_root() {
+        return;
+    }
+    let (mut cgroups, mut place) = (Cgroups::new(&node("5")), Place::new(&node("5")));
+    let task = cgroups.make("uid_1/job_80/step_0/task_0");
+    place.start();
+    // Three jobs of an engine, each dead at once, one by a process that only
+    // has its parent's environment; and secrets beside their names.
+    let script = r#"
+        for n in 1 2; do
+            env TORC_WORKFLOW_ID=9 TORC_JOB_ID=$n TORC_PASSWORD=hidden WANDB_API_KEY=hidden sh -c 'kill -SEGV $$'
+        done
+        env PARALLEL_SEQ=3 sh -c '(exit 5); :'
+        read seen"#;
+    let mut shell = cgroups.shell(&task, script, &[], 0);
+    let died = place.await_events("process_died", 3);
+    finish(&mut shell);
+    place.stop();
+    let env = |n: usize| died[n]["env"].clone();
+    assert_eq!(env(0), serde_json::json!({"TORC_WORKFLOW_ID": "9", "TORC_JOB_ID": "1"}));
+    assert_eq!(env(1), serde_json::json!({"TORC_WORKFLOW_ID": "9", "TORC_JOB_ID": "2"}));
+    assert_eq!((env(2), &died[2]["exit_code"]), (serde_json::json!({"PARALLEL_SEQ": "3"}), &5.into()));
+}
+
+#[test]
 fn a_storm_is_bounded_and_counted() {
     if !is_root() {
         return;

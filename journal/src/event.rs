@@ -477,6 +477,9 @@ record! {
         uid: Option<u32>,
         /// The first abnormal death in its step.
         first: bool,
+        /// Allow-listed environment that tells which member of a run it was,
+        /// where an engine packs many into one step.
+        env: BTreeMap<String, String>,
     }
 }
 
@@ -603,6 +606,7 @@ impl Body {
                 b.argv.clear();
             }
             Body::OomKill(b) => b.victims.clear(),
+            Body::ProcessDied(b) => b.env.clear(),
             _ => {}
         }
     }

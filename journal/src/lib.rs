@@ -25,6 +25,7 @@ symbolic link, and never panics on what it is given.
 */
 
 mod encode;
+mod env;
 mod event;
 mod id;
 mod read;
@@ -39,6 +40,7 @@ pub mod schema;
 pub const SCHEMA: &str = include_str!("../schema/journal-v1.schema.json");
 
 pub use encode::{Header, encode};
+pub use env::{KEY_MAX, RUN_KEYS, VALUE_MAX, is_fit, looks_secret};
 pub use event::*;
 pub use id::{Identity, JobId, StepId};
 pub use read::{BadLine, Head, Lines};

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::facts::looks_secret;
+use inquest_journal::looks_secret;
 
 /// Where the journal is when nothing else is said.
 pub(crate) const DEFAULT_JOURNAL: &str = "/var/spool/inquest";

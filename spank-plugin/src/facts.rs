@@ -5,96 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use inquest_journal::{JobId, Timestamp};
+use inquest_journal::{JobId, KEY_MAX, RUN_KEYS, Timestamp, VALUE_MAX, is_fit};
 
 use crate::abi::{Spank, Strings};
 use crate::small::{Buf, Fd, Fixed, find_line, number, proc_path, read_file, read_link, text};
 
-/// Variables that tell which run a job belongs to, for the engines that people
-/// use. None of them is a secret, and those that sit beside one are not here.
-const RUN_KEYS: &[&str] = &[
-    "AIRFLOW_CTX_DAG_ID",
-    "AIRFLOW_CTX_DAG_RUN_ID",
-    "AIRFLOW_CTX_EXECUTION_DATE",
-    "AIRFLOW_CTX_LOGICAL_DATE",
-    "AIRFLOW_CTX_TASK_ID",
-    "AIRFLOW_CTX_TRY_NUMBER",
-    "INQUEST_RUN",
-    "JOBNAME",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_RUN_ID",
-    "NXF_CLI",
-    "NXF_ORG",
-    "NXF_TASK_WORKDIR",
-    "PARADE_ATTEMPT",
-    "PARADE_CHUNK_ID",
-    "PARADE_REGISTRY_DIR",
-    "PARADE_RUN_ID",
-    "PARADE_SCRIPT_NAME",
-    "PARADE_SCRIPT_PATH",
-    "PARADE_STAGE",
-    "PARALLEL_JOBSLOT",
-    "PARALLEL_PID",
-    "PARALLEL_SEQ",
-    "PARSL_WORKER_POOL_ID",
-    "RAY_ADDRESS",
-    "RAY_JOB_ID",
-    "SCALABLE_RUNS_DIR",
-    "SLURM_WCKEY",
-    "SUBMITIT_EXECUTOR",
-    "TORC_API_URL",
-    "TORC_ATTEMPT_ID",
-    "TORC_JOB_ID",
-    "TORC_RUN_ID",
-    "TORC_WORKFLOW_ID",
-    "WANDB_ENTITY",
-    "WANDB_JOB_TYPE",
-    "WANDB_PROJECT",
-    "WANDB_RUN_GROUP",
-    "WANDB_RUN_ID",
-    "WANDB_SWEEP_ID",
-];
-
-/// Longest name of a variable that is looked at, in bytes.
-const KEY_MAX: usize = 64;
-
-/// Longest value of an allow-listed variable. A longer one is no id, and half
-/// an id would put two runs into one, so it is left out.
-const VALUE_MAX: usize = 512;
-
 /// Longest text of any other kind that is copied. The journal cuts lower, and
 /// says so in the line.
 const TEXT_MAX: usize = 4096;
-
-/// Whether a variable's name sounds like a secret.
-pub(crate) fn looks_secret(name: &str) -> bool {
-    const ENDS: &[&str] = &[
-        "AUTH",
-        "COOKIE",
-        "CREDENTIAL",
-        "CREDENTIALS",
-        "KEY",
-        "KEYS",
-        "PASSPHRASE",
-        "PASSWD",
-        "PASSWORD",
-        "SECRET",
-        "SECRETS",
-        "TOKEN",
-        "TOKENS",
-    ];
-    name.to_ascii_uppercase()
-        .split('_')
-        .any(|word| word == "PASS" || ENDS.iter().any(|end| word.ends_with(end)))
-}
-
-/// A value such as `https://user:password@host/` carries a secret inside.
-fn holds_login(value: &[u8]) -> bool {
-    let Some(at) = value.windows(3).position(|w| w == b"://") else { return false };
-    let host = value[at + 3..].split(|&b| b == b'/').next().unwrap_or_default();
-    host.contains(&b'@')
-}
 
 /// What the environment of a step says about its job.
 #[derive(Debug, Default, PartialEq)]
@@ -160,7 +78,7 @@ fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
         }
         if RUN_KEYS.binary_search(&key).is_ok() || extra.iter().any(|k| k == key) {
             let value = value.head(VALUE_MAX + 1);
-            if !value.is_empty() && value.len() <= VALUE_MAX && !holds_login(value) {
+            if is_fit(value) {
                 found.run_keys.insert(key.to_owned(), text(value));
             }
         }
@@ -333,33 +251,6 @@ pub(crate) fn reaped() -> Option<Reaped> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_sorted_for_the_search_and_none_is_secret() {
-        assert!(RUN_KEYS.is_sorted());
-        let secret: Vec<_> = RUN_KEYS.iter().filter(|k| looks_secret(k)).collect();
-        // A wckey is Slurm's name for a project, not a key to anything.
-        assert_eq!(secret, [&"SLURM_WCKEY"]);
-    }
-
-    #[test]
-    fn secrets_are_known_by_their_names() {
-        for name in
-            ["WANDB_API_KEY", "my_token", "TORC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "APIKEY", "X_AUTH"]
-        {
-            assert!(looks_secret(name), "{name}");
-        }
-        for name in ["KEYWORD", "TOKENIZERS_PARALLELISM", "AUTHOR", "COMPASS_ID", "RUN_ID"] {
-            assert!(!looks_secret(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_login_in_a_url_is_a_secret() {
-        assert!(holds_login(b"https://u:p@host/x"));
-        assert!(!holds_login(b"https://host/x@y"));
-        assert!(!holds_login(b"u@h"));
-    }
 
     #[test]
     fn cores_are_counted() {

@@ -5,6 +5,7 @@ by job id it does not need the plugin.
 
 | source | event |
 |---|---|
+| process connector, the kernel's word that a process began a program | (names the member of a packed step in `process_died`) |
 | taskstats, the kernel's record of every process that ended abnormally | `process_died` |
 | /dev/kmsg | `oom_kill` |
 | memory cgroups of live steps | `memory_high` |
@@ -16,8 +17,10 @@ One thread waits for all of them; while nothing happens it does not run.
 
 mod cgroup;
 mod deaths;
+mod execs;
 mod handover;
 pub mod host;
+mod keys;
 mod kmsg;
 mod members;
 mod memory;
@@ -102,8 +105,10 @@ impl From<rustix::io::Errno> for AgentError {
 const STOP: u64 = 0;
 const JOURNAL: u64 = 1;
 const LOG: u64 = 2;
-const ENDS: u64 = 3;
-const NOTES: u64 = 4;
+/// Before the ends: what began and has ended already is to be named.
+const EXECS: u64 = 3;
+const ENDS: u64 = 4;
+const NOTES: u64 = 5;
 /// Tokens from here on are those of watched steps.
 const STEPS: u64 = 16;
 
@@ -143,6 +148,7 @@ struct Agent {
     inotify: OwnedFd,
     /// The journal's directory cannot be followed yet; when to try again.
     follow_us: Option<u64>,
+    execs: Option<netlink::Socket>,
     ends: Option<netlink::Socket>,
     drops: u64,
     log: Option<Kmsg>,
@@ -174,7 +180,11 @@ impl Agent {
         watch(&stop, STOP)?;
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         watch(&inotify, JOURNAL)?;
-        // Ends first: what dies from here on is queued.
+        let execs = execs::open().inspect_err(|e| warn("members of packed steps", e)).ok();
+        if let Some(execs) = &execs {
+            watch(execs, EXECS)?;
+        }
+        // Before all that takes its time: what dies from here on is queued.
         let (ends, watched) = match open_ends() {
             Ok((ends, watched)) => (Some(ends), watched),
             Err(e) => {
@@ -210,6 +220,7 @@ impl Agent {
             _stop: stop,
             inotify,
             follow_us: None,
+            execs,
             ends,
             drops,
             log,
@@ -272,6 +283,7 @@ impl Agent {
                     STOP => return self.stop(),
                     JOURNAL => self.journal_changed(),
                     LOG => self.read_log(|_| true),
+                    EXECS => self.read_execs(),
                     ENDS => {
                         self.read_ends();
                     }
@@ -417,6 +429,30 @@ impl Agent {
                 let key = watch.key;
                 self.watches.remove(&token);
                 self.node.high(key, seen, Stamp::now());
+            }
+        }
+    }
+
+    /// Takes a batch of beginnings.
+    fn read_execs(&mut self) {
+        let Some(execs) = &self.execs else { return };
+        let mut buffer = [MaybeUninit::uninit(); 1024];
+        for _ in 0..BATCH {
+            match execs.receive(&mut buffer) {
+                Ok(Some(datagram)) => {
+                    let now = Stamp::now();
+                    Messages::new(datagram)
+                        .filter_map(|m| execs::parse(&m))
+                        .for_each(|pid| self.node.began(pid, now));
+                }
+                Ok(None) => return,
+                // Some were dropped: their ends are told without a name.
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(e) => {
+                    eprintln!("inquest agent: members of packed steps are no longer named: {e}");
+                    self.execs = None;
+                    return;
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::net::netlink::{GENERIC, SocketAddrNetlink};
+use rustix::net::netlink::{CONNECTOR, GENERIC, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use super::taskstats::Instruction;
@@ -143,6 +143,39 @@ impl Socket {
         })?;
         socket.family = id.ok_or_else(|| io::Error::other("the kernel named no such netlink family"))?;
         Ok(socket)
+    }
+
+    /// Opens a socket of the kernel's connector and joins one of its groups.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(super) fn open_connector(group: u32) -> io::Result<Socket> {
+        let kind = SocketType::DGRAM;
+        let fd =
+            rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, Some(CONNECTOR))?;
+        let mask = 1u32.checked_shl(group.saturating_sub(1)).unwrap_or(0);
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, mask))?;
+        // Some thousand messages; what is behind them would be too late anyway.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 2 << 20);
+        Ok(Socket { port: port_of(&fd)?, fd, family: 0, seq: 0 })
+    }
+
+    /// Sends one message that is not answered.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(super) fn send(&self, kind: u16, payload: &[u8]) -> io::Result<()> {
+        let mut m = Vec::with_capacity(HEADER + payload.len());
+        let total = u32::try_from(HEADER + payload.len()).map_err(io::Error::other)?;
+        m.extend(total.to_ne_bytes());
+        m.extend(kind.to_ne_bytes());
+        // No flags, no number, and the port that the kernel gave us.
+        m.resize(HEADER, 0);
+        m.extend(payload);
+        rustix::net::send(&self.fd, &m, SendFlags::empty())?;
+        Ok(())
     }
 
     /// The same family on a socket that another process opened for it.

@@ -12,10 +12,12 @@ use inquest_journal::{
 
 use super::cgroup::{Mounts, StepPath, step_path};
 use super::deaths::{Deaths, Waiting};
+use super::keys::{self, Keys, Processes};
 use super::members::{Look, Members, Membership};
 use super::memory::Seen;
 use super::note;
 use super::oom::{self, Kill, Pairs, Record};
+use super::rate::{Bucket, Rate};
 use super::state::State;
 use super::steps::{Change, Key, Place, Steps};
 use super::taskstats::Ended;
@@ -25,6 +27,9 @@ use super::taskstats::Ended;
 const KILL_PATIENCE_US: u64 = 2_000_000;
 /// Kills that may wait.
 const MOST_KILLS: usize = 256;
+/// Beginnings of programs that are looked at, all steps of the node together.
+/// A storm of them costs a bounded share of a CPU, and its members go unnamed.
+const EXECS: Rate = Rate { burst: 4000, refill_us: 2_000 };
 /// What was held back is told this often.
 const TELL_US: u64 = 10_000_000;
 /// Kills that are remembered as told by an earlier life.
@@ -39,6 +44,8 @@ pub(super) struct Node {
     mounts: Mounts,
     steps: Steps,
     members: Members,
+    processes: Processes,
+    execs: Bucket,
     deaths: Deaths,
     pairs: Pairs,
     kills: VecDeque<(Kill, Stamp)>,
@@ -66,6 +73,8 @@ impl Node {
             mounts,
             steps,
             members: Members::default(),
+            processes: Processes::default(),
+            execs: Bucket::new(EXECS),
             deaths: Deaths::default(),
             pairs: Pairs::default(),
             kills: VecDeque::new(),
@@ -143,6 +152,36 @@ impl Node {
         self.emit(now, Severity::Warn, Source::Agent, None, None, body);
     }
 
+    /// A process began to run a program.
+    pub(super) fn began(&mut self, pid: u32, now: Stamp) {
+        if !self.execs.take(now.mono_us) {
+            // Most processes need no name; one that dies unnamed may have one.
+            return;
+        }
+        if let Look::In(place) = look(pid, &self.steps, &self.mounts) {
+            self.members.put(pid, Some(place), now.mono_us);
+            self.processes.put(pid, place.key, keys::read(pid));
+        }
+    }
+
+    /// Which member of a run a process of this step was.
+    fn keys_of(&self, ended: &Ended, place: Place, now_us: u64) -> Keys {
+        let known = [ended.pid, ended.ppid].into_iter().find_map(|pid| self.processes.get(pid, place.key));
+        if let Some(keys) = known {
+            return keys.clone();
+        }
+        // Its beginning was not seen. A parent that still lives has what it
+        // passed on, unless it is slurmstepd.
+        let of_step = |pid| match look(pid, &self.steps, &self.mounts) {
+            Look::In(parent) => parent.key == place.key,
+            _ => false,
+        };
+        if self.steps.of_task(ended.pid, now_us).is_none() && ended.ppid > 1 && of_step(ended.ppid) {
+            return keys::read(ended.ppid);
+        }
+        Keys::new()
+    }
+
     /// Whose process it was that ended. To be asked at once: the parent, who
     /// knows, may be about to end too.
     pub(super) fn find(&mut self, ended: &Ended, now: Stamp) -> Membership {
@@ -188,6 +227,7 @@ impl Node {
             return;
         }
         let first = !std::mem::replace(&mut step.has_died, true);
+        let env = self.keys_of(ended, place, stamp.mono_us);
         let body = ProcessDied {
             pid: Some(ended.pid),
             ppid: Some(ended.ppid).filter(|&p| p != 0),
@@ -198,6 +238,7 @@ impl Node {
             peak_rss_bytes: Some(ended.peak_rss_bytes),
             uid: Some(ended.uid),
             first,
+            env,
         };
         // Scripts live by exit codes; a signal is seldom meant.
         let severity = if ended.signal.is_some() { Severity::Error } else { Severity::Warn };
