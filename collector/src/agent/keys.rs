@@ -121,8 +121,8 @@ mod tests {
         #[test]
         fn any_environment_is_bounded(bytes in proptest::collection::vec(any::<u8>(), 0..2000), long in "[a-z]{0,600}") {
             let mut environ = bytes;
-            for n in 0..20 {
-                environ.extend(format!("\0{}={long}{n}\0", RUN_KEYS[n]).bytes());
+            for (n, key) in RUN_KEYS.iter().enumerate() {
+                environ.extend(format!("\0{key}={long}{n}\0").bytes());
             }
             let kept = parse(&environ);
             prop_assert!(kept.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() <= KEPT_MAX);
