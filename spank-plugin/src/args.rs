@@ -193,6 +193,30 @@ mod tests {
         assert!(Config::parse([b"journal=/\xff".as_slice()].into_iter()).is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_arguments_are_taken_or_refused(
+            raw in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40), 0..6),
+            likely in proptest::collection::vec("(journal|cluster|sync|env|optout|note)?=?[/a-zA-Z_,=]{0,80}", 0..6),
+        ) {
+            let raw = Config::parse(raw.iter().map(Vec::as_slice));
+            let likely = Config::parse(likely.iter().map(String::as_bytes));
+            for parsed in [raw, likely] {
+                match parsed {
+                    Ok(config) => {
+                        proptest::prop_assert!(config.journal.is_absolute());
+                        proptest::prop_assert!(config.env.iter().all(|k| !looks_secret(k) && k.len() <= 64));
+                    }
+                    // One line for a log.
+                    Err(e) => {
+                        let e = e.to_string();
+                        proptest::prop_assert!(e.len() < 2048 && !e.contains('\n'), "{}", e);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_test_argument_is_unknown_in_a_release() {
         assert_eq!(parse(&["inject=exit"]).is_ok(), cfg!(feature = "inject-faults"));

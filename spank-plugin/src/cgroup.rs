@@ -496,6 +496,30 @@ mod tests {
         assert_eq!(io_sum(most.as_bytes(), b"rbytes="), Some(u64::MAX));
     }
 
+    proptest::proptest! {
+        /// What the kernel's files could hold, and what they never do.
+        #[test]
+        fn any_file_is_read_or_left_out(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            lines in "([0-9]{0,2}:?(memory|cpu,memory|)?:?(/[a-z_0-9.é]{0,8}){0,5}(/step_[a-z0-9]{0,3})?(/task_[0-9]{1,2})?\n){0,6}",
+            figures in "((some|full|8:0|oom_kill|usage_usec) ?(total=|rbytes=|avg10=)?[0-9.-]{0,24}[ \n]?){0,12}",
+        ) {
+            for text in [lines.as_str(), &figures, &String::from_utf8_lossy(&bytes)] {
+                let found = parse(text);
+                for path in [found.memory, found.unified].into_iter().flatten() {
+                    let (step, below) = split_step(path).expect("a line counts for its step only");
+                    proptest::prop_assert_eq!(format!("{step}{below}"), path);
+                    proptest::prop_assert!(below.is_empty() || below.starts_with('/'));
+                }
+                let _ = parse_mount(text, 1).or(parse_mount(text, 2));
+            }
+            for text in [&bytes[..], lines.as_bytes(), figures.as_bytes()] {
+                let _ = (stall(text, b"some"), stall(text, b"full"), io_sum(text, b"rbytes="));
+                let _ = (field(text, b"oom_kill"), number(text));
+            }
+        }
+    }
+
     #[test]
     fn mounts_are_recognised() {
         let v1 = "36 35 0:30 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory";

@@ -299,6 +299,29 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_record_is_read_or_passed_over(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400),
+            command in "[a-z(),=:]{0,30}",
+            cut in 0usize..220,
+        ) {
+            let mut log = log();
+            log.take_record(&bytes);
+            log.take(&bytes);
+            let kill = format!("4,7,5000,-;Memory cgroup out of memory: Killed process 64 ({command}) \
+                total-vm:205840kB, anon-rss:60416kB, file-rss:600kB, UID:1001 pgtables:160kB\n");
+            log.take_record(&kill.as_bytes()[..cut.min(kill.len())]);
+            proptest::prop_assert!(log.kills.len() <= 3);
+            let mut log = super::tests::log();
+            log.take_record(kill.as_bytes());
+            proptest::prop_assert_eq!(log.kills.len(), 1);
+            proptest::prop_assert_eq!(log.kills[0].victim.pid, Some(64));
+            proptest::prop_assert_eq!(log.kills[0].victim.uid, Some(1001));
+            proptest::prop_assert_eq!(log.kills[0].victim.command.as_deref(), Some(command.as_str()));
+        }
+    }
+
     #[test]
     fn a_flood_of_kills_is_bounded() {
         let mut log = log();

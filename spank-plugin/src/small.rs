@@ -251,6 +251,33 @@ mod tests {
         assert_eq!(proc_path(0, b"x").unwrap().as_c_str(), c"/proc/0/x");
     }
 
+    proptest::proptest! {
+        /// Each line of a file once and whole, however long its neighbours are.
+        #[test]
+        fn lines_are_found_whole(
+            lengths in proptest::collection::vec(
+                proptest::prop_oneof![0usize..30, 4000usize..4200, 9000usize..9001], 0..12),
+        ) {
+            use std::os::fd::IntoRawFd;
+            let letter = |n: usize| char::from(b'a' + (n % 26) as u8).to_string();
+            let lines: Vec<String> = lengths.iter().enumerate().map(|(n, &len)| letter(n).repeat(len)).collect();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("file");
+            std::fs::write(&path, lines.join("\n")).unwrap();
+            let fd = Fd(std::fs::File::open(&path).unwrap().into_raw_fd());
+            let mut seen = Vec::new();
+            let none: Option<()> = find_line(&fd, 1 << 20, |line| {
+                seen.push(String::from_utf8(line.to_vec()).unwrap());
+                None
+            });
+            proptest::prop_assert!(none.is_none());
+            for line in lines.iter().filter(|l| l.len() < 4096) {
+                proptest::prop_assert!(seen.contains(line), "{:?}", line);
+            }
+            proptest::prop_assert_eq!(seen.concat(), lines.concat());
+        }
+    }
+
     #[test]
     fn fields_are_whole_words() {
         let text = b"oom 3\noom_kill 2\noom_group_kill 0\n";
