@@ -1,5 +1,5 @@
 /*!
-Steps that come close to their memory limit.
+Steps, and jobs of several steps, that come close to their memory limit.
 
 On cgroup v1 the kernel wakes us when the charge passes 90 % of the limit
 (`cgroup.event_control`). v2 has no such thing: there the charge of live steps
@@ -24,10 +24,16 @@ use super::steps::{Key, Step};
 pub(super) const LOOK_US: u64 = 2_000_000;
 const PERCENT: u64 = 90;
 
-/// One step under watch.
+/// A step that uses this share of its job's limit explains by itself why the
+/// job is at its limit.
+const MOST_OF_JOB_PERCENT: u64 = 80;
+
+/// One step under watch, or one job.
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) key: Key,
+    /// Whose limit it is: the step's, or that of its job on this node.
+    pub(super) level: Level,
     dir: PathBuf,
     version: u8,
     limit_bytes: u64,
@@ -59,24 +65,41 @@ impl Watch {
             (mounts.unified.as_ref()?, path.as_str())
         };
         let dir = mount.join(path.trim_start_matches('/'));
-        Watch::of_dir(key, dir, version, step.limit_bytes)
+        Watch::of_dir(key, Level::Step, dir, version, step.limit_bytes)
     }
 
-    fn of_dir(key: Key, dir: PathBuf, version: u8, told: Option<u64>) -> Option<Watch> {
+    /// Begins to watch the job of a step: the sum of its steps may reach the
+    /// limit while none of them does.
+    pub(super) fn of_job(key: Key, step: &Step, mounts: &Mounts) -> Option<Watch> {
+        let (path, version) = step.memory.as_ref()?;
+        let (job, _) = StepPath::parse(path)?.step_dir.rsplit_once('/')?;
+        let (dir, found) = mounts.memory_dir(job)?;
+        Watch::of_dir(key, Level::Job, dir, version.unwrap_or(found), None)
+    }
+
+    /// Whether this step alone uses most of what its job may.
+    pub(super) fn is_most_of(&self, job: &Watch) -> bool {
+        self.usage().is_some_and(|usage| usage >= job.limit_bytes / 100 * MOST_OF_JOB_PERCENT)
+    }
+
+    fn of_dir(key: Key, level: Level, dir: PathBuf, version: u8, told: Option<u64>) -> Option<Watch> {
         let file = if version == 1 { "memory.limit_in_bytes" } else { "memory.max" };
         let own = read_number(&dir.join(file));
         let limit_bytes = own.into_iter().chain(told).min().filter(|&n| n > 0)?;
         let event = if version == 1 { threshold(&dir, limit_bytes / 100 * PERCENT).ok() } else { None };
-        Some(Watch { key, dir, version, limit_bytes, event })
+        Some(Watch { key, level, dir, version, limit_bytes, event })
+    }
+
+    /// The charge in bytes; `None` when the cgroup is gone.
+    fn usage(&self) -> Option<u64> {
+        let file = if self.version == 1 { "memory.usage_in_bytes" } else { "memory.current" };
+        read_number(&self.dir.join(file))
     }
 
     /// Looks at the charge now.
     pub(super) fn look(&self) -> Seen {
-        let (file, cache) = match self.version {
-            1 => ("memory.usage_in_bytes", "total_inactive_file "),
-            _ => ("memory.current", "inactive_file "),
-        };
-        let Some(usage) = read_number(&self.dir.join(file)) else { return Seen::Gone };
+        let cache = if self.version == 1 { "total_inactive_file " } else { "inactive_file " };
+        let Some(usage) = self.usage() else { return Seen::Gone };
         let stat = std::fs::read_to_string(self.dir.join("memory.stat")).unwrap_or_default();
         let inactive = stat.lines().find_map(|l| l.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
         if usage.saturating_sub(inactive) < self.limit_bytes / 100 * PERCENT {
@@ -87,7 +110,7 @@ impl Watch {
         Seen::High(MemoryHigh {
             usage_bytes: Some(usage),
             limit_bytes: Some(self.limit_bytes),
-            level: Some(Level::Step),
+            level: Some(self.level),
             pressure_some_percent: pressure.as_deref().and_then(some_avg10),
         })
     }
@@ -122,7 +145,7 @@ mod tests {
         put("memory.max", "1000\n");
         put("memory.current", "950\n");
         put("memory.stat", "anon 100\ninactive_file 700\nactive_file 150\n");
-        let watch = Watch::of_dir(KEY, dir.path().into(), 2, None).unwrap();
+        let watch = Watch::of_dir(KEY, Level::Step, dir.path().into(), 2, None).unwrap();
         assert_eq!(watch.look(), Seen::Low);
         put("memory.stat", "anon 900\ninactive_file 50\n");
         put(
@@ -140,11 +163,31 @@ mod tests {
     fn the_tighter_limit_counts_and_none_is_none() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("memory.max"), "max\n").unwrap();
-        assert!(Watch::of_dir(KEY, dir.path().into(), 2, None).is_none());
-        let watch = Watch::of_dir(KEY, dir.path().into(), 2, Some(500)).unwrap();
+        assert!(Watch::of_dir(KEY, Level::Step, dir.path().into(), 2, None).is_none());
+        let watch = Watch::of_dir(KEY, Level::Step, dir.path().into(), 2, Some(500)).unwrap();
         assert_eq!(watch.limit_bytes, 500);
         std::fs::write(dir.path().join("memory.max"), "400\n").unwrap();
-        assert_eq!(Watch::of_dir(KEY, dir.path().into(), 2, Some(500)).unwrap().limit_bytes, 400);
+        assert_eq!(
+            Watch::of_dir(KEY, Level::Step, dir.path().into(), 2, Some(500)).unwrap().limit_bytes,
+            400
+        );
+    }
+
+    #[test]
+    fn a_step_may_be_most_of_its_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = |level, name: &str, limit: u64, usage: u64| {
+            let dir = dir.path().join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("memory.max"), limit.to_string()).unwrap();
+            std::fs::write(dir.join("memory.current"), usage.to_string()).unwrap();
+            Watch::of_dir(KEY, level, dir, 2, None).unwrap()
+        };
+        let job = watch(Level::Job, "job", 1000, 950);
+        assert!(watch(Level::Step, "job/step_0", 1000, 810).is_most_of(&job));
+        assert!(!watch(Level::Step, "job/step_1", 1000, 500).is_most_of(&job));
+        let Seen::High(event) = job.look() else { panic!("not seen") };
+        assert_eq!((event.level, event.limit_bytes), (Some(Level::Job), Some(1000)));
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod steps;
 mod tail;
 mod taskstats;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,7 +43,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use inquest_journal::{Identity, OpenError, Source, Stamp, Writer};
+use inquest_journal::{Identity, JobId, Level, OpenError, Source, Stamp, StepId, Writer};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::inotify;
 
@@ -156,6 +156,8 @@ struct Agent {
     caught_up: bool,
     notes: Option<note::Socket>,
     watches: HashMap<u64, Watch>,
+    /// Live jobs of which a `memory_high` has told.
+    high_jobs: HashSet<JobId>,
     next_watch: u64,
     look_us: Option<u64>,
     clean_us: Option<u64>,
@@ -227,6 +229,7 @@ impl Agent {
             caught_up: false,
             notes,
             watches: HashMap::new(),
+            high_jobs: HashSet::new(),
             next_watch: STEPS,
             look_us: None,
             clean_us: (options.keep.days.is_some() || options.keep.bytes.is_some()).then_some(0),
@@ -388,7 +391,14 @@ impl Agent {
         for change in changes {
             match change {
                 Change::Started(key) => self.watch_step(key),
-                Change::Ended(key) => self.watches.retain(|_, watch| watch.key != key),
+                Change::Ended(key) => {
+                    self.watches.retain(|_, watch| watch.key != key);
+                    if self.node.steps().live().any(|live| live.0 == key.0) {
+                        self.watch_job(key.0);
+                    } else {
+                        self.high_jobs.remove(&key.0);
+                    }
+                }
             }
         }
     }
@@ -396,7 +406,27 @@ impl Agent {
     fn watch_step(&mut self, key: Key) {
         self.watches.retain(|_, watch| watch.key != key);
         let step = self.node.steps().get(key);
-        let Some(watch) = step.and_then(|step| Watch::new(key, step, self.node.mounts())) else { return };
+        let watch = step.and_then(|step| Watch::new(key, step, self.node.mounts()));
+        watch.into_iter().for_each(|watch| self.add_watch(watch));
+        self.watch_job(key.0);
+    }
+
+    /// Watches a job of several steps as a whole, until it was told of.
+    fn watch_job(&mut self, job: JobId) {
+        let watched = |w: &Watch| w.level == Level::Job && w.key.0 == job;
+        if self.high_jobs.contains(&job) || self.watches.values().any(watched) {
+            return;
+        }
+        let steps = self.node.steps();
+        let several = |key: &Key| key.0 == job && key.1 != StepId::Extern;
+        let live: Vec<Key> = steps.live().filter(several).take(2).collect();
+        let &[key, _] = &live[..] else { return };
+        let watch = steps.get(key).and_then(|step| Watch::of_job(key, step, self.node.mounts()));
+        watch.into_iter().for_each(|watch| self.add_watch(watch));
+    }
+
+    fn add_watch(&mut self, watch: Watch) {
+        let key = watch.key;
         let token = self.next_watch;
         self.next_watch += 1;
         if let Some(event) = &watch.event {
@@ -414,7 +444,19 @@ impl Agent {
     fn look_at(&mut self, token: u64) {
         let Some(watch) = self.watches.get_mut(&token) else { return };
         let woke = watch.event.as_ref().is_some_and(|event| rustix::io::read(event, &mut [0; 8]).is_ok());
-        match watch.look() {
+        let mut seen = watch.look();
+        if let (Some(job), Seen::High(_)) =
+            (self.watches.get(&token).filter(|w| w.level == Level::Job), &seen)
+            && self
+                .watches
+                .values()
+                .any(|w| w.level == Level::Step && w.key.0 == job.key.0 && w.is_most_of(job))
+        {
+            // That step will say so itself, or end.
+            seen = Seen::Low;
+        }
+        let Some(watch) = self.watches.get_mut(&token) else { return };
+        match seen {
             Seen::Low => {
                 // The charge is past the threshold, and that was all cache:
                 // the kernel will not wake us a second time.
@@ -428,6 +470,10 @@ impl Agent {
             seen => {
                 let key = watch.key;
                 self.watches.remove(&token);
+                if matches!(seen, Seen::High(_)) {
+                    self.high_jobs.insert(key.0);
+                    self.watches.retain(|_, w| w.level != Level::Job || w.key.0 != key.0);
+                }
                 self.node.high(key, seen, Stamp::now());
             }
         }

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::io::Read;
 
 use inquest_journal::{
-    Body, Head, JobId, Lost, NodeBooted, ProcessDied, Severity, Source, Stamp, StepId, Timestamp, Writer,
+    Body, Head, JobId, Level, Lost, NodeBooted, ProcessDied, Severity, Source, Stamp, StepId, Timestamp,
+    Writer,
 };
 
 use super::cgroup::{Mounts, StepPath, step_path};
@@ -284,7 +285,7 @@ impl Node {
             }
             // Where the victim lived is known, and it is no step of this node.
             None if kill.victim_in().is_some() => {
-                if kill.level() == Some(inquest_journal::Level::Host) {
+                if kill.level() == Some(Level::Host) {
                     self.killed(&kill, None, stamp);
                 }
             }
@@ -358,9 +359,14 @@ impl Node {
         }
     }
 
-    /// A step passed 90 % of its limit.
+    /// A step, or its job, passed 90 % of its limit.
     pub(super) fn high(&mut self, key: Key, seen: Seen, now: Stamp) {
-        if let Seen::High(body) = seen {
+        let Seen::High(body) = seen else { return };
+        if body.level == Some(Level::Job) {
+            // Of all its steps, and so of none.
+            self.writer.set_source(Source::Agent);
+            self.writer.write_at(now, Severity::Warn, Some(key.0), None, None, &body.into());
+        } else {
             self.emit(now, Severity::Warn, Source::Agent, Some(key), None, body);
         }
     }
