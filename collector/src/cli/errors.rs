@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
-    let found = arguments.place.find(&target)?;
+    let found = arguments.place.find_members(&target)?;
     let failures = super::members::failures(&found, !arguments.no_logs)?;
     if arguments.form.json {
         print_json(&failures::json(&found.run, &failures))?;

@@ -75,7 +75,7 @@ impl Filter<'_> {
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
     known(&arguments.types)?;
-    let found = arguments.place.find(&target)?;
+    let found = arguments.place.find_members(&target)?;
     let whole_run = matches!(target, Target::Run(_));
     let jobs: Vec<_> = found.members.iter().map(|n| &found.run.members[n]).collect();
     let from = jobs.iter().map(|m| m.range.0).min().unwrap_or(0);

@@ -119,6 +119,11 @@ impl Where {
     fn find(&self, target: &Target) -> anyhow::Result<Found> {
         Ok(self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())?)
     }
+
+    /// As `find`, where the rest of the run does not matter.
+    fn find_members(&self, target: &Target) -> anyhow::Result<Found> {
+        Ok(self.open()?.find_members(target, self.cluster.as_deref(), self.user.as_deref())?)
+    }
 }
 
 /// The store that was named, or else the configured one.

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
-    let found = arguments.place.find(&target)?;
+    let found = arguments.place.find_members(&target)?;
     if arguments.form.json {
         print_json(&runs::members_json(&found.run, &found.members))?;
     } else {

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::EVENTS;
+use inquest_journal::Lines;
+
 use super::read::{ReadError, unreadable};
 
 /// The events file of a run, open for reading.
@@ -57,5 +59,35 @@ impl EventsFile {
         let mut bytes = vec![0; length.min(self.length.saturating_sub(at) as usize)];
         self.file.read_exact_at(&mut bytes, at).map_err(|e| unreadable(&self.path, &e))?;
         Ok(bytes)
+    }
+
+    /// Calls `each` with the whole lines between two positions and where they
+    /// begin, reading so many bytes at once.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn lines(
+        &self,
+        from: u64,
+        to: u64,
+        piece: usize,
+        mut each: impl FnMut(u64, &[u8]),
+    ) -> Result<(), ReadError> {
+        let (mut at, to, mut limit) = (from, to.min(self.length), piece);
+        while at < to {
+            let bytes = self.read(at, limit.min((to - at) as usize))?;
+            let mut lines = Lines::new(&bytes);
+            for (offset, line) in lines.by_ref() {
+                each(at + offset as u64, line);
+            }
+            let consumed = lines.consumed();
+            if consumed == 0 && bytes.len() < limit {
+                break; // The beginning of a line that is being written.
+            }
+            limit = if consumed == 0 { limit * 2 } else { piece };
+            at += consumed as u64;
+        }
+        Ok(())
     }
 }

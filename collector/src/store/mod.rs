@@ -18,6 +18,7 @@ again from the events.
 mod append;
 mod clock;
 mod events;
+mod find;
 pub mod index;
 mod line;
 mod newest;
@@ -29,7 +30,7 @@ pub use append::{Appender, StoreError, Tail};
 pub use clock::Clock;
 pub use events::EventsFile;
 pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
-pub use read::{Found, ReadError, RegistryEntry, Store, read_events};
+pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";
