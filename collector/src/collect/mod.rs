@@ -18,6 +18,7 @@ mod job;
 mod merge;
 mod run;
 mod settle;
+pub mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use health::Health;
 use indexer::Indexer;
 use job::Job;
 use run::Run;
+use tidy::Tidier;
 
 /// What keeps the collector from going on.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +161,7 @@ pub struct Collector {
     users: HashMap<u32, String>,
     stats: Stats,
     indexer: Option<Indexer>,
+    tidier: Option<Tidier>,
 }
 
 impl std::fmt::Debug for Collector {
@@ -219,6 +222,7 @@ impl Collector {
             users: HashMap::new(),
             stats: Stats::default(),
             indexer: None,
+            tidier: None,
         };
         for row in collector.ledger.open_jobs()? {
             collector.load_job(row)?;
@@ -495,9 +499,9 @@ impl Collector {
         }
         members.extend(changed.iter().map(|m| (m.chunk, m.clone())));
         let members: Vec<MemberRow> = members.into_values().collect();
-        let events = self.options.store.join(run.events());
+        let events = run.events();
         let unreadable = |source| StoreError::Io { path: events.clone(), source };
-        let file = std::fs::File::open(&events).map_err(unreadable)?;
+        let file = self.appender.open_read(&events)?;
         // SAFETY: the file is the collector's own and only ever grows while it
         // runs; the map is read before this function returns.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
@@ -543,7 +547,10 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
     ledger.lengths(|file, length| -> Result<(), CollectError> {
         let path = match file {
             Output::Run(cluster, user, run_id) => run_dir(cluster, user, run_id).join(EVENTS),
-            Output::Other(path) => PathBuf::from(path),
+            Output::Other(path) => {
+                appender.finish_replacement(Path::new(path), length)?;
+                PathBuf::from(path)
+            }
         };
         if !appender.cut_back(&path, length)? {
             gone.push(match file {

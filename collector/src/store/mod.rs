@@ -20,9 +20,12 @@ mod clock;
 mod events;
 mod find;
 pub mod index;
+pub mod keep;
 mod line;
+pub mod pack;
 mod newest;
 mod read;
+mod seekable;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +37,8 @@ pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";
+/// File of a run's events when they are compressed, in place of [`EVENTS`].
+pub const PACKED: &str = "events.jsonl.zst";
 /// File of a run's state, below its directory.
 pub const RUN: &str = "run.json";
 /// File of a user's runs, below `runs`.

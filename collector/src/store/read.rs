@@ -112,6 +112,20 @@ impl Store {
         }
     }
 
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Clusters and users that have runs.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub fn users(&self) -> Result<Vec<(String, String)>, ReadError> {
+        Ok(self.places(None, None)?.into_iter().map(|p| (p.cluster, p.user)).collect())
+    }
+
     /// Clusters and users that the caller may look into, filtered by names.
     pub(super) fn places(&self, cluster: Option<&str>, user: Option<&str>) -> Result<Vec<Place>, ReadError> {
         let mut places = Vec::new();
