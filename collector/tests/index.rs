@@ -26,7 +26,7 @@ struct Site {
 impl Site {
     fn new(jobs: u32, days: u32, seed: u64) -> Site {
         let dir = tempfile::tempdir().unwrap();
-        generate(&Plan { nodes: 30, jobs, days, seed }, &dir.path().join("whole")).unwrap();
+        generate(&Plan { nodes: 30, jobs, days, runs: None, seed }, &dir.path().join("whole")).unwrap();
         let site = Site { dir };
         fs::create_dir(site.journal()).unwrap();
         site

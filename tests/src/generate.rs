@@ -31,6 +31,9 @@ pub struct Plan {
     pub jobs: u32,
     /// Days over which they are submitted, evenly.
     pub days: u32,
+    /// All jobs are members of so many large runs, instead of as they come:
+    /// nearly all runs are of one job then.
+    pub runs: Option<u32>,
     /// The same seed gives the same bytes.
     pub seed: u64,
 }
@@ -166,6 +169,7 @@ struct Site {
     order: u64,
     line: Vec<u8>,
     made: Made,
+    runs: Option<u32>,
     files: HashSet<(u32, i64)>,
 }
 
@@ -203,6 +207,7 @@ impl Site {
             order: 0,
             line: Vec::new(),
             made: Made::default(),
+            runs: plan.runs,
             files: HashSet::new(),
         })
     }
@@ -210,7 +215,7 @@ impl Site {
     /// Submits one job or one array at `now`; says how many jobs that were.
     fn submit(&mut self, now: i64, id: u32, room: u32) -> u32 {
         let r = &mut self.random;
-        let user = 10_000 + r.spread(1, 200) as u32;
+        let mut user = 10_000 + r.spread(1, 200) as u32;
         let (nodes, tasks, steps) = match r.below(100) {
             0..80 => (1, 1, 0),
             80..92 => (1, r.spread(2, 64) as u32, 1 + r.below(2) as u32),
@@ -221,7 +226,12 @@ impl Site {
         let size = if array { (r.spread(8, 1000) as u32).min(room) } else { 1 };
         // A sweep that a user drives by hand: single jobs under one name.
         let sweep = !array && r.percent(10);
-        let run = sweep.then(|| format!("sweep-{user}-{}", now / (6 * 3600 * SECOND)));
+        let mut run = sweep.then(|| format!("sweep-{user}-{}", now / (6 * 3600 * SECOND)));
+        if let Some(runs) = self.runs {
+            let number = id % runs.max(1);
+            user = 10_000 + number;
+            run = Some(format!("campaign-{number}"));
+        }
         let seconds = r.spread(20, 4 * 3600).cast_signed();
         let memory_mib = 1024 << r.below(6);
         for task in 0..size {
@@ -686,7 +696,7 @@ mod tests {
     #[test]
     fn a_seed_is_a_site() {
         let dir = tempfile::tempdir().unwrap();
-        let plan = Plan { nodes: 40, jobs: 600, days: 2, seed: 7 };
+        let plan = Plan { nodes: 40, jobs: 600, days: 2, runs: None, seed: 7 };
         let made = generate(&plan, &dir.path().join("a")).unwrap();
         assert_eq!(generate(&plan, &dir.path().join("b")).unwrap(), made);
         let files = content(&dir.path().join("a"));
@@ -718,7 +728,7 @@ mod tests {
     fn a_full_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("x"), "").unwrap();
-        let plan = Plan { nodes: 1, jobs: 1, days: 1, seed: 1 };
+        let plan = Plan { nodes: 1, jobs: 1, days: 1, runs: None, seed: 1 };
         assert!(generate(&plan, dir.path()).unwrap_err().to_string().contains("not empty"));
     }
 }

@@ -36,7 +36,9 @@ impl Bench {
         // memory will do, and there is time for more of them.
         let memory = Path::new("/dev/shm");
         let dir = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
-        let made = generate(&Plan { nodes, jobs, days: 2, seed: 11 }, &dir.path().join("journal")).unwrap();
+        let made =
+            generate(&Plan { nodes, jobs, days: 2, runs: None, seed: 11 }, &dir.path().join("journal"))
+                .unwrap();
         println!("{} events in {} bytes of {} journals", made.events, made.bytes, made.files);
         let mut bench = Bench { dir, checkpoint_kib, right: BTreeMap::new(), seed };
         bench.finish("right");

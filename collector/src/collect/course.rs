@@ -6,7 +6,10 @@ It decides nothing. It says when it is worth folding the job's story, which
 does decide, so that a job costs one fold and not one per event.
 */
 
+use std::sync::LazyLock;
+
 use inquest_journal::StepId;
+use memchr::memmem::Finder;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::follow::Event;
@@ -64,14 +67,14 @@ impl Course {
         let mut hint = Hint::default();
         match head.event_type.as_ref() {
             "step_started" => {
-                hint.further = field(event.line, "restart").is_some_and(|n| n > self.restart);
+                hint.further = RESTART.number(event.line).is_some_and(|n| n > self.restart);
                 if let Some(step) = head.step {
                     hint.further |= self.begin(step, node, xxh3_64(head.stream.as_bytes()));
                 }
             }
             "job_started" => {
-                hint.further = field(event.line, "restart").is_some_and(|n| n > self.restart);
-                self.node_count = field(event.line, "node_count").or(self.node_count);
+                hint.further = RESTART.number(event.line).is_some_and(|n| n > self.restart);
+                self.node_count = NODE_COUNT.number(event.line).or(self.node_count);
             }
             "step_ended" => {
                 if let Some(step) = head.step {
@@ -80,7 +83,7 @@ impl Course {
                 hint.end = true;
             }
             "job_ended" => {
-                hint.further = field(event.line, "restart").is_some_and(|n| n > self.restart);
+                hint.further = RESTART.number(event.line).is_some_and(|n| n > self.restart);
                 self.lasting = true;
                 hint.end = true;
             }
@@ -176,37 +179,33 @@ fn place(step: StepId, node: u64) -> u64 {
     node ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The number in a field of the line's own.
-pub(super) fn field(line: &[u8], name: &str) -> Option<u32> {
-    digits(find(line, name)?)
-}
+/// Finds one field of a line. A quote inside a string has a backslash before
+/// it, never a comma, so it cannot be fooled by one.
+pub(super) struct Field(LazyLock<Finder<'static>>);
 
-/// The number in a field of the line's own that is a string.
-pub(super) fn quoted(line: &[u8], name: &str) -> Option<u32> {
-    digits(find(line, name)?.strip_prefix(b"\"")?)
+pub(super) static RESTART: Field = Field(LazyLock::new(|| Finder::new(",\"restart\":")));
+pub(super) static NODE_COUNT: Field = Field(LazyLock::new(|| Finder::new(",\"node_count\":")));
+pub(super) static JOB_ID: Field = Field(LazyLock::new(|| Finder::new(",\"job_id\":")));
+
+impl Field {
+    /// The number in the field.
+    pub(super) fn number(&self, line: &[u8]) -> Option<u32> {
+        digits(self.find(line)?)
+    }
+
+    /// The number in quotes in the field.
+    pub(super) fn quoted(&self, line: &[u8]) -> Option<u32> {
+        digits(self.find(line)?.strip_prefix(b"\"")?)
+    }
+
+    fn find<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
+        Some(&line[self.0.find(line)? + self.0.needle().len()..])
+    }
 }
 
 fn digits(text: &[u8]) -> Option<u32> {
     let end = text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
     std::str::from_utf8(&text[..end]).ok()?.parse().ok()
-}
-
-/// What follows `,"name":`. A quote inside a string has a backslash before it,
-/// never a comma, so this cannot be fooled by one.
-fn find<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let mut from = 0;
-    loop {
-        let quote = from + line[from..].iter().position(|b| *b == b'"')?;
-        let after = &line[quote + 1..];
-        if quote > 0
-            && line[quote - 1] == b','
-            && after.starts_with(name.as_bytes())
-            && after[name.len()..].starts_with(b"\":")
-        {
-            return Some(&after[name.len() + 2..]);
-        }
-        from = quote + 1;
-    }
 }
 
 #[cfg(test)]
@@ -216,10 +215,10 @@ mod tests {
 
     #[test]
     fn a_field_is_not_found_inside_a_string() {
-        assert_eq!(field(br#"{"a":1,"restart":3}"#, "restart"), Some(3));
-        assert_eq!(field(br#"{"a":"x,\"restart\":3","restart":4}"#, "restart"), Some(4));
-        assert_eq!(field(br#"{"a":"x,\"restart\":3"}"#, "restart"), None);
-        assert_eq!(field(br#"{"a":1,"restart":null}"#, "restart"), None);
+        assert_eq!(RESTART.number(br#"{"a":1,"restart":3}"#), Some(3));
+        assert_eq!(RESTART.number(br#"{"a":"x,\"restart\":3","restart":4}"#), Some(4));
+        assert_eq!(RESTART.number(br#"{"a":"x,\"restart\":3"}"#), None);
+        assert_eq!(RESTART.number(br#"{"a":1,"restart":null}"#), None);
     }
 
     proptest! {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use inquest_journal::JobId;
+use memchr::memchr_iter;
 
-use super::course::{Course, quoted};
+use super::course::{Course, JOB_ID};
 use super::run::Run;
 use super::{CollectError, Collector, JobKey};
 use crate::ledger::{JobRow, MemberRow};
@@ -141,7 +142,7 @@ impl Collector {
         let (Some(job), Some(run)) = (self.jobs.get(&key), self.runs.get(&run)) else { return Ok(story) };
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut apply = |bytes: &[u8]| {
-            for line in bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+            for line in lines(bytes) {
                 if let Some((head, body)) = read_line(line, &mut scratch)
                     && head.job_id == Some(JobId(key.1))
                 {
@@ -176,9 +177,9 @@ impl Collector {
         let to = found.values().map(|(_, _, end, _)| *end).max().unwrap_or(0);
         let bytes = self.appender.read(&r.events(), &r.tail, from, to.saturating_sub(from) as usize)?;
         let mut at = from;
-        for line in bytes.split_inclusive(|b| *b == b'\n') {
-            let length = line.len() as u32;
-            if let Some((_, first, end, extents)) = quoted(line, "job_id").and_then(|id| found.get_mut(&id))
+        for line in lines(&bytes) {
+            let length = line.len() as u32 + 1;
+            if let Some((_, first, end, extents)) = JOB_ID.quoted(line).and_then(|id| found.get_mut(&id))
                 && (*first..*end).contains(&at)
             {
                 match extents.last_mut() {
@@ -197,6 +198,12 @@ impl Collector {
         }
         Ok(())
     }
+}
+
+/// The lines of a piece of a run's file, without their newlines.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut from = 0;
+    memchr_iter(b'\n', bytes).map(move |end| &bytes[std::mem::replace(&mut from, end + 1)..end])
 }
 
 fn read_flushed(

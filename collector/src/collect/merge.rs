@@ -4,7 +4,7 @@ use inquest_journal::{Body, Head, JobId, Severity, StepId, Timestamp};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::course::{Course, field};
+use super::course::{Course, RESTART};
 use super::job::Job;
 use super::run::Run;
 use super::{CollectError, Collector, Held, JobKey};
@@ -208,7 +208,7 @@ impl Collector {
             run.turned |= run.head.ended.take().is_some();
             run.touch();
         }
-        let course = Course::new(field(event.line, "restart").unwrap_or(0));
+        let course = Course::new(RESTART.number(event.line).unwrap_or(0));
         let mut job = Job::new(member, course, self.now);
         job.changed = true;
         if let Some(former) = self.jobs.insert(key, job) {

@@ -4,9 +4,9 @@ The collector: moves events from journals into run stores, exactly once.
 One pass looks at every journal, merges what is new and settles jobs that are
 over. What comes out depends on the committed state and on the lines that are
 read, in their order, and on nothing else: not on where checkpoints fall and not
-on how often the collector was killed. A checkpoint makes the result durable: run files are appended to, the
-file system is synced, and then positions, seen events, file lengths and the
-state of jobs and runs are committed to the ledger in one transaction. Killed
+on how often the collector was killed. A checkpoint makes the result durable: run files are appended to
+and synced, and then positions, seen events, file lengths and the state of jobs
+and runs are committed to the ledger in one transaction. Killed
 at any moment, the collector continues from the last checkpoint as if nothing
 had happened.
 */
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, bounded, select};
-use inquest_journal::Lines;
+use inquest_journal::{Lines, Stamp};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
@@ -143,6 +143,8 @@ pub struct Collector {
     released: Vec<JobKey>,
     /// Bytes read since the last checkpoint.
     read: usize,
+    /// A checkpoint was written and is to be committed.
+    put: bool,
     checkpoint_bytes: usize,
     /// When the piece that is being merged was read.
     now: Instant,
@@ -161,6 +163,8 @@ pub struct Collector {
     users: HashMap<u32, String>,
     stats: Stats,
     indexer: Option<Indexer>,
+    /// Runs that the indexer is told of when they are committed.
+    grown: Vec<(RunName, u64)>,
     tidier: Option<Tidier>,
 }
 
@@ -209,6 +213,7 @@ impl Collector {
             held: BTreeMap::new(),
             released: Vec::new(),
             read: 0,
+            put: false,
             checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
@@ -222,6 +227,7 @@ impl Collector {
             users: HashMap::new(),
             stats: Stats::default(),
             indexer: None,
+            grown: Vec::new(),
             tidier: None,
         };
         for row in collector.ledger.open_jobs()? {
@@ -348,9 +354,12 @@ impl Collector {
 
     /// Makes everything merged so far durable. Order is the whole point: see
     /// the head of this file. At the `end` of a pass runs are shown as they
-    /// stand; inside of one, only those whose status changed. With `last`
-    /// nothing is put off.
+    /// stand; inside of one, only those whose status changed, and the disk may
+    /// take until the next checkpoint, so that it works while the next lines
+    /// are read. With `last` nothing is put off.
     fn checkpoint(&mut self, end: bool, last: bool) -> Result<(), CollectError> {
+        // Nothing may be written over what the ledger has not committed.
+        self.commit()?;
         let show = self.runs_to_show(end, last);
         if self.moved.is_empty()
             && self.touched.is_empty()
@@ -423,13 +432,16 @@ impl Collector {
             changes.held.extend_from_slice(&held.rows[held.committed..]);
             held.committed = held.rows.len();
         }
-        self.appender.sync()?;
-        self.ledger.commit(&changes)?;
-        self.read = 0;
-        if let Some(indexer) = &self.indexer {
+        self.ledger.put(&changes)?;
+        self.put = true;
+        if self.indexer.is_some() {
             let grown = touched.iter().chain(&show).filter_map(|id| self.runs.get(id));
-            indexer.tell(grown.map(|run| (run.name.clone(), run.tail.flushed())));
+            self.grown.extend(grown.map(|run| (run.name.clone(), run.tail.flushed())));
         }
+        if end {
+            self.commit()?;
+        }
+        self.read = 0;
         for id in touched.into_iter().chain(show) {
             if let Some(run) = self.runs.get(&id)
                 && run.users == 0
@@ -437,6 +449,18 @@ impl Collector {
                 && let Some(run) = self.runs.remove(&id)
             {
                 self.run_names.remove(&run.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the last checkpoint, if that is still to be done.
+    fn commit(&mut self) -> Result<(), CollectError> {
+        if std::mem::take(&mut self.put) {
+            self.appender.sync()?;
+            self.ledger.commit()?;
+            if let Some(indexer) = &self.indexer {
+                indexer.tell(self.grown.drain(..));
             }
         }
         Ok(())
@@ -529,6 +553,7 @@ impl Collector {
         loop {
             let began = Instant::now();
             self.pass(false)?;
+            self.tidy(Stamp::now().wall)?;
             // On a site of many nodes looking takes time, found or not: it may
             // take a tenth of a core.
             let pause = interval.saturating_sub(began.elapsed()).max(self.looked * LOOK_SHARE);
@@ -565,7 +590,8 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
             Ok(run) => ledger.forget_run(&run)?,
             Err(path) => {
                 let outputs = vec![(path, 0)];
-                ledger.commit(&Changes { outputs, ..Changes::default() })?;
+                ledger.put(&Changes { outputs, ..Changes::default() })?;
+                ledger.commit()?;
             }
         }
     }

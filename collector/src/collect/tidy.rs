@@ -17,11 +17,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use inquest_journal::{Lines, Timestamp};
+use inquest_journal::{Lines, Stamp, Timestamp};
 use serde::Deserialize;
 
 use super::run::Head;
-use super::{Collector, CollectError, warn};
+use super::{CollectError, Collector, warn};
 use crate::ledger::{Changes, RunName};
 use crate::runs::RunStatus;
 use crate::store::keep::{Act, Policy, Seen, plan};
@@ -124,7 +124,7 @@ impl Collector {
     ///
     /// When the store or the ledger fails.
     pub fn tidy_all(&mut self) -> Result<Tidied, CollectError> {
-        while self.tidy(Timestamp::now())? {}
+        while self.tidy(Stamp::now().wall)? {}
         Ok(self.tidier.as_mut().map_or_else(Tidied::default, |t| std::mem::take(&mut t.done)))
     }
 
@@ -236,7 +236,7 @@ impl Collector {
         if all.is_empty() {
             return Ok(());
         }
-        self.appender.sync()?;
+        self.appender.sync_all()?;
         let mut put = Vec::new();
         for (name, before, packing) in all {
             // Something may have come since; nothing can between here and the end.
@@ -251,7 +251,7 @@ impl Collector {
                 Err(e) => warn(&format!("run {} cannot be compressed: {e}", name.2)),
             }
         }
-        self.appender.sync()?;
+        self.appender.sync_all()?;
         for (name, before, packing) in put {
             let dir = self.options.store.join(run_dir(&name.0, &name.1, &name.2));
             let io = |source| StoreError::Io { path: dir.join(EVENTS), source };
@@ -329,7 +329,8 @@ impl Collector {
         self.appender.prepare_replacement(&name, &new)?;
         let length = new.len() as u64;
         let outputs = vec![(name.to_string_lossy().into_owned(), length)];
-        self.ledger.commit(&Changes { outputs, ..Changes::default() })?;
+        self.ledger.put(&Changes { outputs, ..Changes::default() })?;
+        self.ledger.commit()?;
         self.appender.finish_replacement(&name, length)?;
         self.others.insert(PathBuf::from(&name), Tail::new(length));
         Ok(())

@@ -4,8 +4,8 @@ of which stream were seen, committed lengths of the store's files, jobs and
 runs.
 
 This is the collector's memory across crashes. A checkpoint appends to run
-files, syncs the file system and then commits here, in that order, in one
-transaction ([`Ledger::commit`]). After a crash the run files are cut back to
+files, syncs them and then commits here, in that order, in one
+transaction ([`Ledger::put`], [`Ledger::commit`]). After a crash the run files are cut back to
 the committed lengths and the journals are read on from the committed
 positions. The ledger belongs to one collector at a time; the lock is SQLite's.
 
@@ -322,14 +322,23 @@ impl Ledger {
         self.wrap(result)
     }
 
-    /// Makes all of `changes` durable, or none of it.
+    /// Writes all of `changes`, so that this ledger knows them from now on.
+    /// They are durable with [`Ledger::commit`], all or none.
     ///
     /// # Errors
     ///
-    /// When SQLite cannot commit; nothing has changed then.
-    pub fn commit(&mut self, changes: &Changes) -> Result<(), LedgerError> {
-        let result = rows::commit(&mut self.db, changes);
-        self.wrap(result)
+    /// When SQLite cannot write. The ledger must then be opened anew.
+    pub fn put(&mut self, changes: &Changes) -> Result<(), LedgerError> {
+        self.wrap(rows::put(&self.db, changes))
+    }
+
+    /// Makes durable what was put.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite cannot commit. The ledger must then be opened anew.
+    pub fn commit(&mut self) -> Result<(), LedgerError> {
+        self.wrap(self.db.execute_batch("COMMIT"))
     }
 }
 
@@ -397,7 +406,10 @@ mod tests {
             ..Changes::default()
         };
         changes.streams.insert("s".into(), ("n1".into(), seen.clone()));
-        Ledger::open(&path).unwrap().commit(&changes).unwrap();
+        let mut ledger = Ledger::open(&path).unwrap();
+        ledger.put(&changes).unwrap();
+        ledger.commit().unwrap();
+        drop(ledger);
 
         let mut ledger = Ledger::open(&path).unwrap();
         assert_eq!(ledger.journals().unwrap()["n1/a.jsonl"], position);
@@ -416,7 +428,8 @@ mod tests {
         assert_eq!(ledger.held().unwrap(), [held(8), held(9)]);
 
         let release = Changes { released: vec![("lab".into(), 8)], ..Changes::default() };
-        ledger.commit(&release).unwrap();
+        ledger.put(&release).unwrap();
+        ledger.commit().unwrap();
         assert_eq!(ledger.held().unwrap(), [held(9)]);
         let mut lengths = Vec::new();
         ledger

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, params};
 
 use super::FastHash;
 use super::{StreamState, unsigned};
@@ -164,79 +164,67 @@ pub(super) fn run(r: &Row<'_>) -> rusqlite::Result<RunRow> {
     })
 }
 
-pub(super) fn commit(db: &mut Connection, changes: &Changes) -> rusqlite::Result<()> {
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    {
-        let mut put = tx.prepare_cached(
-            "INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+/// Begins a transaction and writes all of `changes` in it.
+pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let mut put = db.prepare_cached(
+        "INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
              ON CONFLICT (name) DO UPDATE SET dev = ?2, ino = ?3, bytes = ?4, size = ?5, changed = ?6, \
              guard = ?7, bad = bad + ?8, newer = newer + ?9, copies = copies + ?10, \
              foreign_node = foreign_node + ?11",
-        )?;
-        for (name, at, met) in &changes.journals {
-            let (dev, ino) = at.file;
-            let [dev, ino, bytes, size, guard] =
-                [dev, ino, at.bytes, at.size, at.guard].map(u64::cast_signed);
-            let [bad, newer, copies, foreign] =
-                [met.bad, met.newer, met.copies, met.foreign_node].map(u64::cast_signed);
-            put.execute(params![
-                name, dev, ino, bytes, size, at.changed, guard, bad, newer, copies, foreign
-            ])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO stream VALUES (?1, ?2, ?3, ?4)")?;
-        for (name, (node, state)) in &changes.streams {
-            let (next, missing) = state.save();
-            put.execute(params![name, node, next.cast_signed(), missing])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO output VALUES (?1, ?2)")?;
-        for (path, length) in &changes.outputs {
-            put.execute(params![path, length.cast_signed()])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO run VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-        for run in &changes.runs {
-            let (cluster, user, run_id) = &run.name;
-            put.execute(params![
-                run.id,
-                cluster,
-                user,
-                run_id,
-                run.length.cast_signed(),
-                run.state,
-                run.stale
-            ])?;
-        }
-        let mut put = tx.prepare_cached(
-            "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        )?;
-        for m in &changes.members {
-            put.execute(params![
-                m.run,
-                m.chunk,
-                m.job_id,
-                m.array_job_id,
-                m.array_task_id,
-                m.attempts,
-                m.started,
-                m.last,
-                m.first.cast_signed(),
-                m.end.cast_signed(),
-                m.verdict.map(|(at, _)| at.cast_signed()),
-                m.verdict.map(|(_, length)| length)
-            ])?;
-        }
-        let mut put = tx.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        for job in &changes.jobs {
-            put.execute(params![job.key.0, job.key.1, job.run, job.chunk, job.open, job.course])?;
-        }
-        let mut drop = tx.prepare_cached("DELETE FROM held WHERE cluster = ?1 AND job_id = ?2")?;
-        for (cluster, job_id) in &changes.released {
-            drop.execute(params![cluster, job_id])?;
-        }
-        let mut put =
-            tx.prepare_cached("INSERT INTO held (cluster, job_id, uid, line) VALUES (?1, ?2, ?3, ?4)")?;
-        for row in &changes.held {
-            put.execute(params![row.key.0, row.key.1, row.uid, row.line])?;
-        }
+    )?;
+    for (name, at, met) in &changes.journals {
+        let (dev, ino) = at.file;
+        let [dev, ino, bytes, size, guard] = [dev, ino, at.bytes, at.size, at.guard].map(u64::cast_signed);
+        let [bad, newer, copies, foreign] =
+            [met.bad, met.newer, met.copies, met.foreign_node].map(u64::cast_signed);
+        put.execute(params![name, dev, ino, bytes, size, at.changed, guard, bad, newer, copies, foreign])?;
     }
-    tx.commit()
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO stream VALUES (?1, ?2, ?3, ?4)")?;
+    for (name, (node, state)) in &changes.streams {
+        let (next, missing) = state.save();
+        put.execute(params![name, node, next.cast_signed(), missing])?;
+    }
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO output VALUES (?1, ?2)")?;
+    for (path, length) in &changes.outputs {
+        put.execute(params![path, length.cast_signed()])?;
+    }
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO run VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    for run in &changes.runs {
+        let (cluster, user, run_id) = &run.name;
+        put.execute(params![run.id, cluster, user, run_id, run.length.cast_signed(), run.state, run.stale])?;
+    }
+    let mut put = db.prepare_cached(
+        "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?;
+    for m in &changes.members {
+        put.execute(params![
+            m.run,
+            m.chunk,
+            m.job_id,
+            m.array_job_id,
+            m.array_task_id,
+            m.attempts,
+            m.started,
+            m.last,
+            m.first.cast_signed(),
+            m.end.cast_signed(),
+            m.verdict.map(|(at, _)| at.cast_signed()),
+            m.verdict.map(|(_, length)| length)
+        ])?;
+    }
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for job in &changes.jobs {
+        put.execute(params![job.key.0, job.key.1, job.run, job.chunk, job.open, job.course])?;
+    }
+    let mut drop = db.prepare_cached("DELETE FROM held WHERE cluster = ?1 AND job_id = ?2")?;
+    for (cluster, job_id) in &changes.released {
+        drop.execute(params![cluster, job_id])?;
+    }
+    let mut put =
+        db.prepare_cached("INSERT INTO held (cluster, job_id, uid, line) VALUES (?1, ?2, ?3, ?4)")?;
+    for row in &changes.held {
+        put.execute(params![row.key.0, row.key.1, row.uid, row.line])?;
+    }
+    Ok(())
 }

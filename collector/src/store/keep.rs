@@ -126,19 +126,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_run() -> impl Strategy<Value = Seen> {
-        (0u8..3, 0i64..2000, any::<bool>(), 0u64..1000, any::<bool>()).prop_map(|(user, hours, running, bytes, packed)| {
-            Seen {
+        (0u8..3, 0i64..2000, any::<bool>(), 0u64..1000, any::<bool>()).prop_map(
+            |(user, hours, running, bytes, packed)| Seen {
                 name: ("lab".into(), format!("u{user}"), format!("r{hours}-{bytes}")),
                 last: Timestamp(hours * HOUR_US),
                 running,
                 bytes,
                 packed,
-            }
-        })
+            },
+        )
     }
 
     fn any_limits() -> impl Strategy<Value = Limits> {
-        (proptest::option::of(0u32..80), proptest::option::of(0u64..5000)).prop_map(|(days, bytes)| Limits { days, bytes })
+        (proptest::option::of(0u32..80), proptest::option::of(0u64..5000))
+            .prop_map(|(days, bytes)| Limits { days, bytes })
     }
 
     proptest! {

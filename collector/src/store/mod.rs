@@ -22,8 +22,8 @@ mod find;
 pub mod index;
 pub mod keep;
 mod line;
-pub mod pack;
 mod newest;
+pub mod pack;
 mod read;
 mod seekable;
 

@@ -119,7 +119,8 @@ impl Decoder {
         let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let size = file.metadata()?.len();
         let mut footer = [0; FOOTER as usize];
-        let at = size.checked_sub(FOOTER).ok_or_else(|| damaged("it is too short to be compressed events"))?;
+        let at =
+            size.checked_sub(FOOTER).ok_or_else(|| damaged("it is too short to be compressed events"))?;
         file.read_exact_at(&mut footer, at)?;
         let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         if word(&footer[5..]) != SEEKABLE {
@@ -186,7 +187,10 @@ impl Decoder {
         self.file.read_exact_at(&mut packed, from)?;
         let plain = zstd::bulk::decompress(&packed, (end - start) as usize)?;
         if plain.len() as u64 != end - start {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame does not have the size of the table"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a frame does not have the size of the table",
+            ));
         }
         Ok(plain)
     }

@@ -19,6 +19,9 @@ struct Arguments {
     /// Days over which the jobs are submitted.
     #[arg(long, default_value_t = 1)]
     days: u32,
+    /// Make all jobs members of so many large runs.
+    #[arg(long)]
+    runs: Option<u32>,
     /// The same seed gives the same bytes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -28,9 +31,9 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { nodes, jobs, days, seed, out } = Arguments::parse();
+    let Arguments { nodes, jobs, days, runs, seed, out } = Arguments::parse();
     let began = Instant::now();
-    let made = generate(&Plan { nodes, jobs, days, seed }, &out)?;
+    let made = generate(&Plan { nodes, jobs, days, runs, seed }, &out)?;
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "{} events, {} bytes, {} files, {} failed jobs, {seconds:.1} s",
