@@ -5,6 +5,7 @@ mod collect;
 mod compare;
 mod errors;
 mod events;
+mod gc;
 mod grep;
 mod index;
 mod logs;
@@ -79,6 +80,7 @@ enum Verb {
     /// Record what the jobs of this node do not tell (a daemon, one per node).
     Agent(agent::Arguments),
     Index(index::Arguments),
+    Gc(gc::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
     /// Write the manual pages.
@@ -262,6 +264,7 @@ pub fn main() -> ExitCode {
         Verb::Collect(a) => collect::main(&a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
+        Verb::Gc(a) => gc::main(&a, &zone),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
         Verb::Completions(a) => man::completions(&a),

@@ -63,6 +63,8 @@ pub struct Tidied {
 pub(super) struct Tidier {
     policy: Policy,
     state: State,
+    /// In work.
+    packing: Option<(RunName, u64, Packing)>,
     /// Compressed, not yet durable.
     packed: Vec<(RunName, u64, Packing)>,
     /// Users whose registry names runs that are gone.
@@ -77,7 +79,7 @@ enum State {
     Begin,
     Rest(Instant),
     Look(VecDeque<(String, String)>, Vec<Seen>),
-    Act(VecDeque<(Seen, Act)>, Option<(RunName, u64, Packing)>),
+    Act(VecDeque<(Seen, Act)>),
 }
 
 /// Every run of the store as its registry and its files show it.
@@ -157,12 +159,13 @@ impl Collector {
                     None => {
                         let acts = plan(&seen, &tidier.policy, now);
                         let acts = acts.into_iter().map(|(at, act)| (seen[at].clone(), act));
-                        tidier.state = State::Act(acts.collect(), None);
+                        tidier.state = State::Act(acts.collect());
                     }
                 }
                 Ok(true)
             }
-            State::Act(mut acts, mut packing) => {
+            State::Act(mut acts) => {
+                let mut packing = tidier.packing.take();
                 let mut bytes = 0;
                 for _ in 0..RUNS {
                     if bytes >= BYTES || (acts.is_empty() && packing.is_none()) {
@@ -199,7 +202,8 @@ impl Collector {
                     }
                     tidier.state = State::Rest(Instant::now() + EVERY);
                 } else {
-                    tidier.state = State::Act(acts, packing);
+                    tidier.state = State::Act(acts);
+                    tidier.packing = packing;
                 }
                 Ok(!end)
             }

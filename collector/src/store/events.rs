@@ -44,7 +44,10 @@ impl EventsFile {
                 }
             }
         }
-        Err(ReadError::NotFound(format!("there are no events at {}: the run was removed", dir.display())))
+        Err(ReadError::NotFound(format!(
+            "there is no {EVENTS} in {}: the run may have been removed",
+            dir.display()
+        )))
     }
 
     /// Bytes of events when it was opened, as plain lines.

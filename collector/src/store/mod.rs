@@ -9,6 +9,9 @@ Run stores on disk.
 <store>/index.db                                      for questions across runs; see [`index`]
 ```
 
+Once a run has been closed for a while, its events are in `events.jsonl.zst`
+instead; see [`pack`].
+
 `<store>/<cluster>/<user>` is laid out as an artifacts root of parade, whose
 own reader opens these files. `events.jsonl` and `_registry.jsonl` are only
 ever appended to; `run.json` is replaced atomically and can always be made
