@@ -7,10 +7,11 @@ judges stories with the help of [`slurm`], [`logs`] finds the root cause in a
 job's log, [`runs`] groups jobs, [`store`] keeps runs on disk, [`report`] shows
 them, [`recover`] plans to run jobs again, [`cli`] is what a person types.
 [`collect`] is the one loop that moves the data. [`agent`] runs on a node and
-only writes a journal. [`config`] is the file that says how both of them run.
+only writes a journal. [`check`] says what is wrong with an installation. [`config`] is the file that says how both of them run.
 */
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod config;

@@ -1,6 +1,7 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
 mod agent;
+mod check;
 mod collect;
 mod compare;
 mod errors;
@@ -17,6 +18,7 @@ mod run;
 mod runs;
 mod scan;
 mod timeline;
+mod top;
 mod why;
 
 use std::io::{ErrorKind, Write};
@@ -74,9 +76,11 @@ enum Verb {
     Errors(errors::Arguments),
     Compare(compare::Arguments),
     Rerun(rerun::Arguments),
+    Top(top::Arguments),
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
+    Check(check::Arguments),
     /// Record what the jobs of this node do not tell (a daemon, one per node).
     Agent(agent::Arguments),
     Index(index::Arguments),
@@ -260,8 +264,10 @@ pub fn main() -> ExitCode {
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
+        Verb::Top(a) => top::main(&a, &zone),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(&a),
+        Verb::Check(a) => check::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
         Verb::Gc(a) => gc::main(&a, &zone),

@@ -1,6 +1,9 @@
 //! One line of a journal into the run of its job.
 
+use std::sync::LazyLock;
+
 use inquest_journal::{Body, Head, JobId, Severity, StepId, Timestamp};
+use memchr::memmem::Finder;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -10,12 +13,15 @@ use super::run::Run;
 use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
-use crate::runs::{KeyKind, RunKey, path_id};
+use crate::runs::{Candidate, KeyKind, RunKey, path_id};
 use crate::store::{Derived, derived_line, event_line};
 use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
 const REUSE_US: i64 = 7 * 86_400 * 1_000_000;
+
+/// Names that a run may have beside its own: a hostile job has one for each step.
+const ALIASES: usize = 16;
 
 /// Store directory of events that are of no job.
 const SITE: &str = "_site";
@@ -27,14 +33,23 @@ struct RunStarted<'a> {
     run_key: &'a RunKey,
 }
 
+/// What begins a member: why it is in this run.
+#[derive(Serialize)]
+struct ChunkStarted<'a> {
+    run_key: &'a RunKey,
+}
+
 #[derive(Serialize)]
 struct ChunkRetried {
     attempt: u32,
 }
 
-/// Nothing beside the envelope.
+/// A further name of a run.
 #[derive(Serialize)]
-struct Bare {}
+struct RunAlias<'a> {
+    alias: &'a str,
+    run_key: &'a RunKey,
+}
 
 impl Collector {
     /// Merges one line from the journal of `node`.
@@ -68,7 +83,8 @@ impl Collector {
         };
         let key = (cluster, job_id.0);
         if self.recall(key, event.head.timestamp)? {
-            return self.add(key, &event);
+            self.add(key, &event)?;
+            return self.look_for_alias(key, &event);
         }
         let body = match event.head.event_type.as_ref() {
             "job_started" | "step_started" => event.body(&mut self.scratch),
@@ -154,15 +170,22 @@ impl Collector {
         let head = &event.head;
         let cluster = self.clusters[usize::from(key.0)].1.clone();
         let user = self.user_name(body.and_then(uid_of).or(uid));
-        let mut name: RunName = (cluster, user, run_key.run_id());
-        let mut known = self.run_named(&name)?;
+        let mut name: RunName = (cluster, user, run_key.won.run_id(JobId(key.1)));
+        let alike = self.alike(&name, &run_key.won)?;
+        let mut known = match alike {
+            Some((_, Some(run))) if self.load_run(run)? => Some(run),
+            _ => self.run_named(&name)?,
+        };
         if let Some(run) = known.and_then(|id| self.runs.get(&id))
-            && run_key.kind != KeyKind::Explicit
-            && head.timestamp.since(run.head.last) > REUSE_US
+            && let Some(idle) = run_key.won.idle_us()
+            && !run.is_near(head.timestamp, idle)
         {
-            // An id of Slurm that came round again names another run.
-            name.2 = format!("{}-{}", name.2, head.timestamp.day());
-            known = self.run_named(&name)?;
+            // An id that came round again names another run.
+            known = None;
+            if self.run_named(&name)?.is_some() {
+                name.2 = format!("{}-{}", name.2, head.timestamp.day());
+                known = self.run_named(&name)?;
+            }
         }
         let id = known.unwrap_or_else(|| {
             self.last_run += 1;
@@ -171,10 +194,13 @@ impl Collector {
             self.runs.insert(self.last_run, run);
             self.last_run
         });
+        if let Some((group, _)) = alike.filter(|(_, before)| *before != Some(id)) {
+            self.alike.insert(group, id);
+        }
         self.touched.push(id);
         let after = moment(head);
         let (array, task) = body.map_or((None, None), array_of);
-        let chunk = self.chunk(id, run_key.kind, task)?;
+        let chunk = self.chunk(id, run_key.won.kind, task)?;
         let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
         let first = run.tail.length();
         if run.head.count == 0 || run.head.ended.is_some() {
@@ -193,8 +219,10 @@ impl Collector {
             first,
             end: first,
             verdict: None,
+            name: run_key.won.member.clone(),
         };
-        self.derive(id, "chunk_started", Severity::Info, &after, Some(chunk), Some(JobId(key.1)), &Bare {});
+        let fields = ChunkStarted { run_key: &run_key };
+        self.derive(id, "chunk_started", Severity::Info, &after, Some(chunk), Some(JobId(key.1)), &fields);
         if let Some(run) = self.runs.get_mut(&id) {
             run.know(&member);
             run.users += 1;
@@ -216,6 +244,50 @@ impl Collector {
             self.drop_user(former.member.run);
         }
         self.changed.push(key);
+        Ok(())
+    }
+
+    /// For a weak key, what it is known by and the newest run of jobs that look so.
+    fn alike(&self, name: &RunName, won: &Candidate) -> Result<Option<(i64, Option<i64>)>, CollectError> {
+        if won.kind != KeyKind::Group {
+            return Ok(None);
+        }
+        let group = format!("{}\0{}\0{}", name.0, name.1, won.value);
+        let group = xxh3_64(group.as_bytes()).cast_signed();
+        let known = match self.alike.get(&group) {
+            Some(run) => Some(*run),
+            None => self.ledger.alike(group)?,
+        };
+        Ok(Some((group, known)))
+    }
+
+    /// Gives the run a further name when `event` has a stronger key for its job
+    /// than the one that decided.
+    fn look_for_alias(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
+        // Every step of every job passes here: what cannot tell is not parsed.
+        if !matches!(event.head.event_type.as_ref(), "step_started" | "job_started") || !may_tell(event.line)
+        {
+            return Ok(());
+        }
+        let Some(run) = self.jobs.get(&key).map(|j| j.member.run) else { return Ok(()) };
+        let Some(held) = self.runs.get(&run).map(|r| r.head.key.won.kind) else { return Ok(()) };
+        if held == KeyKind::Explicit {
+            return Ok(());
+        }
+        let Some(body) = event.body(&mut self.scratch) else { return Ok(()) };
+        let Some(found) = RunKey::of(JobId(key.1), &body).filter(|k| k.won.kind < held) else {
+            return Ok(());
+        };
+        let alias = found.won.run_id(JobId(key.1));
+        let Some(r) = self.runs.get_mut(&run) else { return Ok(()) };
+        if r.name.2 == alias || r.head.aliases.contains(&alias) || r.head.aliases.len() >= ALIASES {
+            return Ok(());
+        }
+        r.head.aliases.push(alias.clone());
+        r.turned = true;
+        let (after, fields) = (moment(&event.head), RunAlias { alias: &alias, run_key: &found });
+        self.touched.push(run);
+        self.derive(run, "run_alias", Severity::Info, &after, None, None, &fields);
         Ok(())
     }
 
@@ -388,6 +460,17 @@ pub(super) fn moment(head: &Head<'_>) -> Moment {
         mono_us: head.mono_us,
         event: EventId { stream: head.stream.to_string(), seq: head.seq },
     }
+}
+
+/// A cheap look at a line: whether it has what engines are recognised by beside
+/// the job's name.
+fn may_tell(line: &[u8]) -> bool {
+    static MARKS: LazyLock<Vec<Finder<'_>>> = LazyLock::new(|| {
+        [r#","env":{"#, r#","run":""#, "dask", "submitit", "/session_", "process_worker_pool", "/jobs/"]
+            .map(Finder::new)
+            .into()
+    });
+    MARKS.iter().any(|mark| mark.find(line).is_some())
 }
 
 fn uid_of(body: &Body) -> Option<u32> {

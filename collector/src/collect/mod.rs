@@ -132,6 +132,8 @@ pub struct Collector {
     ending: BTreeSet<JobKey>,
     runs: HashMap<i64, Run, FastHash>,
     run_names: HashMap<RunName, i64>,
+    /// Newest run of a weak group, where the ledger does not know it yet.
+    alike: HashMap<i64, i64>,
     /// Runs that changed since the last checkpoint.
     touched: Vec<i64>,
     last_run: i64,
@@ -207,6 +209,7 @@ impl Collector {
             ending: BTreeSet::new(),
             runs: HashMap::default(),
             run_names: HashMap::new(),
+            alike: HashMap::new(),
             touched: Vec::new(),
             closing: BTreeSet::new(),
             others: BTreeMap::new(),
@@ -424,6 +427,7 @@ impl Collector {
             }
         }
         changes.streams = std::mem::take(&mut self.streams);
+        changes.alike = self.alike.drain().collect();
         changes.released = std::mem::take(&mut self.released)
             .into_iter()
             .map(|key| (self.clusters[usize::from(key.0)].1.clone(), key.1))

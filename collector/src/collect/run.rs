@@ -19,6 +19,9 @@ use crate::verdict::Class;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) key: RunKey,
+    /// Run ids of stronger keys that were met later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) aliases: Vec<String>,
     pub(super) name: Option<String>,
     pub(super) started: Timestamp,
     pub(super) last: Timestamp,
@@ -67,6 +70,7 @@ impl Run {
     pub(super) fn new(id: i64, name: RunName, key: RunKey, started: Timestamp) -> Run {
         let head = Head {
             key,
+            aliases: Vec::new(),
             name: None,
             started,
             last: started,
@@ -149,6 +153,12 @@ impl Run {
         self.touch();
     }
 
+    /// An event at `at` is of its time, not more than `idle_us` before its first
+    /// or after its last.
+    pub(super) fn is_near(&self, at: Timestamp, idle_us: i64) -> bool {
+        at.since(self.head.last) <= idle_us && self.head.started.since(at) <= idle_us
+    }
+
     pub(super) fn touch(&mut self) {
         self.dirty = true;
         self.stale = true;
@@ -180,6 +190,8 @@ impl Run {
             n_failed: failed(&self.head.classes),
             classes: self.head.classes.clone(),
             name: self.head.name.clone(),
+            key: Some(self.head.key.won.clone()),
+            aliases: self.head.aliases.clone(),
             jobs: self.jobs.folded(),
             arrays: self.arrays.folded(),
         }
@@ -201,6 +213,7 @@ impl Run {
             last: Timestamp(m.last),
             verdict: m.verdict.and_then(&verdict),
             range: (m.first, m.end),
+            name: m.name.as_deref(),
             chunk: m.chunk,
         });
         let file = RunJson {
@@ -209,6 +222,7 @@ impl Run {
             cluster: &self.name.0,
             user: &self.name.1,
             key: &self.head.key,
+            aliases: &self.head.aliases,
             name: self.head.name.as_deref(),
             started: self.head.started,
             last: self.head.last,
@@ -229,6 +243,8 @@ struct RunJson<'a> {
     cluster: &'a str,
     user: &'a str,
     key: &'a RunKey,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    aliases: &'a [String],
     name: Option<&'a str>,
     started: Timestamp,
     last: Timestamp,
@@ -257,6 +273,8 @@ struct Member<'a> {
     array_job_id: Option<JobId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     array_task_id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     attempts: u32,
     started: Timestamp,
     last: Timestamp,

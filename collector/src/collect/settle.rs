@@ -222,9 +222,10 @@ impl Collector {
         self.touched.push(id);
         if run.status() != RunStatus::Running {
             run.head.closing = Some(after.clone());
-            // A run of one job has no further members to wait for.
-            match run.head.key.kind {
-                KeyKind::Job => self.end_run(id),
+            // A run of one job has no further members to wait for, and nobody
+            // knows which jobs will look like these.
+            match run.head.key.won.kind {
+                KeyKind::Job | KeyKind::Group => self.end_run(id),
                 _ => _ = self.closing.insert(id),
             }
         }

@@ -56,7 +56,7 @@ pub enum LedgerError {
     },
 }
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const TABLES: &str = "
 CREATE TABLE journal (
@@ -75,12 +75,13 @@ CREATE INDEX run_stale ON run (stale) WHERE stale;
 CREATE TABLE member (
     run INTEGER, chunk INTEGER, job_id INTEGER NOT NULL, array_job_id INTEGER, array_task_id INTEGER,
     attempts INTEGER NOT NULL, started INTEGER NOT NULL, last INTEGER NOT NULL, first INTEGER NOT NULL,
-    end INTEGER NOT NULL, verdict INTEGER, verdict_length INTEGER,
+    end INTEGER NOT NULL, verdict INTEGER, verdict_length INTEGER, name TEXT,
     PRIMARY KEY (run, chunk)) WITHOUT ROWID;
 CREATE TABLE job (
     cluster TEXT, job_id INTEGER, run INTEGER NOT NULL, chunk INTEGER NOT NULL, open INTEGER NOT NULL,
     course BLOB, PRIMARY KEY (cluster, job_id)) WITHOUT ROWID;
 CREATE INDEX job_open ON job (open) WHERE open;
+CREATE TABLE alike (grouped INTEGER PRIMARY KEY, run INTEGER NOT NULL);
 CREATE TABLE held (
     n INTEGER PRIMARY KEY, cluster TEXT NOT NULL, job_id INTEGER NOT NULL, uid INTEGER, line BLOB NOT NULL);
 CREATE INDEX held_job ON held (cluster, job_id);
@@ -256,6 +257,13 @@ impl Ledger {
         self.row(sql, [id], rows::run)
     }
 
+    /// The newest run of a weak group.
+    pub fn alike(&self, group: i64) -> Result<Option<i64>, LedgerError> {
+        // A run that was moved away is forgotten; its group begins anew.
+        let sql = "SELECT run FROM alike JOIN run ON run.id = alike.run WHERE grouped = ?1";
+        self.row(sql, [group], |r| r.get(0))
+    }
+
     /// Numbers of the runs whose `run.json` and registry line are older than
     /// what is known.
     pub fn stale_runs(&self) -> Result<Vec<i64>, LedgerError> {
@@ -314,7 +322,7 @@ impl Ledger {
         let Some(run) = self.run_named(name)? else { return Ok(()) };
         let result = (|| {
             let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for table in ["member WHERE run", "job WHERE run", "run WHERE id"] {
+            for table in ["member WHERE run", "job WHERE run", "alike WHERE run", "run WHERE id"] {
                 tx.execute(&format!("DELETE FROM {table} = ?1"), [run.id])?;
             }
             tx.commit()
@@ -403,6 +411,7 @@ mod tests {
             members: vec![member.clone()],
             jobs: vec![job.clone()],
             held: vec![held(8), held(9)],
+            alike: vec![(-5, 1), (6, 2)],
             ..Changes::default()
         };
         changes.streams.insert("s".into(), ("n1".into(), seen.clone()));
@@ -425,6 +434,7 @@ mod tests {
         assert_eq!(ledger.member(1, 1).unwrap(), Some(member));
         assert_eq!(ledger.job("lab", 7).unwrap().as_ref(), Some(&job));
         assert_eq!(ledger.open_jobs().unwrap(), [job]);
+        assert_eq!((ledger.alike(-5).unwrap(), ledger.alike(6).unwrap()), (Some(1), None));
         assert_eq!(ledger.held().unwrap(), [held(8), held(9)]);
 
         let release = Changes { released: vec![("lab".into(), 8)], ..Changes::default() };

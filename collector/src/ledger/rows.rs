@@ -73,6 +73,8 @@ pub struct MemberRow {
     pub end: u64,
     /// Where in the run's file its verdict stands: offset and length.
     pub verdict: Option<(u64, u32)>,
+    /// What its workflow engine calls it.
+    pub name: Option<String>,
 }
 
 /// Which member of which run a job is.
@@ -116,6 +118,8 @@ pub struct Changes {
     pub members: Vec<MemberRow>,
     /// Jobs that changed.
     pub jobs: Vec<JobRow>,
+    /// Newest runs of weak groups.
+    pub alike: Vec<(i64, i64)>,
     /// Jobs whose waiting lines wait no more; they go before `held` comes.
     pub released: Vec<(String, u32)>,
     /// Lines that wait from now on.
@@ -123,9 +127,9 @@ pub struct Changes {
 }
 
 pub(super) const MEMBERS: &str = "SELECT run, chunk, job_id, array_job_id, array_task_id, attempts, started, last, first, end, \
-     verdict, verdict_length FROM member WHERE run = ?1 ORDER BY chunk";
+     verdict, verdict_length, name FROM member WHERE run = ?1 ORDER BY chunk";
 pub(super) const MEMBER: &str = "SELECT run, chunk, job_id, array_job_id, array_task_id, attempts, started, last, first, end, \
-     verdict, verdict_length FROM member WHERE run = ?1 AND chunk = ?2";
+     verdict, verdict_length, name FROM member WHERE run = ?1 AND chunk = ?2";
 
 pub(super) fn member(r: &Row<'_>) -> rusqlite::Result<MemberRow> {
     let verdict: (Option<i64>, Option<u32>) = (r.get(10)?, r.get(11)?);
@@ -141,6 +145,7 @@ pub(super) fn member(r: &Row<'_>) -> rusqlite::Result<MemberRow> {
         first: unsigned(r, 8)?,
         end: unsigned(r, 9)?,
         verdict: verdict.0.map(i64::cast_unsigned).zip(verdict.1),
+        name: r.get(12)?,
     })
 }
 
@@ -195,7 +200,7 @@ pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
         put.execute(params![run.id, cluster, user, run_id, run.length.cast_signed(), run.state, run.stale])?;
     }
     let mut put = db.prepare_cached(
-        "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     for m in &changes.members {
         put.execute(params![
@@ -210,12 +215,17 @@ pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
             m.first.cast_signed(),
             m.end.cast_signed(),
             m.verdict.map(|(at, _)| at.cast_signed()),
-            m.verdict.map(|(_, length)| length)
+            m.verdict.map(|(_, length)| length),
+            m.name
         ])?;
     }
     let mut put = db.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for job in &changes.jobs {
         put.execute(params![job.key.0, job.key.1, job.run, job.chunk, job.open, job.course])?;
+    }
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO alike VALUES (?1, ?2)")?;
+    for group in &changes.alike {
+        put.execute(params![group.0, group.1])?;
     }
     let mut drop = db.prepare_cached("DELETE FROM held WHERE cluster = ?1 AND job_id = ?2")?;
     for (cluster, job_id) in &changes.released {

@@ -169,7 +169,7 @@ fn group(
     if first.verdict().is_some_and(|v| v.retry == Retry::Not) {
         notes.push("the same input will fail the same way: mend the cause first".into());
     }
-    if run.key.kind == crate::runs::KeyKind::Het {
+    if run.key.won.kind == crate::runs::KeyKind::Het {
         notes.push("this is a component of a het job: its siblings are not started with it".into());
     }
     if first.attempt.steps.keys().all(|s| *s != StepId::Batch) {

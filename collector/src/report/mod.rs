@@ -6,6 +6,7 @@ terminal. JSON carries a schema version and is printed as it is, because its
 own escapes already keep control characters out.
 */
 
+pub mod check;
 pub mod compare;
 pub mod csv;
 pub mod events;
@@ -22,6 +23,7 @@ pub mod scan;
 pub mod table;
 pub mod tail;
 pub mod timeline;
+pub mod top;
 pub mod why;
 pub mod wrap;
 
@@ -53,7 +55,7 @@ pub fn clock(at: Timestamp, zone: &TimeZone) -> String {
     zoned(at, zone, "%H:%M:%S.%3f")
 }
 
-fn zoned(at: Timestamp, zone: &TimeZone, format: &str) -> String {
+pub(crate) fn zoned(at: Timestamp, zone: &TimeZone, format: &str) -> String {
     match jiff::Timestamp::from_microsecond(at.0) {
         Ok(at) => at.to_zoned(zone.clone()).strftime(format).to_string(),
         Err(_) => at.to_string(),

@@ -11,7 +11,7 @@ use crate::units::duration;
 
 /// One row per run, oldest first.
 pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table {
-    let names = ["RUN", "NAME", "USER", "STATUS", "JOBS", "FAILED", "CLASSES", "STARTED", "ELAPSED"];
+    let names = ["RUN", "NAME", "USER", "STATUS", "JOBS", "FAILED", "CLASSES", "STARTED", "ELAPSED", "KEY"];
     let mut table = Table::new(&names);
     for (_, user, run) in runs {
         let classes: Vec<String> = run.classes.iter().map(|(class, n)| format!("{class}:{n}")).collect();
@@ -25,9 +25,18 @@ pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table 
             if classes.is_empty() { "-".into() } else { classes.join(" ") },
             time(run.submitted_at, zone),
             duration(run.updated_at.since(run.submitted_at)),
+            key(run),
         ]);
     }
     table
+}
+
+/// What keeps the run's jobs together, in a word: the engine, else the kind;
+/// weak ones say so.
+fn key(run: &RegistryEntry) -> String {
+    let Some(key) = &run.key else { return "-".into() };
+    let word = key.engine.as_deref().unwrap_or(key.kind.as_str());
+    if key.kind.is_weak() { format!("{word} (weak)") } else { clean(word) }
 }
 
 /// A name in a table, cut as sacct cuts: with a plus sign.
@@ -54,8 +63,9 @@ pub fn list_json(runs: &[(String, String, RegistryEntry)]) -> Value {
 
 /// One row per member of a run.
 pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
-    let mut table =
-        Table::new(&["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "DETAIL"]);
+    let names =
+        ["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "NAME", "DETAIL"];
+    let mut table = Table::new(&names);
     for member in which.iter().filter_map(|n| run.members.get(n)) {
         let verdict = member.verdict.as_ref();
         table.row(vec![
@@ -67,6 +77,7 @@ pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
             member.attempts.to_string(),
             time(member.started, zone),
             duration(member.last.since(member.started)),
+            clean(member.name.as_deref().unwrap_or("-")),
             verdict.map_or("-".into(), |v| clean(&v.detail)),
         ]);
     }

@@ -305,6 +305,17 @@ fn id(member: &Member) -> (u32, Option<(u32, u32)>) {
     (member.job_id.0, member.array_job_id.map(|a| a.0).zip(member.array_task_id))
 }
 
+/// What an event that a person wants to see at once says: its word, whether
+/// something died, and what became of the job where it tells that.
+pub(crate) fn told(line: &Line<'_>, raw: &[u8]) -> Option<(&'static str, bool, Option<Class>)> {
+    let ended: Ended = match &*line.event_type {
+        "chunk_failed" | "chunk_completed" => serde_json::from_slice(raw).unwrap_or_default(),
+        _ => Ended::default(),
+    };
+    let class = ended.verdict.map(|v| v.class);
+    tag(line, raw, class, false).map(|(word, bad)| (word, bad, class))
+}
+
 /// The word for an event and whether something died; `None` leaves it out.
 fn tag(line: &Line<'_>, raw: &[u8], class: Option<Class>, every: bool) -> Option<(&'static str, bool)> {
     let quiet = |word| every.then_some((word, false));

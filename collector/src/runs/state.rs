@@ -33,6 +33,9 @@ pub struct RunState {
     pub user: String,
     /// What decided that these jobs belong together.
     pub key: RunKey,
+    /// Run ids of stronger keys that were met later: further names of this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Name of the first job.
     pub name: Option<String>,
     /// First event of any member.
@@ -60,6 +63,9 @@ pub struct Member {
     /// Index in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub array_task_id: Option<u32>,
+    /// What its workflow engine calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Attempts so far.
     pub attempts: u32,
     /// First event.

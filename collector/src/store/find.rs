@@ -95,6 +95,7 @@ impl Store {
                 job_id: place.job_id,
                 array_job_id: place.array_job_id,
                 array_task_id: place.array_task_id,
+                name: place.name.clone(),
                 attempts: place.attempts,
                 started: place.started,
                 last: place.last,
@@ -113,6 +114,7 @@ impl Store {
             cluster: run.cluster,
             user: run.user,
             key: run.key.unwrap_or_else(|| RunKey::of_job(first)),
+            aliases: run.aliases,
             name: run.name,
             started: run.started,
             last: run.last,
@@ -139,7 +141,9 @@ impl Store {
             };
             let mut newest = BTreeMap::new();
             for (_, line) in Lines::new(&text).filter(|(_, line)| may_name(line, target)) {
-                if let Ok(entry) = serde_json::from_slice::<RegistryEntry>(line) {
+                if let Ok(entry) = serde_json::from_slice::<RegistryEntry>(line)
+                    && is_called(&entry, target)
+                {
                     newest.insert(entry.run_id.clone(), entry);
                 }
             }
@@ -184,10 +188,8 @@ impl Store {
 /// may have many runs, and most lines need not be parsed.
 fn may_name(line: &[u8], target: &Target) -> bool {
     let id = match target {
-        Target::Run(id) => {
-            let id = format!("\"run_id\":\"{}\"", path_id(id));
-            return memmem::find(line, id.as_bytes()).is_some();
-        }
+        // Its own, or a further name.
+        Target::Run(id) => return memmem::find(line, format!("\"{}\"", path_id(id)).as_bytes()).is_some(),
         Target::Job { id, .. } | Target::Array { id, .. } | Target::Het { id, .. } => *id,
     };
     // A name that looks like one of these fields only costs a look too many.
@@ -198,6 +200,12 @@ fn may_name(line: &[u8], target: &Target) -> bool {
             std::str::from_utf8(&rest[..end]).is_ok_and(|ranges| in_ranges(ranges, id))
         })
     })
+}
+
+fn is_called(entry: &RegistryEntry, target: &Target) -> bool {
+    let Target::Run(id) = target else { return true };
+    let id = path_id(id);
+    entry.run_id == id || entry.aliases.contains(&id)
 }
 
 fn in_ranges(ranges: &str, id: JobId) -> bool {

@@ -28,6 +28,7 @@ mod line;
 mod newest;
 pub mod pack;
 mod read;
+mod registries;
 mod seekable;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub use clock::Clock;
 pub use events::EventsFile;
 pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
+pub use registries::Registries;
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";

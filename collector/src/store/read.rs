@@ -10,7 +10,7 @@ use inquest_journal::{Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{EventsFile, Line, REGISTRY, RUN, run_dir, user_dir};
-use crate::runs::{RunState, RunStatus};
+use crate::runs::{Candidate, RunState, RunStatus};
 use crate::verdict::Class;
 
 /// A store, run or job could not be read. The exit code of a command follows
@@ -55,6 +55,12 @@ pub struct RegistryEntry {
     pub classes: BTreeMap<Class, u32>,
     /// Name of the first job.
     pub name: Option<String>,
+    /// What decided that its jobs belong together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Candidate>,
+    /// Run ids of stronger keys that were met later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Ids of its jobs, folded: `101-106,110`.
     pub jobs: String,
     /// Ids of the arrays they belong to, folded.
@@ -112,7 +118,7 @@ impl Store {
         }
     }
 
-    /// Where it is.
+    /// Its directory.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -44,6 +44,7 @@ pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) run: Option<&'static str>,
     pub(crate) work_dir: Option<String>,
+    pub(crate) submit_dir: Option<String>,
     pub(crate) stdout: Option<String>,
     pub(crate) stderr: Option<String>,
     /// What the task had open.
@@ -65,6 +66,7 @@ impl Job {
             name: "fit".into(),
             run: None,
             work_dir: None,
+            submit_dir: None,
             stdout: None,
             stderr: None,
             open: None,
@@ -140,6 +142,7 @@ impl Lab {
             restart,
             partition: Some("batch".into()),
             work_dir: job.work_dir.clone(),
+            submit_dir: job.submit_dir.clone(),
             stdout: job.stdout.clone(),
             stderr: job.stderr.clone(),
             memory_mib,
@@ -228,6 +231,38 @@ impl Lab {
         fs::create_dir_all(&dir).unwrap();
         let file = fs::OpenOptions::new().create(true).append(true).open(dir.join("2026-11-21.jsonl"));
         file.unwrap().write_all(&lines).unwrap();
+    }
+
+    /// Appends one event of its own writer to a node's journal, `at` seconds
+    /// after [`EPOCH`].
+    pub(crate) fn event(
+        &self,
+        (node, boot, pid): (&str, &str, u32),
+        at: i64,
+        job: Option<(u32, StepId)>,
+        body: impl Into<Body>,
+    ) {
+        let identity = Identity::new("lab", node, boot, pid, 0);
+        let at = at * 1_000_000;
+        let header = Header {
+            stamp: Stamp { wall: Timestamp(EPOCH + at), mono_us: at.cast_unsigned() + 1_000_000 },
+            severity: Severity::Info,
+            source: Source::Plugin,
+            cluster: "lab",
+            node,
+            boot,
+            stream: identity.stream(),
+            seq: 0,
+            job_id: job.map(|j| JobId(j.0)),
+            step: job.map(|j| j.1),
+            task: None,
+        };
+        let mut line = Vec::new();
+        encode(&mut line, &header, &body.into());
+        let dir = self.journal().join(node);
+        fs::create_dir_all(&dir).unwrap();
+        let file = fs::OpenOptions::new().create(true).append(true).open(dir.join("2026-11-21.jsonl"));
+        file.unwrap().write_all(&line).unwrap();
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {

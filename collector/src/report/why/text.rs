@@ -15,7 +15,7 @@ use crate::report::failures::Failure;
 use crate::report::logfiles::log_files;
 use crate::report::wrap::{WIDTH, cut, hang};
 use crate::report::{clean, clock, nodes, time};
-use crate::runs::RunState;
+use crate::runs::{KeyKind, RunState};
 use crate::slurm::hostlist;
 use crate::units::duration;
 use crate::verdict::{Class, Verdict};
@@ -110,7 +110,18 @@ fn head(out: &mut String, run: &RunState, subjects: &[Subject<'_>], zone: &TimeZ
     // The style belongs to the first words only.
     let (glued, rest) = rest.split_once(' ').unwrap_or((&rest, ""));
     hang(out, &format!("{first}{glued} "), plain.len() + glued.len() + 1, 2, rest);
+    together(out, run);
     out.push('\n');
+}
+
+/// Why the jobs are one run, where that does not go without saying.
+fn together(out: &mut String, run: &RunState) {
+    if !matches!(run.key.won.kind, KeyKind::Array | KeyKind::Het | KeyKind::Job) {
+        hang(out, "together as ", 12, 2, &clean(&run.key.describe()));
+    }
+    if !run.aliases.is_empty() {
+        hang(out, "also called ", 12, 2, &clean(&run.aliases.join(", ")));
+    }
 }
 
 fn name(name: Option<&str>) -> String {
