@@ -30,7 +30,7 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 
 so = $(plugindir)/spank_inquest.so
 plugstack = $(sysconfdir)/slurm/plugstack.conf.d
-units = agent collect
+units = agent collect serve
 
 # $(call put,MODE,FILE,PLACE): never a half-written file under its final name.
 put = install -D -m $(1) $(2) $(DESTDIR)$(3).new && mv -f $(DESTDIR)$(3).new $(DESTDIR)$(3) && echo $(DESTDIR)$(3)
@@ -95,6 +95,7 @@ ifeq ($(DESTDIR),)
 	@echo "  systemd-sysusers && systemd-tmpfiles --create inquest.conf && systemctl daemon-reload"
 	@echo "  systemctl enable --now inquest-collect   # once, where the journals of all nodes are visible"
 	@echo "  systemctl enable --now inquest-agent     # on compute nodes, if wanted"
+	@echo "  systemctl enable --now inquest-serve     # dashboard and metrics, beside the collector, if wanted"
 	@echo "  inquest check"
 endif
 

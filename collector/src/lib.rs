@@ -7,7 +7,9 @@ judges stories with the help of [`slurm`], [`logs`] finds the root cause in a
 job's log, [`runs`] groups jobs, [`store`] keeps runs on disk, [`report`] shows
 them, [`recover`] plans to run jobs again, [`cli`] is what a person types.
 [`collect`] is the one loop that moves the data. [`agent`] runs on a node and
-only writes a journal. [`check`] says what is wrong with an installation. [`config`] is the file that says how both of them run.
+only writes a journal. [`check`] says what is wrong with an installation.
+[`serve`] shows what is stored to everybody who may see it. [`config`] is the
+file that says how both of them run.
 */
 
 pub mod agent;
@@ -21,6 +23,7 @@ pub mod logs;
 pub mod recover;
 pub mod report;
 pub mod runs;
+pub mod serve;
 pub mod slurm;
 pub mod store;
 pub mod story;

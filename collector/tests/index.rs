@@ -279,6 +279,7 @@ fn count(jobs: &[JobEntry], filter: &Filter, group: Group) -> BTreeMap<String, B
                 job.entry.nodes.iter().filter(here).cloned().collect()
             }
             Group::Cause => vec![end.cause.clone()],
+            Group::Name => vec![job.entry.name.clone().unwrap_or_default()],
             Group::Fingerprint => end.fingerprint.iter().cloned().collect(),
         };
         for key in keys {

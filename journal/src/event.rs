@@ -41,6 +41,29 @@ pub enum Source {
     Collector,
 }
 
+impl Severity {
+    /// As it stands in a line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warn => "warn",
+            Severity::Error => "error",
+        }
+    }
+}
+
+impl Source {
+    /// As it stands in a line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Source::Plugin => "plugin",
+            Source::Agent => "agent",
+            Source::User => "user",
+            Source::Collector => "collector",
+        }
+    }
+}
+
 /// Whose memory limit it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +125,11 @@ impl Absent for Memory {
         *self == Memory::default()
     }
 }
+impl Absent for Pressure {
+    fn absent(&self) -> bool {
+        *self == Pressure::default()
+    }
+}
 fn absent<T: Absent>(value: &T) -> bool {
     value.absent()
 }
@@ -142,6 +170,25 @@ record! {
         largest_process_bytes: Option<u64>,
         /// Highest sampled anonymous memory in bytes, where an agent sampled.
         anon_peak_bytes: Option<u64>,
+    }
+}
+
+record! {
+    /// Time in which processes of a cgroup waited for something they lacked,
+    /// in microseconds (PSI, the `total` of `cpu.pressure`, `memory.pressure`
+    /// and `io.pressure`; cgroup v2 only). "Some" counts while at least one
+    /// process waited, "full" while all did.
+    pub struct Pressure {
+        /// For a CPU.
+        cpu_some_us: Option<u64>,
+        /// For memory: reclaim, swap, refaults.
+        memory_some_us: Option<u64>,
+        /// The same, while nothing else ran.
+        memory_full_us: Option<u64>,
+        /// For storage.
+        io_some_us: Option<u64>,
+        /// The same, while nothing else ran.
+        io_full_us: Option<u64>,
     }
 }
 
@@ -299,9 +346,37 @@ record! {
         memory: Memory,
         /// CPU time of the step's cgroup in microseconds.
         cpu_us: Option<u64>,
+        /// User time of the step's cgroup in microseconds.
+        user_us: Option<u64>,
+        /// System time of the step's cgroup in microseconds.
+        system_us: Option<u64>,
+        /// Periods in which the cgroup had used up its share of the CPUs
+        /// (`nr_throttled`; only where a quota is set).
+        throttled_count: Option<u64>,
+        /// How long it was held back then, in microseconds.
+        throttled_us: Option<u64>,
+        /// Waiting for CPU, memory and storage.
+        pressure: Pressure,
+        /// Bytes read from storage by the step's cgroup (`io.stat`, where the
+        /// io controller is on).
+        read_bytes: Option<u64>,
+        /// Bytes written to storage by the step's cgroup.
+        written_bytes: Option<u64>,
         /// User and system time of all reaped processes, in microseconds.
         reaped_cpu_us: Option<u64>,
-        /// Time that all hooks of this plugin took in this step, in microseconds.
+        /// The system time among it.
+        reaped_system_us: Option<u64>,
+        /// Bytes that reaped processes made local storage read (getrusage,
+        /// `ru_inblock`). What came from the page cache or over a network
+        /// file system is not in it.
+        reaped_read_bytes: Option<u64>,
+        /// Bytes that reaped processes made dirty for local storage
+        /// (`ru_oublock`).
+        reaped_written_bytes: Option<u64>,
+        /// Page faults of reaped processes that had to wait for storage.
+        reaped_major_faults: Option<u64>,
+        /// Time that all hooks of this plugin took in this step, in
+        /// microseconds; of the last hook, up to the making of this line.
         hook_us: Option<u64>,
         /// The slowest single hook, in microseconds.
         hook_max_us: Option<u64>,

@@ -62,7 +62,7 @@ impl Timestamp {
 impl Timestamp {
     /// The text form without the machinery of `fmt`, which would be a tenth of
     /// the time that a hook has; `None` outside the years of four digits.
-    fn text(self) -> Option<[u8; 27]> {
+    pub(crate) fn text(self) -> Option<[u8; 27]> {
         let (y, mo, d) = civil_from_days(self.0.div_euclid(DAY_US));
         if !(0..=9999).contains(&y) {
             return None;

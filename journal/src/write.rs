@@ -68,6 +68,9 @@ struct File {
     dev: libc::dev_t,
     ino: libc::ino_t,
     day: i64,
+    /// Beyond this size the kernel would send SIGXFSZ to slurmstepd. Asked
+    /// for once: nobody changes a limit of slurmstepd while it runs.
+    size_limit: u64,
 }
 
 impl Writer {
@@ -234,9 +237,9 @@ impl Writer {
     fn append(&mut self, line: &[u8], stamp: Stamp) -> Result<(), i32> {
         let today = stamp.wall.day_number();
         let wrote = match &self.file {
-            Some(file) if file.day == today && file.is_ours() => write_line(file.fd.as_raw_fd(), line),
+            Some(file) if file.day == today && file.is_ours() => file.write(line),
             _ => match self.open_file(stamp) {
-                Ok(file) => write_line(file.fd.as_raw_fd(), line),
+                Ok(file) => file.write(line),
                 Err(e) => Err(e.source.raw_os_error().unwrap_or(libc::EIO)),
             },
         };
@@ -257,6 +260,14 @@ impl Writer {
         let dir_flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let root = open_at(libc::AT_FDCWD, &self.journal, dir_flags, "journal directory")?;
         refuse_foreign(&root)?;
+        let name = format!("{}.jsonl", stamp.wall.day());
+        // In one call, where the kernel has it and nothing is missing; what
+        // else there may be is found and named step by step.
+        if let Some(fd) = self.open_below(&root, &name)
+            && let Ok(file) = File::new(fd, stamp)
+        {
+            return Ok(file);
+        }
         let node = match open_at(root.as_raw_fd(), &self.node, dir_flags, "node's journal directory") {
             Err(e) if e.source.raw_os_error() == Some(libc::ENOENT) => {
                 // SAFETY: root is open, node is a NUL-terminated string.
@@ -267,40 +278,82 @@ impl Writer {
             other => other?,
         };
         let what = "journal file";
-        let name = CString::new(format!("{}.jsonl", stamp.wall.day()))
-            .map_err(|e| OpenError { what, source: e.into() })?;
-        // O_NONBLOCK: should somebody have put a FIFO here, do not wait for it.
-        let flags = libc::O_WRONLY
-            | libc::O_APPEND
-            | libc::O_CREAT
-            | libc::O_NOFOLLOW
-            | libc::O_NONBLOCK
-            | libc::O_NOCTTY
-            | libc::O_CLOEXEC;
-        let fd = open_at(node.as_raw_fd(), &name, flags, what)?;
-        let stat = stat_fd(fd.as_raw_fd()).map_err(|source| OpenError { what, source })?;
-        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(OpenError { what, source });
-        }
-        Ok(File { fd, dev: stat.st_dev, ino: stat.st_ino, day: stamp.wall.day_number() })
+        let name = CString::new(name).map_err(|e| OpenError { what, source: e.into() })?;
+        let fd = open_at(node.as_raw_fd(), &name, FILE_FLAGS, what)?;
+        File::new(fd, stamp).map_err(|source| OpenError { what, source })
+    }
+
+    /// openat2(2) of Linux 5.6: no link is followed on the way.
+    fn open_below(&self, root: &OwnedFd, name: &str) -> Option<OwnedFd> {
+        let path = CString::new([self.node.to_bytes(), name.as_bytes()].join(&b'/')).ok()?;
+        // SAFETY: zeros are a valid open_how: no flag, no mode, no restriction.
+        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+        how.flags = u64::try_from(FILE_FLAGS).ok()?;
+        how.mode = u64::from(FILE_MODE);
+        how.resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
+        // SAFETY: path is NUL-terminated, how is of the size that is given.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of_val(&how),
+            )
+        };
+        // SAFETY: a descriptor that openat2 just returned belongs to nobody else.
+        RawFd::try_from(fd).ok().filter(|&fd| fd >= 0).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 
+/// O_NONBLOCK: should somebody have put a FIFO here, do not wait for it.
+const FILE_FLAGS: i32 = libc::O_WRONLY
+    | libc::O_APPEND
+    | libc::O_CREAT
+    | libc::O_NOFOLLOW
+    | libc::O_NONBLOCK
+    | libc::O_NOCTTY
+    | libc::O_CLOEXEC;
+const FILE_MODE: u32 = 0o640;
+
 impl File {
-    /// The descriptor still means the file it was opened on, the file still
-    /// has a name, and a line fits under the process' file size limit (beyond
-    /// it the kernel would send SIGXFSZ to slurmstepd).
+    fn new(fd: OwnedFd, stamp: Stamp) -> io::Result<File> {
+        let stat = stat_fd(fd.as_raw_fd())?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let day = stamp.wall.day_number();
+        Ok(File { fd, dev: stat.st_dev, ino: stat.st_ino, day, size_limit: size_limit() })
+    }
+
+    /// The descriptor still means the file it was opened on, and the file
+    /// still has a name.
     fn is_ours(&self) -> bool {
         let Ok(stat) = stat_fd(self.fd.as_raw_fd()) else { return false };
         stat.st_dev == self.dev && stat.st_ino == self.ino && stat.st_nlink > 0
     }
+
+    fn write(&self, line: &[u8]) -> Result<usize, i32> {
+        if self.size_limit != libc::RLIM_INFINITY {
+            let stat = stat_fd(self.fd.as_raw_fd()).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
+            let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+            if size.saturating_add(line.len() as u64) > self.size_limit {
+                return Err(libc::EFBIG);
+            }
+        }
+        write_line(self.fd.as_raw_fd(), line)
+    }
+}
+
+/// The largest size to which this process may write a file, in bytes.
+fn size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: limit is a valid, writable rlimit.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    limit.rlim_cur
 }
 
 fn write_line(fd: RawFd, line: &[u8]) -> Result<usize, i32> {
-    if !fits_file_limit(fd, line.len()) {
-        return Err(libc::EFBIG);
-    }
     loop {
         // SAFETY: the descriptor is open, the buffer is a live slice.
         let n = unsafe { libc::write(fd, line.as_ptr().cast(), line.len()) };
@@ -314,21 +367,9 @@ fn write_line(fd: RawFd, line: &[u8]) -> Result<usize, i32> {
     }
 }
 
-fn fits_file_limit(fd: RawFd, len: usize) -> bool {
-    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: limit is a valid, writable rlimit.
-    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    if limit.rlim_cur == libc::RLIM_INFINITY {
-        return true;
-    }
-    let Ok(stat) = stat_fd(fd) else { return false };
-    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
-    size.saturating_add(len as u64) <= limit.rlim_cur
-}
-
 fn open_at(dir: RawFd, path: &CStr, flags: i32, what: &'static str) -> Result<OwnedFd, OpenError> {
     // SAFETY: path is NUL-terminated; the mode is read only with O_CREAT.
-    let fd = unsafe { libc::openat(dir, path.as_ptr(), flags, 0o640) };
+    let fd = unsafe { libc::openat(dir, path.as_ptr(), flags, FILE_MODE) };
     if fd < 0 {
         return Err(OpenError { what, source: io::Error::last_os_error() });
     }

@@ -37,8 +37,6 @@ pub(crate) struct Host {
     get_item: spk_get_item_fn,
     context: spk_context_fn,
     option_register: spk_option_register_fn,
-    info: spk_log_fn,
-    error: spk_log_fn,
 }
 
 impl Host {
@@ -49,8 +47,6 @@ impl Host {
             get_item: look_up!("spank_get_item" as spk_get_item_fn),
             context: look_up!("spank_context" as spk_context_fn),
             option_register: look_up!("spank_option_register" as spk_option_register_fn),
-            info: look_up!("slurm_info" as spk_log_fn),
-            error: look_up!("slurm_error" as spk_log_fn),
         }
     }
 
@@ -63,13 +59,13 @@ impl Host {
     /// Says a sentence: in slurmstepd and slurmd in slurmd's log only, in
     /// sbatch, salloc and srun on the user's terminal.
     pub(crate) fn info(&self, text: &str) {
-        say(self.info, text);
+        say(look_up!("slurm_info" as spk_log_fn), text);
     }
 
     /// Says it as an error. Never in slurmstepd, where it would also land in
     /// the output of the job.
     pub(crate) fn error(&self, text: &str) {
-        say(self.error, text);
+        say(look_up!("slurm_error" as spk_log_fn), text);
     }
 
     /// Registers an option of sbatch, salloc and srun. Slurm copies it.

@@ -14,11 +14,9 @@
 //! From 26.05 on the job's directory on v2 has a name that is no number; daemons
 //! of several nodes on one host have the node's name in the first part.
 
-use std::ffi::CStr;
+use inquest_journal::{Level, Pressure};
 
-use inquest_journal::Level;
-
-use crate::small::{Buf, Fd, Fixed, field, find_line, number, proc_path, read_file};
+use crate::small::{Buf, Dir, Fd, Fixed, field, find_line, number, proc_path, read_file};
 
 /// The memory cgroup of one step on this node.
 #[derive(Debug)]
@@ -29,6 +27,9 @@ pub(crate) struct StepCgroup {
     mount: String,
     /// The step's directory below that.
     pub(crate) step: String,
+    /// That directory: each file below costs half as much from here as by a
+    /// path of ten names.
+    dir: Option<Dir>,
 }
 
 /// A limit and where it is set.
@@ -95,8 +96,8 @@ impl StepCgroup {
             (None, None) => return None,
         };
         let (step, below) = split_step(path)?;
-        let mount = find_mount(version, path)?;
-        Some((StepCgroup { version, mount, step: step.to_owned() }, below.into()))
+        let (mount, dir) = find_mount(version, step)?;
+        Some((StepCgroup { version, mount, step: step.to_owned(), dir: Some(dir) }, below.into()))
     }
 
     /// The directory of another process below this step's.
@@ -120,6 +121,15 @@ impl StepCgroup {
     }
 
     fn read<'b, const N: usize>(&self, dir: [&str; 2], file: &str, buf: &'b mut Buf<N>) -> Option<&'b [u8]> {
+        if let Some(open) = self.dir.as_ref().filter(|_| dir[0] == self.step) {
+            let mut path = FilePath::new();
+            for part in [dir[1].trim_start_matches('/'), if dir[1].is_empty() { "" } else { "/" }, file] {
+                path.push(part.as_bytes())?;
+            }
+            if let Some(file) = open.open_file(path.as_c_str()) {
+                return file.read(buf);
+            }
+        }
         let mut path = FilePath::new();
         for part in [&self.mount, dir[0], dir[1], "/", file] {
             path.push(part.as_bytes())?;
@@ -220,29 +230,89 @@ impl StepCgroup {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// CPU time of the step so far, in microseconds. On v1 another hierarchy
-    /// has it, where the step need not be; the processes' own times are known.
-    pub(crate) fn cpu_us(&self) -> Option<u64> {
+    /// What the step has used so far. Only v2 has it: on v1 it is in other
+    /// hierarchies, where the step need not be; the processes' own times are
+    /// known there.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
         if self.version == 1 {
-            return None;
+            return usage;
         }
-        let mut buf = Buf::<512>::new();
-        field(self.read([&self.step, self.users()], "cpu.stat", &mut buf)?, b"usage_usec")
+        let dir = [self.step.as_str(), self.users()];
+        let mut buf = Buf::<1024>::new();
+        if let Some(text) = self.read(dir, "cpu.stat", &mut buf) {
+            usage.cpu_us = field(text, b"usage_usec");
+            usage.user_us = field(text, b"user_usec");
+            usage.system_us = field(text, b"system_usec");
+            // Without a quota there is nothing to be throttled by.
+            if field(text, b"nr_periods").is_some_and(|n| n > 0) {
+                usage.throttled_count = field(text, b"nr_throttled");
+                usage.throttled_us = field(text, b"throttled_usec");
+            }
+        }
+        let mut stalls = |file| {
+            let text = self.read(dir, file, &mut buf).unwrap_or_default();
+            (stall(text, b"some"), stall(text, b"full"))
+        };
+        // The "full" of a CPU is always 0 or not there.
+        let (cpu, memory, io) = (stalls("cpu.pressure"), stalls("memory.pressure"), stalls("io.pressure"));
+        usage.pressure = Pressure {
+            cpu_some_us: cpu.0,
+            memory_some_us: memory.0,
+            memory_full_us: memory.1,
+            io_some_us: io.0,
+            io_full_us: io.1,
+        };
+        // A line per disk; of a node with very many, the first ones.
+        let mut buf = Buf::<4096>::new();
+        if let Some(text) = self.read(dir, "io.stat", &mut buf) {
+            (usage.read_bytes, usage.written_bytes) = (io_sum(text, b"rbytes="), io_sum(text, b"wbytes="));
+        }
+        usage
     }
 }
 
-/// Where the hierarchy is mounted that `path` is in: the usual places first,
-/// because /proc/self/mountinfo of a busy node is long.
-fn find_mount(version: u8, path: &str) -> Option<String> {
+/// Totals of a cgroup; see the fields of the same names in `StepEnded`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Usage {
+    pub(crate) cpu_us: Option<u64>,
+    pub(crate) user_us: Option<u64>,
+    pub(crate) system_us: Option<u64>,
+    pub(crate) throttled_count: Option<u64>,
+    pub(crate) throttled_us: Option<u64>,
+    pub(crate) pressure: Pressure,
+    pub(crate) read_bytes: Option<u64>,
+    pub(crate) written_bytes: Option<u64>,
+}
+
+/// The total of a line of a PSI file, in microseconds:
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=1234`.
+fn stall(text: &[u8], line: &[u8]) -> Option<u64> {
+    let rest = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(line)?.strip_prefix(b" "))?;
+    number(rest.split(|&b| b == b' ').find_map(|f| f.strip_prefix(b"total="))?)
+}
+
+/// The sum over all disks of io.stat: `8:0 rbytes=4096 wbytes=0 rios=1 ...`.
+/// `None` where no disk is named, which means that nothing was read or written
+/// or that the controller is off.
+fn io_sum(text: &[u8], key: &[u8]) -> Option<u64> {
+    // Behind the last newline is a line that was cut, or nothing.
+    let whole = text.iter().rposition(|&b| b == b'\n').map_or(&text[..0], |end| &text[..end]);
+    let fields = whole.split(|&b| b == b'\n' || b == b' ');
+    let values = fields.filter_map(|f| number(f.strip_prefix(key)?));
+    values.fold(None, |sum: Option<u64>, n| Some(sum.unwrap_or(0).saturating_add(n)))
+}
+
+/// Where the hierarchy is mounted that `path` is in, and that directory: the
+/// usual places first, because /proc/self/mountinfo of a busy node is long.
+fn find_mount(version: u8, path: &str) -> Option<(String, Dir)> {
     let usual: &[&str] = if version == 1 { &[V1_MOUNT] } else { &V2_MOUNTS };
-    if let Some(mount) = usual.iter().find(|mount| exists(mount, path)) {
-        return Some((*mount).to_owned());
+    let there = |mount: &str| open_dir(mount, path).map(|dir| (mount.to_owned(), dir));
+    if let Some(found) = usual.iter().find_map(|mount| there(mount)) {
+        return Some(found);
     }
     let fd = Fd::open(c"/proc/self/mountinfo")?;
-    find_line(&fd, 1 << 20, |line| {
-        let mount = parse_mount(std::str::from_utf8(line).ok()?, version)?;
-        exists(mount, path).then(|| mount.to_owned())
-    })
+    find_line(&fd, 1 << 20, |line| there(parse_mount(std::str::from_utf8(line).ok()?, version)?))
 }
 
 /// The mount point of a line of mountinfo, when it is the memory hierarchy.
@@ -257,14 +327,11 @@ fn parse_mount(line: &str, version: u8) -> Option<&str> {
     good.then(|| left.split(' ').nth(4))?
 }
 
-fn exists(mount: &str, path: &str) -> bool {
+fn open_dir(mount: &str, path: &str) -> Option<Dir> {
     let mut full = FilePath::new();
-    if full.push(mount.as_bytes()).and_then(|()| full.push(path.as_bytes())).is_none() {
-        return false;
-    }
-    let path: &CStr = full.as_c_str();
-    // SAFETY: path is NUL-terminated.
-    unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+    full.push(mount.as_bytes())?;
+    full.push(path.as_bytes())?;
+    Dir::open(full.as_c_str())
 }
 
 #[cfg(test)]
@@ -272,7 +339,7 @@ mod tests {
     use super::*;
 
     fn step(version: u8, step: &str) -> StepCgroup {
-        StepCgroup { version, mount: "/nowhere".into(), step: step.into() }
+        StepCgroup { version, mount: "/nowhere".into(), step: step.into(), dir: None }
     }
 
     #[test]
@@ -320,7 +387,9 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let mount = dir.path().to_str().unwrap().to_owned();
-        (dir, StepCgroup { version, mount, step: step.into() })
+        let open = open_dir(&mount, step);
+        assert!(open.is_some());
+        (dir, StepCgroup { version, mount, step: step.into(), dir: open })
     }
 
     #[test]
@@ -340,7 +409,21 @@ mod tests {
                 ("x.scope/s6P/step_0/user/memory.max", "52428800\n"),
                 ("x.scope/s6P/step_0/user/memory.peak", "52424704\n"),
                 ("x.scope/s6P/step_0/user/memory.events.local", "max 7\n"),
-                ("x.scope/s6P/step_0/user/cpu.stat", "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"),
+                (
+                    "x.scope/s6P/step_0/user/cpu.stat",
+                    "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\nnice_usec 0\ncore_sched.force_idle_usec 0\n\
+                     nr_periods 20\nnr_throttled 3\nthrottled_usec 70000\nnr_bursts 0\nburst_usec 0\n",
+                ),
+                (
+                    "x.scope/s6P/step_0/user/memory.pressure",
+                    "some avg10=0.00 avg60=1.20 avg300=0.00 total=810\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=799\n",
+                ),
+                ("x.scope/s6P/step_0/user/cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=55\n"),
+                (
+                    "x.scope/s6P/step_0/user/io.stat",
+                    "254:0 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0\n\
+                     254:16 rbytes=1 wbytes=2 rios=1 wios=1 dbytes=0 dios=0\n7:0 \n",
+                ),
                 ("x.scope/s6P/step_0/user/task_1/memory.peak", "4096\n"),
                 ("x.scope/s6P/step_0/user/task_1/memory.events", "oom 0\noom_kill 2\noom_group_kill 1\n"),
             ],
@@ -356,7 +439,22 @@ mod tests {
         assert_eq!(step.task_peak("/user/task_1"), Some(4096));
         assert_eq!(step.task_oom_kills("/user/task_1"), Some(2));
         assert_eq!(step.step_oom_kills(), Some(3));
-        assert_eq!(step.cpu_us(), Some(1234));
+        let usage = Usage {
+            cpu_us: Some(1234),
+            user_us: Some(1000),
+            system_us: Some(234),
+            throttled_count: Some(3),
+            throttled_us: Some(70_000),
+            pressure: Pressure {
+                cpu_some_us: Some(55),
+                memory_some_us: Some(810),
+                memory_full_us: Some(799),
+                ..Pressure::default()
+            },
+            read_bytes: Some(4097),
+            written_bytes: Some(514),
+        };
+        assert_eq!(step.usage(), usage);
         // A task that is gone, and a kernel without memory.peak.
         assert_eq!(step.task_oom_kills("/user/task_2"), None);
         assert_eq!(step.task_peak("/user/task_2"), None);
@@ -384,7 +482,18 @@ mod tests {
         assert_eq!(step.step_peak(), Some(300));
         assert_eq!(step.task_oom_kills("/task_0"), Some(1));
         assert_eq!(step.step_oom_kills(), None);
-        assert_eq!(step.cpu_us(), None);
+        assert_eq!(step.usage(), Usage::default());
+    }
+
+    #[test]
+    fn totals_are_read_or_left_out() {
+        assert_eq!(stall(b"some avg10=0.00 total=7\nfull total=x\n", b"some"), Some(7));
+        assert_eq!(stall(b"some avg10=0.00 total=7\nfull total=x\n", b"full"), None);
+        assert_eq!(stall(b"", b"some"), None);
+        assert_eq!(io_sum(b"", b"rbytes="), None);
+        assert_eq!(io_sum(b"8:0 rbytes=5 wbytes=1\n8:16 rbytes=77", b"rbytes="), Some(5));
+        let most = format!("8:0 rbytes={0}\n8:1 rbytes={0}\n", u64::MAX);
+        assert_eq!(io_sum(most.as_bytes(), b"rbytes="), Some(u64::MAX));
     }
 
     #[test]

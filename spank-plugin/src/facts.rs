@@ -116,11 +116,11 @@ pub(crate) struct JobEnv {
 }
 
 /// Reads the job's environment, once through.
-pub(crate) fn job_env(spank: &Spank<'_>, extra: &[String]) -> JobEnv {
-    scan_env(spank.env(), extra)
+pub(crate) fn job_env(spank: &Spank<'_>, job: JobId, extra: &[String]) -> JobEnv {
+    scan_env(spank.env(), job, extra)
 }
 
-fn scan_env(env: Strings<'_>, extra: &[String]) -> JobEnv {
+fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
     let mut found = JobEnv::default();
     for entry in env {
         let head = entry.head(KEY_MAX + 1);
@@ -145,8 +145,16 @@ fn scan_env(env: Strings<'_>, extra: &[String]) -> JobEnv {
                     found.end_limit =
                         seconds.and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000_000)).map(Timestamp);
                 }
-                "SLURM_HET_JOB_ID" => found.het_job_id = count().map(JobId),
-                "SLURM_HET_JOB_OFFSET" => found.het_offset = count(),
+                // The leader is told the id of every component, and hands it on.
+                _ if let Some(group) = key.strip_prefix("SLURM_JOB_ID_HET_GROUP_") => {
+                    let id = count().map(JobId);
+                    if group == "0" {
+                        found.het_job_id = id;
+                    }
+                    if id == Some(job) {
+                        found.het_offset = group.parse().ok();
+                    }
+                }
                 _ => {}
             }
         }
@@ -286,22 +294,40 @@ impl End {
     }
 }
 
-/// What all reaped processes of slurmstepd have used: CPU time in
-/// microseconds, and the largest resident set of any single one in bytes.
-pub(crate) fn reaped() -> (Option<u64>, Option<u64>) {
+/// What all reaped processes of slurmstepd have used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reaped {
+    /// Microseconds.
+    pub(crate) user_us: u64,
+    pub(crate) system_us: u64,
+    /// Largest resident set of any single one, in bytes.
+    pub(crate) largest_bytes: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) major_faults: u64,
+}
+
+/// Asks the kernel; `None` where it does not say.
+pub(crate) fn reaped() -> Option<Reaped> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: usage is writable; zeroed is a valid rusage.
     let usage = unsafe {
         if libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) != 0 {
-            return (None, None);
+            return None;
         }
         usage.assume_init()
     };
-    let us = |t: libc::timeval| {
-        u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_usec).unwrap_or(0)
-    };
-    let rss = u64::try_from(usage.ru_maxrss).ok().map(|kib| kib.saturating_mul(1024));
-    (Some(us(usage.ru_utime) + us(usage.ru_stime)), rss)
+    let count = |n: libc::c_long| u64::try_from(n).unwrap_or(0);
+    let us = |t: libc::timeval| count(t.tv_sec).saturating_mul(1_000_000).saturating_add(count(t.tv_usec));
+    // getrusage(2): kilobytes, and blocks of 512 bytes.
+    Some(Reaped {
+        user_us: us(usage.ru_utime),
+        system_us: us(usage.ru_stime),
+        largest_bytes: count(usage.ru_maxrss).saturating_mul(1024),
+        read_bytes: count(usage.ru_inblock).saturating_mul(512),
+        written_bytes: count(usage.ru_oublock).saturating_mul(512),
+        major_faults: count(usage.ru_majflt),
+    })
 }
 
 #[cfg(test)]

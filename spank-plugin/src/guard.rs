@@ -42,6 +42,9 @@ pub(crate) fn hook(last: bool, body: impl FnOnce(&mut Option<Box<Step>>)) -> c_i
     // SAFETY: busy was clear and is ours now.
     let step = unsafe { &mut *STATE.step.get() };
     if last || step.as_ref().is_none_or(|s| s.panics == 0) {
+        if let Some(step) = step {
+            step.hook_began_ns = began;
+        }
         // The state is either dropped or only counted on after a panic, so a
         // half-made change is never built upon.
         let result = catch_unwind(AssertUnwindSafe(|| body(step)));

@@ -77,16 +77,17 @@ impl<const N: usize> Buf<N> {
     }
 }
 
+/// O_NONBLOCK and O_NOFOLLOW: whatever lies at the path, do not wait for it
+/// and do not be led elsewhere.
+const READ_FLAGS: libc::c_int = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
+
 /// A descriptor that closes itself.
 pub(crate) struct Fd(pub(crate) libc::c_int);
 
 impl Fd {
     pub(crate) fn open(path: &CStr) -> Option<Fd> {
-        // O_NONBLOCK and O_NOFOLLOW: whatever lies at the path, do not wait
-        // for it and do not be led elsewhere.
-        let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
         // SAFETY: path is NUL-terminated.
-        let fd = unsafe { libc::open(path.as_ptr(), flags) };
+        let fd = unsafe { libc::open(path.as_ptr(), READ_FLAGS) };
         (fd >= 0).then_some(Fd(fd))
     }
 
@@ -102,6 +103,57 @@ impl Fd {
         let n = unsafe { libc::read(self.0, buf.0.as_mut_ptr().add(held).cast(), N - held) };
         buf.filled(held + usize::try_from(n).ok()?)
     }
+}
+
+/// A directory that stays open from hook to hook, so that a long path is
+/// walked once. With `contain_spank` a later hook may have other descriptors:
+/// it is used, and closed, only while it still means what was opened.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: libc::c_int,
+    file: (libc::dev_t, libc::ino_t),
+}
+
+impl Dir {
+    pub(crate) fn open(path: &CStr) -> Option<Dir> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+        // SAFETY: path is NUL-terminated.
+        let fd = unsafe { libc::open(path.as_ptr(), flags) };
+        let Some(file) = (fd >= 0).then(|| identity(fd)).flatten() else {
+            // Nobody else can have closed what was opened in this hook.
+            drop((fd >= 0).then_some(Fd(fd)));
+            return None;
+        };
+        Some(Dir { fd, file })
+    }
+
+    /// Opens a file below for reading; `None` too when the directory's
+    /// descriptor is no longer ours.
+    pub(crate) fn open_file(&self, path: &CStr) -> Option<Fd> {
+        if identity(self.fd) != Some(self.file) {
+            return None;
+        }
+        // SAFETY: path is NUL-terminated.
+        let fd = unsafe { libc::openat(self.fd, path.as_ptr(), READ_FLAGS) };
+        (fd >= 0).then_some(Fd(fd))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if identity(self.fd) == Some(self.file) {
+            // SAFETY: seen to be what we opened.
+            unsafe { libc::close(self.fd) };
+        }
+    }
+}
+
+/// Which file a descriptor means.
+fn identity(fd: libc::c_int) -> Option<(libc::dev_t, libc::ino_t)> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: stat is writable, and read only when the call has filled it.
+    unsafe { (libc::fstat(fd, stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
+        .map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 impl Drop for Fd {

@@ -10,10 +10,10 @@ use inquest_journal::{
 
 use crate::abi::*;
 use crate::args::{Config, Sync};
-use crate::cgroup::{Limit, StepCgroup};
+use crate::cgroup::{Limit, StepCgroup, Usage};
 use crate::facts::{self, End, JobEnv};
 use crate::kmsg::Kmsg;
-use crate::small::text;
+use crate::small::{monotonic_ns, text};
 
 /// Files behind descriptors 1 and 2.
 type Logs = (Option<String>, Option<String>);
@@ -41,8 +41,7 @@ struct Totals {
     failed: u32,
     kills: u64,
     memory: Memory,
-    cpu_us: Option<u64>,
-    reaped_cpu_us: Option<u64>,
+    usage: Usage,
 }
 
 /// Everything this slurmstepd knows.
@@ -72,6 +71,8 @@ pub(crate) struct Step {
     /// Time in all hooks of this plugin, in nanoseconds.
     pub(crate) hook_ns: u64,
     pub(crate) hook_max_ns: u64,
+    /// When the hook began that runs now.
+    pub(crate) hook_began_ns: u64,
     pub(crate) panics: u32,
 }
 
@@ -127,6 +128,7 @@ impl Step {
             kmsg: Kmsg::new(pid),
             hook_ns: 0,
             hook_max_ns: 0,
+            hook_began_ns: 0,
             panics: 0,
         })
     }
@@ -195,10 +197,11 @@ impl Step {
     /// Says that the step, and with it perhaps the job, has reached this node.
     fn start(&mut self, spank: &Spank<'_>, stamp: Stamp, pid: Option<u32>, logs: &Logs) {
         self.started = true;
-        let mut env = facts::job_env(spank, &self.config.env);
-        // The extern step has next to no environment, so nothing is missing there.
-        if self.step == StepId::Extern {
-            env.restart = None;
+        let mut env = facts::job_env(spank, self.job, &self.config.env);
+        // The extern step has next to no environment, and a script is told of its restart only in its
+        // own process, after this hook: there, to hear nothing is not to hear 0.
+        if !matches!(self.step, StepId::Number(_)) {
+            env.restart = env.restart.filter(|&n| n > 0);
         }
         self.restart = env.restart;
         // The extern step says "own id" even for members of an array.
@@ -327,7 +330,9 @@ impl Step {
         if self.tasks.len() == 1 {
             // The only task is the step, without slurmstepd's own megabyte.
             self.totals.memory = memory.clone();
-        } else if self.tasks.iter().all(|t| t.exited) {
+        } else if self.tasks.iter().all(|t| t.exited) && self.cgroup.as_ref().is_some_and(|c| c.version == 1)
+        {
+            // On v2 it is there until the end of the step.
             self.look_at_step();
         }
         let task = &self.tasks[at];
@@ -348,7 +353,7 @@ impl Step {
     /// The figures of a cgroup. How often its limit was hit is read only when
     /// it can matter: far from the limit, it was not hit by this cgroup.
     fn memory(&self, peak: Option<u64>, kills: u64) -> Memory {
-        let (_, largest_process_bytes) = facts::reaped();
+        let largest_process_bytes = facts::reaped().map(|r| r.largest_bytes);
         let mut memory = Memory { cgroup_peak_bytes: peak, largest_process_bytes, ..Memory::default() };
         if let (Some(limit), Some(cgroup)) = (self.limit, &self.cgroup) {
             memory.limit_bytes = Some(limit.bytes);
@@ -370,7 +375,7 @@ impl Step {
     /// The figures of the whole step, while its cgroup is there.
     fn look_at_step(&mut self) {
         let peak = self.cgroup.as_ref().and_then(StepCgroup::step_peak);
-        self.totals.cpu_us = self.cgroup.as_ref().and_then(StepCgroup::cpu_us);
+        self.totals.usage = self.cgroup.as_ref().map(StepCgroup::usage).unwrap_or_default();
         self.totals.memory = self.memory(peak, self.totals.kills);
     }
 
@@ -385,8 +390,7 @@ impl Step {
             // No task was ever forked: the launch failed.
             self.start(spank, stamp, None, &(None, None));
         }
-        let (reaped_cpu_us, _) = facts::reaped();
-        self.totals.reaped_cpu_us = reaped_cpu_us.or(self.totals.reaped_cpu_us);
+        let reaped = facts::reaped();
         if self.cgroup.as_ref().is_some_and(|c| c.version == 2) {
             self.look_for_stragglers(stamp);
             self.look_at_step();
@@ -400,9 +404,20 @@ impl Step {
             tasks_failed: Some(totals.failed),
             oom_kills: self.cgroup.as_ref().map(|_| totals.kills),
             memory: totals.memory,
-            cpu_us: totals.cpu_us,
-            reaped_cpu_us: totals.reaped_cpu_us,
-            hook_us: Some(self.hook_ns / 1_000),
+            cpu_us: totals.usage.cpu_us,
+            user_us: totals.usage.user_us,
+            system_us: totals.usage.system_us,
+            throttled_count: totals.usage.throttled_count,
+            throttled_us: totals.usage.throttled_us,
+            pressure: totals.usage.pressure,
+            read_bytes: totals.usage.read_bytes,
+            written_bytes: totals.usage.written_bytes,
+            reaped_cpu_us: reaped.map(|r| r.user_us.saturating_add(r.system_us)),
+            reaped_system_us: reaped.map(|r| r.system_us),
+            reaped_read_bytes: reaped.map(|r| r.read_bytes),
+            reaped_written_bytes: reaped.map(|r| r.written_bytes),
+            reaped_major_faults: reaped.map(|r| r.major_faults),
+            hook_us: Some((self.hook_ns + monotonic_ns().saturating_sub(self.hook_began_ns)) / 1_000),
             hook_max_us: Some(self.hook_max_ns / 1_000),
             panics: (self.panics > 0).then_some(self.panics),
         };

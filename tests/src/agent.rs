@@ -81,9 +81,9 @@ impl Drop for Agent {
     }
 }
 
-/// Where the agent of a node takes notes.
-pub fn socket(cluster: &Cluster, node: &str) -> PathBuf {
-    cluster.dir().join(format!("note-{node}"))
+/// Where the agent of a node takes notes: a name in the directory that jobs run in.
+fn socket(cluster: &Cluster, node: &str) -> PathBuf {
+    cluster.work_dir().join(format!("note-{node}"))
 }
 
 /// A field of /proc/PID/status in KiB.

@@ -1,6 +1,8 @@
 //! The catalogue: real jobs that end in every way that matters, with what Slurm says of each and
 //! what Inquest must say. The demo shows it; the tests hold both halves to it.
 
+mod more;
+
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,6 +14,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, JobRecord, Process};
+
+pub use more::MORE;
 
 /// One job of the catalogue.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +37,10 @@ pub struct Entry {
     /// Step and task of the first failure, where several tasks fail or a step does behind the
     /// script's back.
     pub first: Option<(&'static str, u64)>,
+    /// The child that dies behind the script's back, as the kernel calls it.
+    pub child: Option<&'static str>,
+    /// What the job itself says through `inquest note`.
+    pub note: Option<&'static str>,
     /// Takes more than half a minute, by Slurm's own clocks.
     pub slow: bool,
 }
@@ -95,6 +103,8 @@ const PLAIN: Entry = Entry {
     array: None,
     verdict: verdict("ok", "ok"),
     first: None,
+    child: None,
+    note: None,
     slow: false,
 };
 
@@ -146,6 +156,7 @@ exit 0
         ),
         slurm: slurm("OUT_OF_MEMORY", "0:125"),
         verdict: verdict("oom", "oom_partial"),
+        child: Some("python3"),
         ..PLAIN
     },
     Entry {
@@ -253,7 +264,10 @@ exit $?
     Entry {
         name: "requeue",
         what: "is requeued while it runs and ends well at the second attempt",
-        how: How::Sbatch(&["--requeue"], "[ \"${SLURM_RESTART_COUNT:-0}\" = 0 ] && sleep 600\nexit 0\n"),
+        how: How::Sbatch(
+            &["--requeue"],
+            "[ \"${SLURM_RESTART_COUNT:-0}\" = 0 ] && sleep 600\nsrun -n1 true\nexit 0\n",
+        ),
         action: Action::Requeue,
         slow: true,
         ..PLAIN
@@ -281,6 +295,12 @@ exit $?
         ..PLAIN
     },
 ];
+
+/// What is tried on every release of Slurm: the catalogue, and of the other jobs those that end well
+/// although something died in them, or that say something themselves.
+pub fn matrix() -> impl Iterator<Item = &'static Entry> {
+    CATALOGUE.iter().chain(MORE.iter().filter(|entry| entry.child.is_some() || entry.note.is_some()))
+}
 
 /// An entry's job on a cluster.
 #[derive(Debug)]
@@ -340,6 +360,26 @@ impl Entry {
     /// How many jobs Slurm makes of it.
     pub fn jobs(&self) -> usize {
         self.array.map_or(1, |(members, _)| members as usize)
+    }
+
+    /// Where the journal is not what the entry expects: the child's death is there with its name, and
+    /// the note. `events` are those of the entry's jobs.
+    pub fn unrecorded(&self, events: &[Value]) -> Vec<String> {
+        let of = |kind: &'static str| events.iter().filter(move |e| e["event_type"] == kind);
+        let mut found = Vec::new();
+        if let Some(child) = self.child {
+            let died = of("process_died").any(|e| e["command"] == child && e["signal"].is_u64());
+            let victims = of("oom_kill").filter_map(|e| e["victims"].as_array()).flatten();
+            if !died && !victims.into_iter().any(|v| v["command"] == child) {
+                found.push(format!("the death of {child} is not recorded"));
+            }
+        }
+        if let Some(note) = self.note
+            && !of("note").any(|e| e["text"] == note && e["source"] == "user")
+        {
+            found.push(format!("the note {note:?} is not recorded"));
+        }
+        found
     }
 
     /// Where the answer of `inquest why --json` is not what the catalogue expects.

@@ -406,6 +406,7 @@ impl Site {
             hook_us: Some(40 + self.random.below(60)),
             hook_max_us: Some(12 + self.random.below(20)),
             panics: None,
+            ..StepEnded::default()
         };
         self.say(batch, stop + 110_000, None, severity(how), body);
         let (exit_code, signal) = code_and_signal(how);

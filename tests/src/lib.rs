@@ -4,6 +4,7 @@ pub mod agent;
 pub mod artefacts;
 pub mod catalogue;
 pub mod cluster;
+pub mod evidence;
 pub mod generate;
 pub mod host;
 pub mod stores;

@@ -72,7 +72,7 @@ impl Members {
         now_us: u64,
         mut look: impl FnMut(u32) -> Look,
     ) -> Membership {
-        if let Some(place) = steps.of_task(pid) {
+        if let Some(place) = steps.of_task(pid, now_us) {
             return Membership::Of(place);
         }
         // A process whose parent died first is init's child and says nothing
@@ -80,7 +80,7 @@ impl Members {
         let orphan = ppid <= 1;
         let mut asked = if orphan { pid } else { ppid };
         for _ in 0..MOST_ANCESTORS {
-            if let Some(place) = steps.of_task(asked) {
+            if let Some(place) = steps.of_task(asked, now_us) {
                 return Membership::Of(place);
             }
             let seen = self.get(asked);
@@ -106,7 +106,7 @@ impl Members {
         // Not reaped yet, it may still be in its cgroup (v2), and in its group.
         let place = match look(pid) {
             Look::In(place) => Some(place),
-            Look::Ending { group, .. } => steps.of_task(group).or_else(|| {
+            Look::Ending { group, .. } => steps.of_task(group, now_us).or_else(|| {
                 self.get(group).filter(|s| now_us.saturating_sub(s.at_us) < GONE_US).and_then(|s| s.place)
             }),
             Look::Elsewhere | Look::Gone => None,

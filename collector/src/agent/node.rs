@@ -231,11 +231,12 @@ impl Node {
         let stamp = if live { now } else { past(record.us, now) };
         let told =
             |&(pid, at): &(u32, u64)| pid == kill.killed.pid && at.abs_diff(stamp.mono_us) < CLOCK_STRAY_US;
-        if kill.is_elsewhere() && self.place_of(&kill).is_none() || !live && self.told.kills.iter().any(told)
+        if kill.is_elsewhere() && self.place_of(&kill, now).is_none()
+            || !live && self.told.kills.iter().any(told)
         {
             return true;
         }
-        match self.place_of(&kill) {
+        match self.place_of(&kill, now) {
             Some(place) => {
                 self.members.put(kill.killed.pid, Some(place), stamp.mono_us);
                 self.killed(&kill, Some(place), stamp);
@@ -258,10 +259,10 @@ impl Node {
         true
     }
 
-    fn place_of(&self, kill: &Kill) -> Option<Place> {
+    fn place_of(&self, kill: &Kill, now: Stamp) -> Option<Place> {
         match kill.victim_in() {
             Some(path) => self.steps.of_path(path, |dir| self.mounts.is_roots(dir)),
-            None => self.steps.of_task(kill.killed.pid).or_else(|| {
+            None => self.steps.of_task(kill.killed.pid, now.mono_us).or_else(|| {
                 match look(kill.killed.pid, &self.steps, &self.mounts) {
                     Look::In(place) => Some(place),
                     _ => None,

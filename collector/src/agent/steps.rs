@@ -88,8 +88,26 @@ pub(super) struct Steps {
     by_dir: HashMap<String, Key>,
     /// Parents of job directories, and whether they are root's.
     owners: RefCell<HashMap<String, bool>>,
-    tasks: HashMap<u32, Place>,
+    tasks: HashMap<u32, Task>,
 }
+
+/// A task by its pid.
+#[derive(Debug)]
+struct Task {
+    place: Place,
+    /// Its step has ended then.
+    ended_us: Option<u64>,
+}
+
+impl Task {
+    fn is_known(&self, now_us: u64) -> bool {
+        self.ended_us.is_none_or(|at| now_us.saturating_sub(at) < ENDED_US)
+    }
+}
+
+/// For so long a task of an ended step is known: on a busy node the journal's end of a short step
+/// is often read before the kernel's record of what died in it.
+const ENDED_US: u64 = 5_000_000;
 
 impl Steps {
     /// An empty table of the node `node`.
@@ -126,12 +144,17 @@ impl Steps {
                 if let Some(step) = self.steps.get_mut(&key) {
                     step.live = false;
                 }
-                self.tasks.retain(|_, place| place.key != key);
+                self.tasks.retain(|_, task| {
+                    if task.place.key == key {
+                        task.ended_us.get_or_insert(head.mono_us);
+                    }
+                    task.is_known(now_us)
+                });
                 Some(Change::Ended(key))
             }
             Body::TaskStarted(b) => {
                 if let (Some(pid), true) = (b.pid, self.tasks.len() < MOST_TASKS) {
-                    self.tasks.insert(pid, Place { key, task: head.task });
+                    self.tasks.insert(pid, Task { place: Place { key, task: head.task }, ended_us: None });
                 }
                 None
             }
@@ -172,8 +195,8 @@ impl Steps {
     }
 
     /// The step whose task has this pid.
-    pub(super) fn of_task(&self, pid: u32) -> Option<Place> {
-        self.tasks.get(&pid).copied()
+    pub(super) fn of_task(&self, pid: u32, now_us: u64) -> Option<Place> {
+        self.tasks.get(&pid).filter(|task| task.is_known(now_us)).map(|task| task.place)
     }
 
     /// What is known of a step, if anything.
@@ -212,7 +235,7 @@ impl Steps {
             if let Some(dir) = step.dir {
                 self.by_dir.remove(&dir);
             }
-            self.tasks.retain(|_, place| place.key != key);
+            self.tasks.retain(|_, task| task.place.key != key);
         }
     }
 }
@@ -279,10 +302,14 @@ mod tests {
         );
         let task = TaskStarted { pid: Some(99), ..TaskStarted::default() };
         steps.apply(&head(7, 1, Some(3)), &task.into(), 2);
-        assert_eq!(steps.of_task(99), Some(Place { key, task: Some(3) }));
+        assert_eq!(steps.of_task(99, 2), Some(Place { key, task: Some(3) }));
         steps.apply(&head(7, 1, None), &StepEnded::default().into(), 3);
-        assert_eq!(steps.of_task(99), None);
         assert_eq!(steps.live().count(), 0);
+        // The kernel's word of its death may come later, but not much.
+        assert_eq!(steps.of_task(99, 3), Some(Place { key, task: Some(3) }));
+        assert_eq!(steps.of_task(99, 3 + ENDED_US), None);
+        steps.apply(&head(7, 2, None), &StepEnded::default().into(), 3 + ENDED_US);
+        assert!(steps.tasks.is_empty());
     }
 
     #[test]

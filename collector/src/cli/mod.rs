@@ -17,6 +17,7 @@ mod rerun;
 mod run;
 mod runs;
 mod scan;
+mod serve;
 mod timeline;
 mod top;
 mod why;
@@ -85,6 +86,7 @@ enum Verb {
     Agent(agent::Arguments),
     Index(index::Arguments),
     Gc(gc::Arguments),
+    Serve(serve::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
     /// Write the manual pages.
@@ -271,6 +273,7 @@ pub fn main() -> ExitCode {
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
         Verb::Gc(a) => gc::main(&a, &zone),
+        Verb::Serve(a) => serve::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
         Verb::Completions(a) => man::completions(&a),

@@ -8,6 +8,7 @@ The ledger belongs to the running collector alone, so this is also written to
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use inquest_journal::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{CollectError, Collector};
@@ -19,6 +20,10 @@ pub const HEALTH: &str = "health.json";
 /// Between two looks, so that it costs nothing.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// The file is written so often even when nothing has changed, so that its
+/// age says that the collector works.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+
 /// Journals and streams that are listed; the sums are over all.
 const LISTED: usize = 1000;
 
@@ -27,6 +32,10 @@ const LISTED: usize = 1000;
 pub struct Health {
     /// Version of this form.
     pub schema: u32,
+    /// When the collector last said so: it says it every [`HEARTBEAT`] while
+    /// it works. Absent in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
     /// Over all journals.
     pub totals: Oddities,
     /// Events that have a number but never came.
@@ -94,6 +103,7 @@ impl Collector {
             self.unreadable.iter().map(|(path, why)| (path.to_string_lossy().into_owned(), why.clone()));
         Ok(Health {
             schema: 1,
+            at: None,
             totals: self.ledger.totals()?.into(),
             lost: gaps.iter().fold(0, |sum, (_, _, lost)| sum.saturating_add(*lost)),
             journals: journals.map(|(name, met)| JournalHealth { name, met: met.into() }).collect(),
@@ -113,7 +123,12 @@ impl Collector {
         }
         self.health_due = Instant::now() + EVERY;
         let health = self.health()?;
-        if now || health != self.health {
+        let at = Timestamp(jiff::Timestamp::now().as_microsecond());
+        // A clock that was set back makes it due, too.
+        let beat = i64::try_from(HEARTBEAT.as_micros()).unwrap_or(i64::MAX);
+        let due = self.health.at.is_none_or(|last| !(0..beat).contains(&at.since(last)));
+        if now || due || health != (Health { at: None, ..self.health.clone() }) {
+            let health = Health { at: Some(at), ..health };
             let text = serde_json::to_vec(&health).unwrap_or_default();
             self.appender.replace(Path::new(""), Path::new(HEALTH), &text)?;
             self.health = health;

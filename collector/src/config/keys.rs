@@ -140,6 +140,46 @@ section! {
     }
 }
 
+section! {
+    /// The site server, `inquest serve`.
+    Serve "serve" {
+        /// Unix socket on which it answers; who asks is told by the kernel. A browser
+        /// gets there with: ssh -L 8080:/run/inquest/serve.sock LOGIN-NODE
+        socket: PathBuf = "/run/inquest/serve.sock".into(), "";
+        /// Loopback address on which it answers too: metrics to everyone, the rest
+        /// to the reverse proxy.
+        listen: Option<std::net::SocketAddr> = None, "\"127.0.0.1:9645\"";
+        /// Unix group whose members see everything, as operators of Slurm do. Root
+        /// and the server's own account do, too.
+        operators: String = "inquest".into(), "";
+        /// Ask sacctmgr who coordinates which accounts; coordinators see the jobs of
+        /// their accounts.
+        coordinators: bool = false, "";
+        /// Header in which a reverse proxy says who has logged in. Believed from
+        /// proxy_user on the socket, and from whoever knows proxy_secret.
+        proxy_header: Option<String> = None, "\"X-Remote-User\"";
+        /// Unix user that the reverse proxy runs as.
+        proxy_user: Option<String> = None, "\"www-data\"";
+        /// File with the secret that the reverse proxy sends in X-Inquest-Secret;
+        /// nobody but root and the server may read it.
+        proxy_secret: Option<PathBuf> = None, "\"/etc/inquest/proxy.secret\"";
+        /// Accept MUNGE credentials (Authorization: MUNGE ...) made for one request.
+        munge: bool = false, "";
+        /// Names of this server in addresses, beside localhost.
+        hosts: Vec<String> = Vec::new(), "";
+        /// Requests of one person within a minute.
+        requests: u64 = 600, "", 10..=1_000_000;
+        /// Show lines of the logs of jobs to their owners and to operators, where the
+        /// server's account can read them. Only files that the owner owns are opened.
+        logs: bool = false, "";
+        /// Tell Prometheus the names of suspect and silent nodes, not only how many.
+        node_metrics: bool = false, "";
+        /// Write the metrics to this file every 30 seconds, for node_exporter's
+        /// textfile collector.
+        textfile: Option<PathBuf> = None, "\"/var/lib/prometheus/node-exporter/inquest.prom\"";
+    }
+}
+
 /// Whom to ask for Slurm's own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]

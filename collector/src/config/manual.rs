@@ -104,6 +104,10 @@ mod tests {
         (all.keep.days, all.keep.user_bytes, all.keep.total_bytes) = (None, None, None);
         let agent = &mut all.agent;
         (agent.node, agent.cluster, agent.keep_days, agent.max_bytes) = (None, None, None, None);
+        let serve = &mut all.serve;
+        assert!(serve.proxy_header.is_some() && serve.listen.is_some());
+        (serve.listen, serve.proxy_header, serve.proxy_user) = (None, None, None);
+        (serve.proxy_secret, serve.textfile) = (None, None);
         assert_eq!(all, Config::default());
     }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use check::Problem;
-pub use keys::{Agent, Collect, Keep, Key, Site, Source};
+pub use keys::{Agent, Collect, Keep, Key, Serve, Site, Source};
 pub use manual::{example, page};
 
 /// Where the file is, unless told otherwise.
@@ -36,6 +36,8 @@ pub struct Config {
     pub keep: Keep,
     /// `[agent]`
     pub agent: Agent,
+    /// `[serve]`
+    pub serve: Serve,
 }
 
 /// The file cannot be used.
@@ -100,16 +102,17 @@ impl Config {
 
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
-        [Site::keys(), Collect::keys(), Keep::keys(), Agent::keys()].concat()
+        [Site::keys(), Collect::keys(), Keep::keys(), Agent::keys(), Serve::keys()].concat()
     }
 
     /// The sections and what they are about.
-    pub fn sections() -> [(&'static str, &'static str); 4] {
+    pub fn sections() -> [(&'static str, &'static str); 5] {
         [
             (Site::NAME, Site::ABOUT),
             (Collect::NAME, Collect::ABOUT),
             (Keep::NAME, Keep::ABOUT),
             (Agent::NAME, Agent::ABOUT),
+            (Serve::NAME, Serve::ABOUT),
         ]
     }
 }

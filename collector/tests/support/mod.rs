@@ -52,6 +52,8 @@ pub(crate) struct Job {
     pub(crate) memory_mib: u64,
     pub(crate) peak_mib: u64,
     pub(crate) restart: u32,
+    pub(crate) uid: u32,
+    pub(crate) account: Option<&'static str>,
 }
 
 impl Job {
@@ -73,6 +75,8 @@ impl Job {
             memory_mib: 1024,
             peak_mib: 100,
             restart: 0,
+            uid: 4_294_967_294,
+            account: None,
         }
     }
 }
@@ -126,7 +130,7 @@ impl Lab {
     /// Appends the events of a job to its node's journal.
     pub(crate) fn job(&self, job: &Job) {
         let mut events: Vec<(i64, Option<u32>, Severity, Body)> = Vec::new();
-        let (uid, name) = (Some(4_294_967_294), Some(job.name.clone()));
+        let (uid, name) = (Some(job.uid), Some(job.name.clone()));
         let array_job_id = job.array.map(|a| JobId(a.0));
         let array_task_id = job.array.map(|a| a.1);
         let (run, restart) = (job.run.map(str::to_owned), Some(job.restart));
@@ -141,6 +145,7 @@ impl Lab {
             run: run.clone(),
             restart,
             partition: Some("batch".into()),
+            account: job.account.map(str::to_owned),
             work_dir: job.work_dir.clone(),
             submit_dir: job.submit_dir.clone(),
             stdout: job.stdout.clone(),

@@ -240,7 +240,12 @@ impl Cluster {
     /// Every event of every journal of the cluster, node by node, oldest first. Behind what a kill or
     /// a full disk has left of a line, the next writer's line is found, as the collector finds it.
     pub fn events(&self) -> Vec<Value> {
-        let mut files: Vec<PathBuf> = fs::read_dir(self.journal_dir())
+        Cluster::events_of(&self.journal_dir())
+    }
+
+    /// The same of another journal directory.
+    pub fn events_of(journal: &Path) -> Vec<Value> {
+        let mut files: Vec<PathBuf> = fs::read_dir(journal)
             .into_iter()
             .flatten()
             .flatten()

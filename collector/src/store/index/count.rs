@@ -39,9 +39,15 @@ pub enum Group {
     Node,
     /// Cause.
     Cause,
+    /// Name of the job. Of the newest [`NAMED`] attempts only: names are not
+    /// summed up by day.
+    Name,
     /// Fingerprint; what did not fail has none and is not counted.
     Fingerprint,
 }
+
+/// Attempts whose names are looked at for [`Group::Name`].
+pub const NAMED: usize = 20_000;
 
 /// Attempts of one group that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -78,7 +84,7 @@ impl Group {
     /// Its column in the tables of sums; `None` for one that is in all.
     fn column(self) -> Option<&'static str> {
         match self {
-            Group::All | Group::Day | Group::Cluster | Group::Hour => None,
+            Group::All | Group::Day | Group::Cluster | Group::Hour | Group::Name => None,
             Group::User => Some("user"),
             Group::Account => Some("account"),
             Group::Partition => Some("partition"),
@@ -101,6 +107,9 @@ impl Index {
     /// When the index cannot be read.
     pub fn count(&self, filter: &Filter, group: Group, limit: usize) -> Result<Vec<Counts>, IndexError> {
         self.wrap(|| {
+            if group == Group::Name {
+                return self.by_name(filter, limit);
+            }
             let mut sums = Sums::new();
             match self.table(filter, group) {
                 Some(table) => {
@@ -134,9 +143,10 @@ impl Index {
 
     /// The table of sums that knows all that is asked for.
     fn table(&self, filter: &Filter, group: Group) -> Option<&'static str> {
-        let Filter { name, run_id, cause, open, .. } = filter;
+        let Filter { name, run_id, chunk, cause, open, .. } = filter;
         if name.is_some()
             || run_id.is_some()
+            || chunk.is_some()
             || cause.is_some()
             || *open == Some(true)
             || group == Group::Hour
@@ -152,6 +162,9 @@ impl Index {
             ("fingerprint", &filter.fingerprint),
         ];
         needed.extend(filters.iter().filter(|(_, value)| value.is_some()).map(|(column, _)| *column));
+        if filter.visible.is_some() {
+            needed.extend(["user", "account"]);
+        }
         SUMS.iter().find(|(_, has)| needed.iter().all(|n| has.contains(n))).map(|(table, _)| *table)
     }
 
@@ -177,6 +190,9 @@ impl Index {
             let Some(name) = name else { continue };
             let Some(id) = self.number(name)? else { return Ok(()) };
             terms.add(term, id);
+        }
+        if let Some(visible) = &filter.visible {
+            terms.fixed(&self.visible(visible, "user", "account")?);
         }
         terms.add("day >= ?", first);
         terms.add("day < ?", end);
@@ -219,6 +235,31 @@ impl Index {
             terms.sql()
         );
         self.add(sums, &sql, &terms.values)
+    }
+
+    /// The names of the newest attempts.
+    fn by_name(&self, filter: &Filter, limit: usize) -> rusqlite::Result<Vec<Counts>> {
+        let Some(mut terms) = self.terms(filter)? else { return Ok(Vec::new()) };
+        terms.add("ended < ?", OPEN);
+        let sql = format!(
+            "SELECT coalesce(name, ''), class, count(*), sum(node_us) FROM (SELECT name, class, node_us FROM job \
+             WHERE {} ORDER BY ended DESC LIMIT {NAMED}) GROUP BY 1, 2",
+            terms.sql()
+        );
+        let mut query = self.db().prepare_cached(&sql)?;
+        let mut rows = query.query(params_from_iter(&terms.values))?;
+        let mut names: BTreeMap<String, Counts> = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let key: String = row.get(0)?;
+            let counts = names.entry(key.clone()).or_insert_with(|| Counts { key, ..Counts::default() });
+            let class = class_of(row.get(1)?);
+            *counts.jobs.entry(class).or_default() += row.get::<_, i64>(2)?;
+            *counts.node_us.entry(class).or_default() += row.get::<_, i64>(3)?;
+        }
+        let mut all: Vec<Counts> = names.into_values().collect();
+        all.sort_by_key(|c| std::cmp::Reverse((c.failed(), c.total())));
+        all.truncate(limit);
+        Ok(all)
     }
 
     fn add(&self, sums: &mut Sums, sql: &str, values: &[Value]) -> rusqlite::Result<()> {

@@ -44,9 +44,9 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use catch_up::{Progress, catch_up, rebuild};
-pub use count::{Counts, Group};
+pub use count::{Counts, Group, NAMED};
 pub use entry::{End, Entry, JobEntry};
-pub use query::{Filter, Index, Place, RunEntry, Standing};
+pub use query::{Filter, Index, Place, RunEntry, Standing, Visible};
 pub use schema::CLASSES;
 pub use write::{Updated, Writer};
 

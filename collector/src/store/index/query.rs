@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use inquest_journal::{JobId, Timestamp};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 
 use super::entry::{End, Entry, JobEntry};
@@ -92,9 +92,22 @@ pub struct Filter {
     pub failed: bool,
     /// That run (`true`), or have ended (`false`).
     pub open: Option<bool>,
+    /// Number in its run; only together with a run.
+    pub chunk: Option<u32>,
+    /// Only what somebody may see.
+    pub visible: Option<Visible>,
     /// For the next page: what comes after this entry of an earlier answer,
     /// by its end and its [`JobEntry::id`].
     pub before: Option<(Option<Timestamp>, i64)>,
+}
+
+/// Whose attempts somebody may see: their own, and those of accounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Visible {
+    /// User.
+    pub user: String,
+    /// Accounts that the user coordinates.
+    pub accounts: Vec<String>,
 }
 
 /// A run as the index knows it.
@@ -282,8 +295,30 @@ impl Index {
         })
     }
 
+    /// What stops a question of this index from another thread.
+    pub fn interrupter(&self) -> InterruptHandle {
+        self.db.get_interrupt_handle()
+    }
+
+    /// The term for what somebody may see, over the columns of user and
+    /// account, with numbers in it and no text; `0` when nothing.
+    pub(super) fn visible(&self, visible: &Visible, user: &str, account: &str) -> rusqlite::Result<String> {
+        let mut terms = Vec::new();
+        if let Some(id) = self.number(&visible.user)? {
+            terms.push(format!("{user} = {id}"));
+        }
+        let accounts = visible.accounts.iter().filter(|a| !a.is_empty()).map(|a| self.number(a));
+        let accounts: Vec<Option<i64>> = accounts.collect::<Result<_, _>>()?;
+        let accounts: Vec<String> = accounts.into_iter().flatten().map(|id| id.to_string()).collect();
+        if !accounts.is_empty() {
+            terms.push(format!("{account} IN ({})", accounts.join(", ")));
+        }
+        Ok(if terms.is_empty() { "0".into() } else { format!("({})", terms.join(" OR ")) })
+    }
+
     /// Runs, newest event first; at most `limit`. Of the filter, cluster,
-    /// user, times (of the newest event), failed and open are looked at.
+    /// user, run, times (of the newest event), failed, open, what is visible
+    /// and the page before are looked at.
     ///
     /// # Errors
     ///
@@ -307,6 +342,19 @@ impl Index {
             }
             if filter.failed {
                 terms.fixed("failed > 0");
+            }
+            if let Some(visible) = &filter.visible {
+                // A run is there for whoever sees one of its jobs.
+                let own = self.visible(&Visible { accounts: Vec::new(), ..visible.clone() }, "user", "0")?;
+                let accounts = Visible { user: String::new(), ..visible.clone() };
+                let job = self.visible(&accounts, "job.user", "job.account")?;
+                terms.fixed(&match job.as_str() {
+                    "0" => own,
+                    job => format!("({own} OR id IN (SELECT run FROM job WHERE {job}))"),
+                });
+            }
+            if let Some((last, id)) = filter.before {
+                terms.add_two("(last, id) < (?, ?)", last.map_or(OPEN, |t| t.0), id);
             }
             match filter.open {
                 Some(true) => terms.fixed("running > 0"),
@@ -490,6 +538,12 @@ impl Index {
         }
         if let Some(run) = &filter.run_id {
             terms.add("job.run IN (SELECT id FROM run WHERE run_id = ?)", run.clone());
+        }
+        if let Some(chunk) = filter.chunk {
+            terms.add("chunk = ?", i64::from(chunk));
+        }
+        if let Some(visible) = &filter.visible {
+            terms.fixed(&self.visible(visible, "job.user", "job.account")?);
         }
         if let Some(since) = filter.since {
             terms.add("ended >= ?", since.0);

@@ -1,0 +1,172 @@
+//! One run and one job, for somebody who may see them.
+
+use std::collections::BTreeSet;
+
+use inquest_journal::Source;
+
+use super::access::Viewer;
+use super::data::{Problem, Sources};
+use crate::slurm::target::Target;
+use crate::store::index::{Filter, Place, RunEntry};
+use crate::store::{EventsFile, read_head, read_line, run_dir};
+use crate::story::Story;
+use crate::verdict::Verdict;
+
+/// Members that a coordinator's view of a run looks through.
+const MEMBERS: usize = 10_000;
+
+/// Bytes of events that are read of one job.
+const BYTES: u64 = 32 << 20;
+
+/// Cluster, user and run id, as a URL names them.
+pub type Name = (String, String, String);
+
+/// A run that the viewer may see, and the numbers of the members they may see
+/// (`None`: all).
+///
+/// # Errors
+///
+/// [`Problem::NotFound`], whether it is not there or not theirs.
+pub fn run(
+    sources: &Sources<'_>,
+    viewer: &Viewer,
+    name: &Name,
+) -> Result<(RunEntry, Option<BTreeSet<u32>>), Problem> {
+    let found = sources.index.run(name)?;
+    if viewer.is_owner_or_operator(&name.1) {
+        return Ok((found.ok_or(Problem::NotFound)?, None));
+    }
+    let filter = members_of(name, viewer);
+    let members: BTreeSet<u32> = match &viewer.accounts {
+        accounts if accounts.is_empty() => BTreeSet::new(),
+        _ => sources.index.jobs(&filter, MEMBERS)?.iter().map(|j| j.chunk_id).collect(),
+    };
+    match found {
+        Some(run) if !members.is_empty() => Ok((run, Some(members))),
+        _ => Err(Problem::NotFound),
+    }
+}
+
+/// The attempts of a run that the viewer may see.
+pub fn members_of(name: &Name, viewer: &Viewer) -> Filter {
+    Filter {
+        cluster: Some(name.0.clone()),
+        user: Some(name.1.clone()),
+        run_id: Some(name.2.clone()),
+        visible: viewer.visible(),
+        ..Filter::default()
+    }
+}
+
+/// All that is known of one member of a run.
+#[derive(Debug)]
+pub struct Job {
+    /// Its run.
+    pub run: RunEntry,
+    /// Where its events are.
+    pub place: Place,
+    /// What happened.
+    pub story: Story,
+    /// What became of it.
+    pub verdict: Option<Verdict>,
+    /// More events than are read.
+    pub cut: bool,
+}
+
+/// One member of a run.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn job(sources: &Sources<'_>, viewer: &Viewer, name: &Name, chunk: u32) -> Result<Job, Problem> {
+    let (entry, members) = run(sources, viewer, name)?;
+    if members.is_some_and(|m| !m.contains(&chunk)) {
+        return Err(Problem::NotFound);
+    }
+    let filter = Filter { chunk: Some(chunk), ..members_of(name, viewer) };
+    let job = sources.index.jobs(&filter, 1)?.pop().ok_or(Problem::NotFound)?;
+    let target = Target::Job { id: job.job_id, step: None };
+    let located = sources.index.locate(&target, Some(&name.0), Some(&name.1))?;
+    let mut places = located.into_iter().filter(|(r, _)| r.run_id == name.2).flat_map(|(_, places)| places);
+    let place = places.find(|p| p.chunk == chunk).ok_or(Problem::NotFound)?;
+    let file = EventsFile::open(&sources.root.join(run_dir(&name.0, &name.1, &name.2)))?;
+    let mut story = Story::default();
+    let cut = each_line(&file, &place, &mut |line| {
+        let mut scratch = Vec::new();
+        if let Some((head, body)) = read_line(line, &mut scratch)
+            && head.source != Source::Collector
+            && head.job_id == Some(place.job_id)
+        {
+            story.apply(&head, body);
+        }
+    })?;
+    let verdict = match place.verdict {
+        Some((at, length)) => serde_json::from_slice(&file.read(at, length as usize)?).ok(),
+        None => None,
+    };
+    Ok(Job { run: entry, place, story, verdict, cut })
+}
+
+/// Calls `each` with the job's own lines; true when there were too many.
+fn each_line(file: &EventsFile, place: &Place, each: &mut dyn FnMut(&[u8])) -> Result<bool, Problem> {
+    let mut left = BYTES;
+    for &(at, length) in &place.extents {
+        if u64::from(length) > left {
+            return Ok(true);
+        }
+        left -= u64::from(length);
+        let bytes = file.read(at, length as usize)?;
+        for (_, line) in inquest_journal::Lines::new(&bytes) {
+            each(line);
+        }
+    }
+    Ok(false)
+}
+
+/// A page of the events of a run.
+#[derive(Debug)]
+pub struct Page {
+    /// Events as they are stored.
+    pub events: Vec<Box<serde_json::value::RawValue>>,
+    /// Where the next page begins, in bytes of the file; absent at its end.
+    pub next: Option<u64>,
+}
+
+/// Bytes that are read for one page of events.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Events of a run from a position of its file on, at most `limit`.
+///
+/// # Errors
+///
+/// As [`run`]; when `from` is not where an event begins.
+pub fn events(
+    sources: &Sources<'_>,
+    viewer: &Viewer,
+    name: &Name,
+    from: u64,
+    limit: usize,
+) -> Result<Page, Problem> {
+    let (_, members) = run(sources, viewer, name)?;
+    let file = EventsFile::open(&sources.root.join(run_dir(&name.0, &name.1, &name.2)))?;
+    let before = from.checked_sub(1).map(|at| file.read(at, 1)).transpose()?;
+    if from > file.len() || before.is_some_and(|b| b != b"\n") {
+        return Err(Problem::Bad("from is what 'next' of another page said, or 0".into()));
+    }
+    let bytes = file.read(from, PAGE_BYTES)?;
+    let mut at = from;
+    let mut events = Vec::new();
+    for line in bytes.split_inclusive(|b| *b == b'\n') {
+        if events.len() >= limit || line.last() != Some(&b'\n') {
+            break;
+        }
+        at += line.len() as u64;
+        let Some((_, chunk)) = read_head(line) else { continue };
+        // Events of the run itself count members that a coordinator may not see.
+        let visible = members.as_ref().is_none_or(|m| chunk.is_some_and(|c| m.contains(&c)));
+        if visible && let Ok(event) = serde_json::from_slice(line) {
+            events.push(event);
+        }
+    }
+    Ok(Page { events, next: (at < file.len() && at > from).then_some(at) })
+}

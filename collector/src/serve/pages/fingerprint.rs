@@ -1,0 +1,106 @@
+//! One kind of failure.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use maud::html;
+
+use super::super::access::Viewer;
+use super::super::app::App;
+use super::super::data::Problem;
+use super::super::question::encode;
+use super::overview::{failures, wasted};
+use super::{Answer, Pairs, asked, count, filters, lists, node_hours, when};
+use crate::report::clean;
+use crate::report::html::pill;
+use crate::store::index::{Counts, Filter, Group, JobEntry};
+
+/// Groups of each list.
+const TOP: usize = 10;
+
+/// Newest examples.
+const EXAMPLES: usize = 25;
+
+struct Kind {
+    total: Counts,
+    lists: Vec<(&'static str, &'static str, Vec<Counts>)>,
+    jobs: Vec<JobEntry>,
+}
+
+pub(super) async fn page(
+    State(app): State<Arc<App>>,
+    Extension(viewer): Extension<Viewer>,
+    Path(fingerprint): Path<String>,
+    pairs: Pairs,
+) -> Answer {
+    let question = asked(pairs)?;
+    let filter = Filter { fingerprint: Some(fingerprint.clone()), failed: true, ..question.filter(&viewer) };
+    let filter = Filter { open: Some(false), ..filter };
+    let kind = app
+        .data
+        .ask(move |sources| {
+            let index = sources.index;
+            let jobs = index.jobs(&filter, EXAMPLES)?;
+            if jobs.is_empty() {
+                return Err(Problem::NotFound);
+            }
+            let groups = [
+                ("Node", "node", Group::Node),
+                ("User", "user", Group::User),
+                ("Partition", "partition", Group::Partition),
+            ];
+            let mut lists = Vec::new();
+            for (title, word, group) in groups {
+                lists.push((title, word, index.count(&filter, group, TOP)?));
+            }
+            let total = index.count(&filter, Group::All, 1)?.pop().unwrap_or_default();
+            Ok(Kind { total, lists, jobs })
+        })
+        .await?;
+    let newest = &kind.jobs[0];
+    let end = newest.entry.end.as_ref();
+    let path = format!("/fingerprints/{}", encode(&fingerprint));
+    let body = html! {
+        main {
+            h1 class="page" { "One kind of failure" small { (clean(&fingerprint)) } }
+            (filters(&question, &path, &["class"]))
+            section {
+                h2 { (pill(newest.class(), end.map_or("", |e| e.label.as_str()))) " " (end.map_or(String::new(), |e| clean(&e.cause))) }
+                p { (end.and_then(|e| e.message.as_deref()).map_or("-".into(), clean)) }
+                p class="quiet" {
+                    (count(kind.total.failed())) " jobs, " (node_hours(wasted(&kind.total))) " node-hours; newest "
+                    (when(end.map_or(newest.entry.last, |e| e.ended))) ". The words are those of the newest one; sizes, times and names differ."
+                }
+            }
+            div class="two" {
+                @for (title, word, counts) in &kind.lists {
+                    section {
+                        h2 { "By " (title.to_lowercase()) }
+                        table {
+                            thead { tr { th scope="col" { (title) } th scope="col" class="num" { "Failed" } th scope="col" { "By class" } } }
+                            tbody {
+                                @for counted in counts {
+                                    tr {
+                                        td class="key" {
+                                            @if counted.key.is_empty() { span class="quiet" { "not known" } }
+                                            @else { a href=(question.link(&path, &[(word, &counted.key)])) { (clean(&counted.key)) } }
+                                        }
+                                        td class="num" { (count(counted.failed())) }
+                                        td class="bar" { (super::super::pictures::share(&failures(counted), counts.first().map_or(1, Counts::failed))) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            section {
+                h2 { "Newest examples" }
+                (lists::table(&kind.jobs, ""))
+                p { a href=(question.link("/failures", &[("fingerprint", &fingerprint)])) { "All of them" } }
+            }
+        }
+    };
+    Ok(super::page(&viewer, "/failures", "One kind of failure", &body))
+}

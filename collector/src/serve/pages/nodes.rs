@@ -1,0 +1,149 @@
+//! Nodes beside their peers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use maud::html;
+
+use super::super::access::Viewer;
+use super::super::app::App;
+use super::super::data::{Problem, Sources};
+use super::super::pictures::share;
+use super::super::question::Question;
+use super::super::suspects::{FALSE_ALARMS, NodeStanding, judge};
+use super::{Answer, Pairs, asked, count, filters, percent};
+use crate::report::clean;
+use crate::store::index::{Counts, Filter, Group};
+use crate::verdict::Class;
+
+/// Nodes that are judged.
+pub(super) const NODES: usize = 20_000;
+
+/// Nodes that are listed.
+const LISTED: usize = 500;
+
+/// A share of failures of one cause above which it is said that they share it.
+const SHARED: f64 = 0.5;
+
+/// What is known of the nodes in some time.
+pub(super) struct Standing {
+    nodes: Vec<NodeStanding>,
+    /// The commonest fingerprint of the suspects' failures: its name, how
+    /// many it explains, of how many.
+    shared: Vec<(String, String, i64, i64)>,
+}
+
+pub(super) async fn page(
+    State(app): State<Arc<App>>,
+    Extension(viewer): Extension<Viewer>,
+    pairs: Pairs,
+) -> Answer {
+    let question = asked(pairs)?;
+    let (asker, q) = (viewer.clone(), question.clone());
+    let found = app.data.ask(move |sources| look(&sources, &asker, &q)).await?;
+    let suspects = found.nodes.iter().filter(|n| n.suspect).count();
+    let body = html! {
+        main {
+            h1 class="page" { "Nodes" }
+            (filters(&question, "/nodes", &["class"]))
+            section {
+                h2 {
+                    @match suspects {
+                        0 => "No node is worse than chance explains",
+                        1 => "One node is worse than chance explains",
+                        n => { (n) " nodes are worse than chance explains" }
+                    }
+                }
+                @for (node, cause, of, all) in &found.shared {
+                    p class="note" {
+                        (clean(node)) ": " (of) " of its " (all) " failures are one kind, " code { (clean(cause)) }
+                        ". One program that fails everywhere in the same way is not the node's fault: "
+                        a href=(question.link(&format!("/fingerprints/{}", super::super::question::encode(cause)), &[("node", "")])) {
+                            "where else it happened"
+                        }
+                    }
+                }
+                @if found.nodes.is_empty() { p { "No job ended in this time." } } @else { (table(&question, &found.nodes)) }
+                @if found.nodes.len() > LISTED { p class="quiet" { "and " (found.nodes.len() - LISTED) " more" } }
+            }
+            section {
+                h2 { "How this is meant" }
+                p {
+                    "Counted are failures that can be a node's fault: memory, crashes, errors of programs, infrastructure and what "
+                    "nobody could explain; not time limits, cancelled, preempted or dependent jobs. A job on several nodes counts on "
+                    "each. The interval holds the true rate in 95 of 100 cases (Wilson). Chance is how often a node like all the others "
+                    "would have so many failures (exact test, one-sided), corrected for the number of nodes tested (Benjamini-Hochberg): "
+                    "of the nodes that are named, at most about " (percent(FALSE_ALARMS)) " are named by chance. A user whose jobs all "
+                    "fail and who was given one node looks like a bad node, too: look at the kinds of failure before you drain it."
+                }
+            }
+        }
+    };
+    Ok(super::page(&viewer, "/nodes", "Nodes", &body))
+}
+
+fn look(sources: &Sources<'_>, viewer: &Viewer, question: &Question) -> Result<Standing, Problem> {
+    let filter = Filter { classes: Vec::new(), ..question.filter(viewer) };
+    let nodes = judge(&sources.index.count(&filter, Group::Node, NODES)?);
+    let mut shared = Vec::new();
+    for node in nodes.iter().filter(|n| n.suspect).take(5) {
+        let there = Filter { node: Some(node.node.clone()), failed: true, ..filter.clone() };
+        let kinds: Vec<Counts> = sources.index.count(&there, Group::Fingerprint, 1)?;
+        if let Some(kind) = kinds.first()
+            && kind.failed() as f64 >= SHARED * node.failed as f64
+        {
+            shared.push((node.node.clone(), kind.key.clone(), kind.failed().min(node.failed), node.failed));
+        }
+    }
+    Ok(Standing { nodes, shared })
+}
+
+fn table(question: &Question, nodes: &[NodeStanding]) -> maud::Markup {
+    let failures = |n: &NodeStanding| -> BTreeMap<Class, i64> {
+        n.classes.iter().filter(|(c, n)| **c != Class::Ok && **n > 0).map(|(c, n)| (*c, *n)).collect()
+    };
+    let most = nodes.iter().map(|n| failures(n).values().sum::<i64>()).max().unwrap_or(1);
+    html! {
+        div class="scroll" {
+            table {
+                caption { "Least explained by chance first" }
+                thead {
+                    tr {
+                        th scope="col" { "Node" } th scope="col" class="num" { "Jobs" } th scope="col" class="num" { "Failed" }
+                        th scope="col" class="num" { "Rate" } th scope="col" { "95 % interval" }
+                        th scope="col" class="num" { "Peers" } th scope="col" class="num" { "Chance" }
+                        th scope="col" class="num" { "Corrected" } th scope="col" { "By class" }
+                    }
+                }
+                tbody {
+                    @for node in nodes.iter().take(LISTED) {
+                        tr class=[node.suspect.then_some("suspect")] {
+                            td {
+                                a href=(question.link("/", &[("node", &node.node)])) { (clean(&node.node)) }
+                                @if node.suspect { " " strong { "suspect" } }
+                            }
+                            td class="num" { (count(node.jobs)) }
+                            td class="num" { (count(node.failed)) }
+                            td class="num" { (percent(node.rate)) }
+                            td { (percent(node.interval.0)) " to " (percent(node.interval.1)) }
+                            td class="num" { (node.peers_rate.map_or("-".into(), percent)) }
+                            td class="num" { (chance(node.chance)) }
+                            td class="num" { (chance(node.corrected)) }
+                            td class="bar" { (share(&failures(node), most)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn chance(p: f64) -> String {
+    match p {
+        p if p < 1e-6 => "< 0.000001".into(),
+        p if p < 0.01 => format!("{p:.6}"),
+        p => format!("{p:.2}"),
+    }
+}

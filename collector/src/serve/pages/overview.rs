@@ -1,0 +1,318 @@
+//! What failed, when, where, and what it cost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, response::Html};
+use inquest_journal::Timestamp;
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+
+use super::super::access::Viewer;
+use super::super::app::App;
+use super::super::data::{Problem, Sources};
+use super::super::pictures::{Bin, over_time, share};
+use super::super::question::{Question, encode};
+use super::super::suspects::{NodeStanding, judge};
+use super::{Answer, Pairs, asked, count, filters, legend, lists, node_hours, percent};
+use crate::report::clean;
+use crate::store::index::{Counts, Filter, Group, JobEntry};
+use crate::verdict::Class;
+
+/// Groups of each list.
+const TOP: usize = 8;
+
+/// Newest failures that are shown.
+const NEWEST: usize = 10;
+
+/// Nodes that are judged.
+const NODES: usize = 20_000;
+
+const HOUR_US: i64 = 3_600_000_000;
+const DAY_US: i64 = 24 * HOUR_US;
+
+/// What the page shows.
+struct Overview {
+    bins: Vec<Bin>,
+    total: Counts,
+    lists: Vec<(&'static str, &'static str, Vec<Counts>)>,
+    causes: Vec<Counts>,
+    suspects: Vec<NodeStanding>,
+    newest: Vec<JobEntry>,
+}
+
+pub(super) async fn page(
+    State(app): State<Arc<App>>,
+    Extension(viewer): Extension<Viewer>,
+    pairs: Pairs,
+) -> Answer {
+    let question = asked(pairs)?;
+    let (asker, q) = (viewer.clone(), question.clone());
+    let found = app.data.ask(move |sources| look(&sources, &asker, &q)).await?;
+    Ok(draw(&viewer, &question, &found))
+}
+
+fn look(sources: &Sources<'_>, viewer: &Viewer, question: &Question) -> Result<Overview, Problem> {
+    let filter = question.filter(viewer);
+    let index = sources.index;
+    let groups = [
+        ("Partition", "partition", Group::Partition),
+        ("Node", "node", Group::Node),
+        ("User", "user", Group::User),
+        ("Application", "name", Group::Name),
+        ("Fingerprint", "fingerprint", Group::Fingerprint),
+    ];
+    let failed = Filter { failed: true, ..filter.clone() };
+    let mut lists = Vec::new();
+    for (title, word, group) in groups {
+        let counts = index.count(if group == Group::Name { &failed } else { &filter }, group, TOP)?;
+        lists.push((title, word, counts.into_iter().filter(|c| c.failed() > 0).collect()));
+    }
+    let nodes = index.count(&Filter { classes: Vec::new(), ..filter.clone() }, Group::Node, NODES)?;
+    let mut causes = index.count(&failed, Group::Cause, NODES)?;
+    causes.sort_by_key(|c| std::cmp::Reverse(wasted(c)));
+    causes.truncate(TOP);
+    Ok(Overview {
+        bins: bins(index.count(&filter, step(question).1, NODES)?, question),
+        total: index.count(&filter, Group::All, 1)?.pop().unwrap_or_default(),
+        lists,
+        causes,
+        suspects: judge(&nodes).into_iter().filter(|n| n.suspect).take(TOP).collect(),
+        newest: index.jobs(&Filter { open: Some(false), ..failed }, NEWEST)?,
+    })
+}
+
+/// Width of a bar of the picture in microseconds, and what is counted for it.
+fn step(question: &Question) -> (i64, Group) {
+    match question.span_us() / DAY_US {
+        i64::MIN..=2 => (HOUR_US, Group::Hour),
+        3..=62 => (DAY_US, Group::Day),
+        63..=730 => (7 * DAY_US, Group::Day),
+        _ => (28 * DAY_US, Group::Day),
+    }
+}
+
+/// The bars of the picture, empty ones too.
+fn bins(counts: Vec<Counts>, question: &Question) -> Vec<Bin> {
+    let (step, _) = step(question);
+    let first = question.since.0 - question.since.0.rem_euclid(step.min(DAY_US));
+    let number = (question.until.0 - first).div_euclid(step) + 1;
+    let mut bins: Vec<Bin> = (0..number.clamp(1, 400))
+        .map(|n| {
+            let at = Timestamp(first + n * step);
+            let (from, to) = (utc(at, "%Y-%m-%dT%H:%M"), utc(Timestamp(at.0 + step), "%Y-%m-%dT%H:%M"));
+            let name = utc(at, if step < DAY_US { "%H:%M" } else { "%-d %b" });
+            let link = question.link("/", &[("since", &from), ("until", &to)]);
+            Bin { at, name, failures: BTreeMap::new(), total: 0, link }
+        })
+        .collect();
+    for counted in counts {
+        let at: i64 = counted.key.parse().unwrap_or(first);
+        let place = usize::try_from((at - first).div_euclid(step)).unwrap_or(0);
+        if let Some(bin) = bins.get_mut(place) {
+            bin.total += counted.total();
+            for (class, n) in failures(&counted) {
+                *bin.failures.entry(class).or_default() += n;
+            }
+        }
+    }
+    if bins.last().is_some_and(|b| b.total == 0 && b.at >= question.until) {
+        bins.pop();
+    }
+    bins
+}
+
+fn utc(at: Timestamp, format: &str) -> String {
+    let at = jiff::Timestamp::from_microsecond(at.0).unwrap_or_default();
+    at.to_zoned(TimeZone::UTC).strftime(format).to_string()
+}
+
+/// Failures by class.
+pub(super) fn failures(counts: &Counts) -> BTreeMap<Class, i64> {
+    counts.jobs.iter().filter(|(c, n)| **c != Class::Ok && **n > 0).map(|(c, n)| (*c, *n)).collect()
+}
+
+/// Time on nodes of jobs that failed, in microseconds.
+pub(super) fn wasted(counts: &Counts) -> i64 {
+    counts.node_us.iter().filter(|(c, _)| **c != Class::Ok).map(|(_, us)| us).sum()
+}
+
+fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> {
+    let total = &found.total;
+    let all_us: i64 = total.node_us.values().sum();
+    let waste = wasted(total);
+    let rate = total.failed() as f64 / total.total().max(1) as f64;
+    let title = "Failed jobs by class over time";
+    let body = html! {
+        main {
+            h1 class="page" { "Failures" }
+            (filters(question, "/", &[]))
+            div class="tiles" {
+                (tile(&count(total.failed()), "jobs failed"))
+                (tile(&percent(rate), &format!("of {} that ended", count(total.total()))))
+                (tile(&node_hours(waste), "node-hours in failed jobs"))
+                (tile(&percent(waste as f64 / all_us.max(1) as f64), "of all node-hours"))
+            }
+            section {
+                h2 { "By class over time" }
+                (over_time(&found.bins, title))
+                (legend(found.bins.iter().flat_map(|b| b.failures.keys().copied())))
+                (as_table(&found.bins))
+            }
+            @if !found.suspects.is_empty() { (suspects(question, &found.suspects)) }
+            (lists::live(question, &found.newest))
+            div class="two" {
+                (causes(question, &found.causes))
+                @for (title, word, counts) in &found.lists {
+                    @if !(*word == "user" && !viewer.operator && viewer.accounts.is_empty()) {
+                        (list(question, title, word, counts))
+                    }
+                }
+            }
+        }
+    };
+    super::page(viewer, "/", "Overview", &body)
+}
+
+fn tile(number: &str, words: &str) -> Markup {
+    html! { div class="tile" { b { (number) } span { (words) } } }
+}
+
+fn as_table(bins: &[Bin]) -> Markup {
+    html! {
+        details {
+            summary { "The same as a table" }
+            div class="scroll" {
+                table {
+                    thead { tr { th scope="col" { "From" } th scope="col" class="num" { "Ended" } th scope="col" class="num" { "Failed" } th scope="col" { "By class" } } }
+                    tbody {
+                        @for bin in bins {
+                            @let words: Vec<String> = bin.failures.iter().map(|(c, n)| format!("{c} {n}")).collect();
+                            tr {
+                                td { a href=(bin.link) { (bin.name) } }
+                                td class="num" { (count(bin.total)) }
+                                td class="num" { (count(bin.failures.values().sum())) }
+                                td { (words.join(", ")) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn suspects(question: &Question, nodes: &[NodeStanding]) -> Markup {
+    html! {
+        section {
+            h2 { "Suspect nodes" }
+            p {
+                "More jobs failed there than chance explains: "
+                @for (at, node) in nodes.iter().enumerate() {
+                    @if at > 0 { ", " }
+                    a href=(question.link("/", &[("node", &node.node)])) { (clean(&node.node)) }
+                    " (" (node.failed) " of " (node.jobs) ")"
+                }
+                ". " a href=(question.link("/nodes", &[("node", ""), ("class", "")])) { "The figures" }
+            }
+        }
+    }
+}
+
+fn causes(question: &Question, causes: &[Counts]) -> Markup {
+    let most = causes.iter().map(wasted).max().unwrap_or(1).max(1);
+    html! {
+        section {
+            h2 { "Node-hours lost, by cause" }
+            @if causes.is_empty() { p class="quiet" { "Nothing failed." } } @else {
+                table {
+                    thead { tr { th scope="col" { "Cause" } th scope="col" class="num" { "Node-hours" } th scope="col" class="num" { "Jobs" } th scope="col" { "Share" } } }
+                    tbody {
+                        @for counted in causes {
+                            @let parts: BTreeMap<Class, i64> = counted.node_us.iter()
+                                .filter(|(c, us)| **c != Class::Ok && **us > 0).map(|(c, us)| (*c, *us / 1_000_000)).collect();
+                            tr {
+                                td class="key" { a href=(question.link("/failures", &[("cause", &counted.key)])) { (clean(&counted.key)) } }
+                                td class="num" { (node_hours(wasted(counted))) }
+                                td class="num" { (count(counted.failed())) }
+                                td class="bar" { (share(&parts, most / 1_000_000)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn list(question: &Question, title: &str, word: &str, counts: &[Counts]) -> Markup {
+    let most = counts.iter().map(Counts::failed).max().unwrap_or(1);
+    let link = |key: &str| match word {
+        "fingerprint" => question.link(&format!("/fingerprints/{}", encode(key)), &[]),
+        "name" => question.link("/failures", &[("name", key)]),
+        _ => question.link("/", &[(word, key)]),
+    };
+    html! {
+        section {
+            h2 { "By " (title.to_lowercase()) }
+            @if counts.is_empty() { p class="quiet" { "Nothing failed." } } @else {
+                table {
+                    thead { tr { th scope="col" { (title) } th scope="col" class="num" { "Failed" } th scope="col" class="num" { "Rate" } th scope="col" { "By class" } } }
+                    tbody {
+                        @for counted in counts {
+                            tr {
+                                td class="key" {
+                                    @if counted.key.is_empty() { span class="quiet" { "not known" } }
+                                    @else { a href=(link(&counted.key)) { (clean(&counted.key)) } }
+                                }
+                                td class="num" { (count(counted.failed())) }
+                                td class="num" {
+                                    @if matches!(word, "fingerprint" | "name") { "-" }
+                                    @else { (percent(counted.failed() as f64 / counted.total().max(1) as f64)) }
+                                }
+                                td class="bar" { (share(&failures(counted), most)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_the_time_has_its_bar() {
+        let day = Timestamp(1_795_219_200_000_000); // 2026-11-21 00:00 UTC
+        let question = |days: i64| {
+            let span = [
+                ("since", "2026-11-21".to_owned()),
+                ("until", utc(Timestamp(day.0 + days * DAY_US), "%Y-%m-%d")),
+            ];
+            let pairs = span.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+            Question::read(pairs, &[], day).unwrap()
+        };
+        let counted = |at: i64| Counts {
+            key: at.to_string(),
+            jobs: [(Class::Oom, 2), (Class::Ok, 3)].into(),
+            ..Counts::default()
+        };
+        let bins = super::bins(vec![counted(day.0 + 2 * DAY_US)], &question(7));
+        assert_eq!((bins.len(), bins[0].name.as_str()), (7, "21 Nov"));
+        assert_eq!((bins[2].total, bins[2].failures[&Class::Oom]), (5, 2));
+        assert!(
+            bins[2].link.contains("since=2026-11-23T00%3A00&until=2026-11-24T00%3A00"),
+            "{}",
+            bins[2].link
+        );
+        let hours = super::bins(vec![counted(day.0 + 23 * HOUR_US)], &question(1));
+        assert_eq!((hours.len(), hours[23].total), (24, 5));
+        let weeks =
+            super::bins(vec![counted(day.0 + 13 * DAY_US), counted(day.0 + 8 * DAY_US)], &question(365));
+        assert_eq!((weeks.len(), weeks[1].total), (53, 10));
+    }
+}

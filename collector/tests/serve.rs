@@ -1,0 +1,383 @@
+//! The server, asked by people over its socket: everybody sees what is theirs,
+//! in the form that is promised, and it ends when it is told.
+
+#[path = "support/server.rs"]
+mod server;
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use server::{Answer, Server, is_root, uid};
+use support::{EPOCH, End, Job, Lab};
+
+const ANN: &str = "inquest-test1";
+const BOB: &str = "inquest-test2";
+
+/// What is in the store of nobody but Bob: none of it may reach Ann.
+const SECRETS: [&str; 6] = ["bobs-secret", "secret-account", "secretnode", "777123", "job-777124", BOB];
+
+fn job(id: u32, who: &str, name: &str, node: &'static str, end: End) -> Job {
+    // Within the last hour of the real clock, which is the server's.
+    let now = jiff::Timestamp::now().as_microsecond() / 1_000_000;
+    let start = now - EPOCH / 1_000_000 - 3000 + i64::from(id % 100);
+    Job { name: name.into(), node, start, uid: uid(who), ..Job::new(id, end) }
+}
+
+/// Two people's jobs, collected and indexed.
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.job(&job(101, ANN, "fit", "n1", End::Oom(64)));
+    lab.job(&job(102, ANN, "fit", "n1", End::Code(0)));
+    lab.job(&job(103, ANN, "<script>alert(1)</script>\"'&\u{202e}\u{1b}[2J", "n2", End::Signal(11)));
+    let secret = "bobs-secret";
+    lab.job(&Job {
+        account: Some("secret-account"),
+        ..job(777_123, BOB, secret, "secretnode", End::Code(3))
+    });
+    lab.job(&Job { run: Some("bobs-secret-run"), ..job(777_124, BOB, secret, "secretnode", End::Oom(64)) });
+    let journal = lab.journal();
+    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+    let (code, _, stderr) = lab.run(&once);
+    assert_eq!(code, 0, "{stderr}");
+    lab
+}
+
+fn serve(lab: &Lab, settings: &str) -> Server {
+    Server::start(lab.path(), &lab.store(), settings)
+}
+
+const PAGES: [&str; 9] = [
+    "/",
+    "/?since=1d&cluster=lab&partition=batch&class=oom",
+    "/failures",
+    "/failures/newest?since=1d",
+    "/runs",
+    "/nodes",
+    "/api/v1/runs",
+    "/api/v1/jobs",
+    "/api/v1/failures?by=user",
+];
+
+#[test]
+fn everybody_sees_their_own_and_operators_see_all() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let server = serve(&lab, "");
+    let (ann, bob) = (uid(ANN), uid(BOB));
+    for path in PAGES {
+        let (hers, his, all) = (server.get(ann, path), server.get(bob, path), server.get(0, path));
+        for answer in [&hers, &his, &all] {
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        }
+        for secret in SECRETS {
+            assert!(!hers.body.contains(secret), "{path} shows {secret} to {ANN}: {}", hers.body);
+        }
+        assert!(!his.body.contains(ANN) && !his.body.contains("job-101"), "{path}: {}", his.body);
+    }
+    let names = |who: u32| -> Vec<String> {
+        let answer = server.get(who, "/api/v1/failures?by=user&since=1d").json();
+        let groups = answer["groups"].as_array().unwrap();
+        let mut names: Vec<String> = groups.iter().map(|g| g["key"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        (names(ann), names(bob), names(0)),
+        (vec![ANN.to_owned()], vec![BOB.to_owned()], vec![ANN.into(), BOB.into()])
+    );
+    assert_eq!(server.get(ann, "/api/v1/me").json()["role"], "user");
+    assert_eq!(server.get(0, "/api/v1/me").json()["role"], "operator");
+    let run = format!("/runs/lab/{BOB}/bobs-secret-run");
+    for (who, status) in [(ann, 404), (bob, 200), (0, 200)] {
+        for path in
+            [run.clone(), format!("{run}/jobs/1"), format!("/api/v1{run}"), format!("/api/v1{run}/events")]
+        {
+            assert_eq!(server.get(who, &path).status, status, "{path} for {who}");
+        }
+        let status = if status == 200 && who == 0 { 200 } else { 403 };
+        assert_eq!(server.get(who, "/api/v1/health").status, status);
+        assert_eq!(server.get(who, "/health").status, status);
+    }
+}
+
+#[test]
+fn members_of_the_group_are_operators() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let server = serve(&lab, &format!("operators = \"{BOB}\""));
+    assert_eq!(server.get(uid(BOB), "/api/v1/me").json()["role"], "operator");
+    assert!(server.get(uid(BOB), "/runs").body.contains(ANN));
+    assert_eq!(server.get(uid(ANN), "/api/v1/me").json()["role"], "user");
+}
+
+#[test]
+fn a_coordinator_sees_the_jobs_of_the_account_and_no_more() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let bin = lab.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let fake = bin.join("sacctmgr");
+    fs::write(&fake, format!("#!/bin/sh\necho 'secret-account|{ANN}'\n")).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    });
+    let ann = uid(ANN);
+    assert_eq!(server.get(ann, "/api/v1/me").json()["role"], "coordinator");
+    let jobs = server.get(ann, "/api/v1/jobs").body;
+    assert!(jobs.contains("777123") && !jobs.contains("777124"), "{jobs}");
+    let runs = server.get(ann, "/api/v1/runs").body;
+    assert!(runs.contains("777123") && !runs.contains("bobs-secret-run"), "{runs}");
+    assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/job-777123")).status, 200);
+    assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/job-777123/jobs/1")).status, 200);
+    assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/bobs-secret-run")).status, 404);
+}
+
+#[test]
+fn the_description_of_the_api_is_what_it_does() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    let me = rustix::process::geteuid().as_raw();
+    let described = server.get(me, "/api/v1/openapi.json").json();
+    let mut seen = 0;
+    for (path, what) in described["paths"].as_object().unwrap() {
+        let get = &what["get"];
+        let path = path
+            .replace("{cluster}", "lab")
+            .replace("{user}", ANN)
+            .replace("{run}", "job-101")
+            .replace("{chunk}", "1");
+        let answer = server.get(me, &path);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
+        let value = answer.json();
+        let schema = &get["responses"]["200"]["content"]["application/json"]["schema"];
+        for key in schema["required"].as_array().unwrap() {
+            assert!(value.get(key.as_str().unwrap()).is_some(), "{path} has no {key}: {value}");
+        }
+        let keys = value.as_object().unwrap().keys().filter(|k| *k != "schema");
+        for key in keys.filter(|_| !path.ends_with("openapi.json")) {
+            assert!(schema["properties"].get(key).is_some(), "{path}: {key} is not described");
+        }
+        for parameter in get["parameters"].as_array().unwrap().iter().filter(|p| p["in"] == "query") {
+            let name = parameter["name"].as_str().unwrap();
+            let example = match (name, &parameter["schema"]["enum"]) {
+                (_, serde_json::Value::Array(words)) => words[0].as_str().unwrap().to_owned(),
+                ("since" | "until", _) => {
+                    if name == "since" {
+                        "2d".into()
+                    } else {
+                        "now".into()
+                    }
+                }
+                ("class", _) => "oom,crash".into(),
+                ("limit", _) => "3".into(),
+                ("from", _) => "0".into(),
+                ("before", _) => "1.2".into(),
+                _ => "x".into(),
+            };
+            let answer = server.get(me, &format!("{path}?{name}={example}"));
+            assert_eq!(answer.status, 200, "{path}?{name}={example}: {answer:?}");
+            seen += 1;
+        }
+        let bad = server.get(me, &format!("{path}?nonsense=1"));
+        assert!(matches!(bad.status, 400 | 200), "{path}: {bad:?}");
+    }
+    assert!(seen > 40, "{seen} parameters were tried");
+}
+
+#[test]
+fn pages_carry_no_script_and_nothing_from_elsewhere() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    let me = rustix::process::geteuid().as_raw();
+    let run = format!("/runs/lab/{ANN}/job-103");
+    let failed = server.get(me, "/api/v1/jobs?status=failed").json();
+    let fingerprint = failed["jobs"][0]["fingerprint"].as_str().unwrap().to_owned();
+    let more = [
+        run.clone(),
+        format!("{run}/jobs/1"),
+        format!("/fingerprints/{fingerprint}"),
+        "/health".into(),
+        "/no/such".into(),
+    ];
+    for path in PAGES.iter().filter(|p| !p.contains("/api/")).map(|p| (*p).to_owned()).chain(more) {
+        let answer = server.get(me, &path);
+        assert!(matches!(answer.status, 200 | 404), "{path}: {answer:?}");
+        let body = &answer.body;
+        for bad in [
+            "<script>",
+            "javascript:",
+            " style=",
+            " onclick",
+            " onerror",
+            "http://",
+            "https://",
+            "\u{1b}",
+            "\u{202e}",
+        ] {
+            assert!(!body.contains(bad), "{path} has {bad:?}: {body}");
+        }
+        assert!(answer.header("content-security-policy").unwrap().contains("script-src 'self'"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    for (path, kind) in [
+        ("/static/inquest.css", "text/css; charset=utf-8"),
+        ("/static/inquest.js", "text/javascript; charset=utf-8"),
+        ("/static/icon.svg", "image/svg+xml"),
+    ] {
+        assert_eq!(server.tcp(path, &[]).header("content-type"), Some(kind));
+    }
+}
+
+#[test]
+fn lists_are_given_in_pages() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    let me = rustix::process::geteuid().as_raw();
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/jobs?limit=2".to_owned();
+    for _ in 0..5 {
+        let page = server.get(me, &path).json();
+        seen.extend(
+            page["jobs"].as_array().unwrap().iter().map(|j| j["job_id"].as_str().unwrap().to_owned()),
+        );
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/v1/jobs?limit=2&before={next}");
+    }
+    seen.sort();
+    assert_eq!(seen, ["101", "102", "103", "777123", "777124"]);
+    let (mut events, mut from) = (0, 0);
+    loop {
+        let page =
+            server.get(me, &format!("/api/v1/runs/lab/{ANN}/job-101/events?limit=3&from={from}")).json();
+        events += page["events"].as_array().unwrap().len();
+        match page["next"].as_u64() {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    let stored = fs::read_to_string(lab.events_of("job-101")).unwrap().lines().count();
+    assert_eq!(events, stored);
+    let middle = server.get(me, &format!("/api/v1/runs/lab/{ANN}/job-101/events?from=7"));
+    assert_eq!(middle.status, 400);
+}
+
+#[test]
+fn metrics_are_open_and_name_nobody() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    let answer = server.tcp("/metrics", &[]);
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    let body = &answer.body;
+    assert!(body.ends_with("# EOF\n") && body.contains("inquest_index_up 1\n"), "{body}");
+    assert!(
+        body.contains("inquest_jobs_total{cluster=\"lab\",partition=\"batch\",class=\"oom\"} 0\n"),
+        "{body}"
+    );
+    for secret in SECRETS.iter().chain(&[ANN, "job-101", "n1"]) {
+        assert!(!body.contains(secret), "{secret} is in the metrics: {body}");
+    }
+    // What is merged from now on is counted.
+    lab.job(&job(104, ANN, "fit", "n1", End::Oom(64)));
+    let journal = lab.journal();
+    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+    assert_eq!(lab.run(&once).0, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let one = "inquest_jobs_total{cluster=\"lab\",partition=\"batch\",class=\"oom\"} 1\n";
+    loop {
+        let body = server.tcp("/metrics", &[]).body;
+        if body.contains(one) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn over_tcp_nobody_is_anybody() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    for path in PAGES {
+        let answer = server.tcp(path, &[("X-Remote-User", "root")]);
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(!answer.body.contains(ANN), "{path}: {}", answer.body);
+    }
+}
+
+#[test]
+fn so_many_requests_and_no_more() {
+    let lab = lab();
+    let server = serve(&lab, "requests = 10");
+    let me = rustix::process::geteuid().as_raw();
+    let answers: Vec<Answer> = (0..30).map(|_| server.get(me, "/api/v1/me")).collect();
+    let refused = answers.iter().filter(|a| a.status == 429).count();
+    assert!((1..=20).contains(&refused), "{refused}");
+    let last = answers.iter().find(|a| a.status == 429).unwrap();
+    assert!(last.header("retry-after").unwrap().parse::<u64>().unwrap() <= 7);
+}
+
+#[test]
+fn it_ends_when_it_is_told_and_takes_its_socket_away() {
+    let lab = lab();
+    let mut server = serve(&lab, "");
+    let socket = server.socket.clone();
+    // Another one does not take the place of one that answers.
+    let config = lab.path().join("serve.toml");
+    let second = Command::new(env!("CARGO_BIN_EXE_inquest"))
+        .args(["serve", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && said.contains("another server answers there"), "{said}");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(server.child.wait().unwrap().success());
+    assert!(!socket.exists());
+    // What a server that was killed has left is in nobody's way.
+    let mut server = serve(&lab, "");
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    assert!(socket.exists());
+    let server = serve(&lab, "");
+    assert_eq!(server.get(rustix::process::geteuid().as_raw(), "/api/v1/me").status, 200);
+}
+
+#[test]
+fn what_makes_no_sense_is_said_before_it_serves() {
+    let lab = lab();
+    for (settings, said) in [
+        ("proxy_header = \"X-Remote-User\"", "believed of nobody"),
+        ("proxy_header = \"X Y\"\nproxy_user = \"root\"", "is no name of a header"),
+        ("proxy_user = \"no-such-account\"", "no account no-such-account"),
+        ("proxy_secret = \"/no/such/file\"", "/no/such/file"),
+        ("listen = \"0.0.0.0:9\"", "not a loopback address"),
+        ("socket = \"/no/such/dir/x.sock\"", "/no/such/dir/x.sock"),
+    ] {
+        let config = lab.path().join("bad.toml");
+        let socket = if settings.contains("socket") {
+            String::new()
+        } else {
+            format!("socket = {:?}\n", lab.path().join("bad.sock"))
+        };
+        fs::write(&config, format!("store = {:?}\n[serve]\n{socket}{settings}\n", lab.store())).unwrap();
+        let (code, _, stderr) = lab.run(&["serve", "--config", config.to_str().unwrap()]);
+        assert!(
+            code != 0 && stderr.contains(said) && stderr.lines().count() == 1,
+            "{settings}: {code} {stderr}"
+        );
+    }
+}
