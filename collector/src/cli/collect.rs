@@ -7,6 +7,7 @@ use super::{ConfigFile, GOOD, number, print};
 use crate::collect::{Collector, Options, stop_on_signals};
 use crate::config::{Config, Source, help};
 use crate::slurm::accounting::{Accounting, Squeue};
+use crate::verdict::SiteRules;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +24,8 @@ pub(super) struct Arguments {
     journal: Option<PathBuf>,
     #[arg(long, env = "INQUEST_STORE", value_name = "DIR", help = help("", "store"))]
     store: Option<PathBuf>,
+    #[arg(long, env = "INQUEST_RULES", value_name = "FILE", help = help("", "rules"))]
+    rules: Option<PathBuf>,
     /// Merge what is there, judge what has ended, and exit.
     #[arg(long)]
     once: bool,
@@ -48,6 +51,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Config> {
     let (site, collect) = (&mut config.site, &mut config.collect);
     site.journal = arguments.journal.clone().unwrap_or(std::mem::take(&mut site.journal));
     site.store = arguments.store.clone().unwrap_or(std::mem::take(&mut site.store));
+    site.rules = arguments.rules.clone().or(site.rules.take());
     collect.accounting = arguments.accounting.unwrap_or(collect.accounting);
     collect.interval = arguments.interval.unwrap_or(collect.interval);
     collect.quiet = arguments.quiet.unwrap_or(collect.quiet);
@@ -68,12 +72,14 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         Source::Squeue => Some(Box::new(Squeue)),
         Source::Off => None,
     };
+    let rules = SiteRules::load(site.rules.as_deref())?;
     let options =
         Options { journal: site.journal, store: site.store, quiet: Duration::from_secs(collect.quiet) };
     // Signals first: one that arrives while the store is opened must count.
     let stop = stop_on_signals()?;
     let mut collector = Collector::open(options, accounting)?;
     collector.checkpoint_every(usize::try_from(collect.checkpoint << 10)?);
+    collector.judge_by(rules);
     if collect.index {
         collector.keep_index();
     }

@@ -1,5 +1,6 @@
 use clap::Args;
 
+use super::rules::Judging;
 use super::{FAILURES, Form, GOOD, Usage, Where, print, print_json};
 use crate::report::compare::{self, Compared, Pattern};
 use crate::report::failures::log_decides;
@@ -28,6 +29,8 @@ pub(super) struct Arguments {
     /// Compare by the recorded facts alone.
     #[arg(long)]
     no_logs: bool,
+    #[command(flatten)]
+    judging: Judging,
     #[command(flatten)]
     place: Where,
     #[command(flatten)]
@@ -75,7 +78,7 @@ fn collect(arguments: &Arguments, targets: &[Target], logs: bool) -> anyhow::Res
     let mut runs: Vec<Compared> = Vec::new();
     let mut seen = Vec::new();
     for target in targets {
-        let found = arguments.place.find(target)?;
+        let found = arguments.place.judged(target, &arguments.judging)?;
         let which = (found.dir.clone(), found.members.clone());
         if seen.contains(&which) {
             let run = found.run.run_id;

@@ -1,5 +1,6 @@
 use clap::Args;
 
+use super::rules::Judging;
 use super::{FAILURES, Form, GOOD, Where, print, print_json};
 use crate::report::clean;
 use crate::report::failures::{self, Failure};
@@ -26,6 +27,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     no_logs: bool,
     #[command(flatten)]
+    judging: Judging,
+    #[command(flatten)]
     place: Where,
     #[command(flatten)]
     form: Form,
@@ -33,7 +36,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
-    let found = arguments.place.find_members(&target)?;
+    let found = arguments.place.judged_members(&target, &arguments.judging)?;
     let failures = super::members::failures(&found, !arguments.no_logs)?;
     if arguments.form.json {
         print_json(&failures::json(&found.run, &failures))?;

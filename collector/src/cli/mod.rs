@@ -14,6 +14,7 @@ mod man;
 mod members;
 mod note;
 mod rerun;
+mod rules;
 mod run;
 mod runs;
 mod scan;
@@ -32,9 +33,11 @@ use jiff::tz::TimeZone;
 use self::members::Members;
 use crate::config::{self, Config, ConfigError, help};
 use crate::report::logfiles::LogError;
+use crate::report::site;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::slurm::target::{BadTarget, Target};
 use crate::store::{Found, ReadError, Store};
+use crate::verdict::{RulesError, SiteRules};
 
 /// A flight recorder for Slurm jobs, and the inquest when one dies.
 #[derive(Debug, Parser)]
@@ -78,6 +81,7 @@ enum Verb {
     Compare(compare::Arguments),
     Rerun(rerun::Arguments),
     Top(top::Arguments),
+    Rules(rules::Arguments),
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
@@ -124,6 +128,20 @@ impl Where {
         self.user.clone().or_else(|| (uid != 0).then(|| own().unwrap_or_else(|| uid.to_string())))
     }
 
+    /// What was asked for, judged by the site's rules too.
+    fn judged(&self, target: &Target, judging: &rules::Judging) -> anyhow::Result<Found> {
+        let mut found = self.find(target)?;
+        self::judge(&mut found, &judging.load()?)?;
+        Ok(found)
+    }
+
+    /// As `judged`, where the rest of the run does not matter.
+    fn judged_members(&self, target: &Target, judging: &rules::Judging) -> anyhow::Result<Found> {
+        let mut found = self.find_members(target)?;
+        self::judge(&mut found, &judging.load()?)?;
+        Ok(found)
+    }
+
     fn find(&self, target: &Target) -> anyhow::Result<Found> {
         Ok(self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())?)
     }
@@ -137,6 +155,15 @@ impl Where {
 /// The store that was named, or else the configured one.
 fn store_dir(named: Option<&Path>) -> Result<PathBuf, ConfigError> {
     named.map_or_else(|| Ok(Config::load(None)?.site.store), |store| Ok(store.to_owned()))
+}
+
+/// Judges by a site's rules, which may want to read logs.
+fn judge(found: &mut Found, rules: &SiteRules) -> Result<(), ReadError> {
+    if !rules.is_empty() {
+        let stories = why::stories(found)?;
+        site::refine(rules, &mut found.run, &found.members, &stories);
+    }
+    Ok(())
 }
 
 /// Which configuration a daemon reads.
@@ -266,6 +293,7 @@ pub fn main() -> ExitCode {
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
+        Verb::Rules(a) => rules::main(&a),
         Verb::Top(a) => top::main(&a, &zone),
         Verb::Scan(a) => scan::main(&a),
         Verb::Collect(a) => collect::main(&a),
@@ -287,6 +315,7 @@ pub fn main() -> ExitCode {
                 || error.is::<BadTarget>()
                 || error.is::<Usage>()
                 || error.is::<ConfigError>()
+                || error.is::<RulesError>()
             {
                 USAGE
             } else if error.is::<NoPermission>() {
@@ -297,10 +326,9 @@ pub fn main() -> ExitCode {
                     _ => NOT_FOUND,
                 }
             };
-            let lines = match error.downcast_ref::<ConfigError>() {
-                Some(error) => error.lines(),
-                None => vec![error.to_string()],
-            };
+            let config = error.downcast_ref::<ConfigError>().map(ConfigError::lines);
+            let lines = config.or_else(|| Some(error.downcast_ref::<RulesError>()?.lines()));
+            let lines = lines.unwrap_or_else(|| vec![error.to_string()]);
             for line in lines {
                 let _ = writeln!(std::io::stderr(), "inquest: {}", crate::report::clean(&line));
             }

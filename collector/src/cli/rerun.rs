@@ -3,6 +3,7 @@ use std::process::Command;
 
 use clap::Args;
 
+use super::rules::Judging;
 use super::{FAILURES, GOOD, Output, Usage, Where, print, print_json};
 use crate::recover::{self, Group, Plan, Scripts, Subject, Template, Wishes};
 use crate::report::{csv, failures, rerun};
@@ -69,6 +70,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    judging: Judging,
+    #[command(flatten)]
     place: Where,
 }
 
@@ -77,7 +80,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let wishes = arguments.wishes()?;
     let template = arguments.config_template.as_deref().map(str::parse::<Template>).transpose();
     let template = template.map_err(|e| Usage(e.to_string()))?;
-    let found = arguments.place.find(&target)?;
+    let found = arguments.place.judged(&target, &arguments.judging)?;
     // Those that succeeded show what it takes, whoever was asked for.
     let whole = Found { members: found.run.members.keys().copied().collect(), ..found.clone() };
     let stories = super::why::stories(&whole)?;

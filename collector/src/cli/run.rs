@@ -1,6 +1,7 @@
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use super::rules::Judging;
 use super::{FAILURES, Form, GOOD, Where, print, print_json};
 use crate::report::runs;
 use crate::slurm::target::Target;
@@ -18,6 +19,8 @@ pub(super) struct Arguments {
     #[arg(value_name = "RUN|JOB")]
     target: String,
     #[command(flatten)]
+    judging: Judging,
+    #[command(flatten)]
     place: Where,
     #[command(flatten)]
     form: Form,
@@ -25,7 +28,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
-    let found = arguments.place.find_members(&target)?;
+    let found = arguments.place.judged_members(&target, &arguments.judging)?;
     if arguments.form.json {
         print_json(&runs::members_json(&found.run, &found.members))?;
     } else {

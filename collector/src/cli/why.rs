@@ -4,6 +4,7 @@ use clap::Args;
 use inquest_journal::{JobId, Source, StepId};
 use jiff::tz::TimeZone;
 
+use super::rules::Judging;
 use super::{FAILURES, GOOD, Output, Where, print, print_json};
 use crate::report::JSON_SCHEMA;
 use crate::report::failures::failures;
@@ -41,6 +42,8 @@ pub(super) struct Arguments {
     /// standard output with -.
     #[arg(long, value_name = "FILE")]
     html: Option<Output>,
+    #[command(flatten)]
+    judging: Judging,
     #[command(flatten)]
     place: Where,
 }
@@ -86,16 +89,20 @@ impl Arguments {
         let Some(word) = &self.target else {
             let whose = self.place.whose();
             let count = usize::from(self.last.unwrap_or(1));
-            let found =
+            let mut found =
                 self.place.open()?.newest_failed(self.place.cluster.as_deref(), whose.as_deref(), count)?;
             if found.is_empty() {
                 let whose = whose.map_or(String::new(), |u| format!(" of {u}"));
                 eprintln!("inquest: no run{whose} has a job that failed; 'inquest runs' lists what is there");
             }
+            let rules = self.judging.load()?;
+            for found in &mut found {
+                super::judge(found, &rules)?;
+            }
             return Ok((found, None));
         };
         let target: Target = word.parse()?;
-        let found = self.place.find_members(&target)?;
+        let found = self.place.judged_members(&target, &self.judging)?;
         Ok((vec![found], super::events::step_of(&target)))
     }
 }

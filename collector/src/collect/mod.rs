@@ -35,6 +35,7 @@ use crate::ledger::{
 };
 use crate::slurm::accounting::Accounting;
 use crate::store::{Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, run_dir};
+use crate::verdict::SiteRules;
 use health::Health;
 use indexer::Indexer;
 use job::Job;
@@ -117,6 +118,7 @@ pub struct Collector {
     options: Options,
     accounting: Option<Box<dyn Accounting>>,
     accounting_retry: Option<Instant>,
+    rules: SiteRules,
     clock: Clock,
     ledger: Ledger,
     appender: Appender,
@@ -198,6 +200,7 @@ impl Collector {
             options,
             accounting,
             accounting_retry: None,
+            rules: SiteRules::default(),
             clock: Clock::new(TimeZone::system()),
             ledger,
             appender,
@@ -251,6 +254,11 @@ impl Collector {
     /// waiting for the disk; the result is the same.
     pub fn checkpoint_every(&mut self, bytes: usize) {
         self.checkpoint_bytes = bytes.max(1);
+    }
+
+    /// Judges by a site's rules too, as far as they ask for no log.
+    pub fn judge_by(&mut self, rules: SiteRules) {
+        self.rules = rules;
     }
 
     /// Keeps the index of the store too, from now on.

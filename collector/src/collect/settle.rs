@@ -177,6 +177,8 @@ impl Collector {
         }
         self.ending.remove(&key);
         let verdict = judge(attempt, job.record.as_ref());
+        let nodes: Vec<&str> = attempt.nodes.iter().map(String::as_str).collect();
+        let verdict = self.rules.refine(&attempt.facts, &nodes, &verdict, None).unwrap_or(verdict);
         let (run, chunk, before) = (job.member.run, job.member.chunk, job.class);
         job.member.attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
         job.member.array_job_id = job.member.array_job_id.or(attempt.facts.array_job_id.map(|id| id.0));

@@ -77,6 +77,9 @@ section! {
         journal: PathBuf = "/var/spool/inquest".into(), "";
         /// Directory of the run stores.
         store: PathBuf = "/var/lib/inquest".into(), "";
+        /// The site's own rules for verdicts, tried before the built-in ones; see
+        /// inquest-rules(1). /etc/inquest/rules.toml, if it is there, when not set.
+        rules: Option<PathBuf> = None, "\"/etc/inquest/rules.toml\"";
     }
 }
 

@@ -173,7 +173,10 @@ fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict,
         .filter(|_| log_decides(verdict.class))
         .and_then(|log| Some((log.finding.root_cause.as_deref()?, log.finding.cause)));
     let (cause, message, name) = match quoted {
-        Some((line, Cause::AppError)) => (verdict.cause.clone(), line.trim(), fingerprint(line)),
+        // What a site's rule says of the cause stands.
+        Some((line, cause)) if cause == Cause::AppError || verdict.rule.is_some() => {
+            (verdict.cause.clone(), line.trim(), fingerprint(line))
+        }
         Some((line, cause)) => (cause.as_str().into(), line.trim(), fingerprint(line)),
         None => (verdict.cause.clone(), verdict.detail.as_str(), verdict.fingerprint()),
     };

@@ -20,6 +20,7 @@ pub mod parallel;
 pub mod rerun;
 pub mod runs;
 pub mod scan;
+pub mod site;
 pub mod table;
 pub mod tail;
 pub mod timeline;

@@ -69,6 +69,14 @@ impl Table {
         Ok(text.lines().map(|line| line.trim_end().to_owned() + "\n").filter(|l| l != "\n").collect())
     }
 
+    /// One object per row, with the names in lower case as keys.
+    pub fn json(&self) -> serde_json::Value {
+        let row = |cells: &Vec<String>| -> serde_json::Map<String, serde_json::Value> {
+            self.names.iter().zip(cells).map(|(n, c)| (n.to_ascii_lowercase(), c.as_str().into())).collect()
+        };
+        self.rows.iter().map(row).collect()
+    }
+
     fn choose(&self, columns: &[String]) -> Result<Vec<usize>, NoColumn> {
         if columns.is_empty() {
             return Ok((0..self.names.len()).collect());

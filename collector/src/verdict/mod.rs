@@ -11,6 +11,7 @@ both before anything that is inferred.
 mod death;
 pub mod manual;
 pub mod rules;
+mod site;
 
 use std::fmt;
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use death::level_name;
 pub use death::{Death, deaths};
 pub(crate) use rules::processes;
+pub use rules::{RULES, Unexplained};
+pub use site::{KEYS as SITE_KEYS, PATH as SITE_PATH, RulesError, SiteRule, SiteRules};
 
 use crate::logs::{Fingerprint, fingerprint};
 use crate::slurm::accounting::JobRecord;
@@ -115,6 +118,9 @@ pub struct Verdict {
     /// What Slurm itself said, when it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slurm: Option<JobRecord>,
+    /// The rule of the site that decided, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 impl Verdict {
@@ -213,5 +219,6 @@ pub fn judge(attempt: &Attempt, slurm: Option<&JobRecord>) -> Verdict {
         advice: rule.advise(&case, &found),
         retry: rule.retry(),
         slurm: slurm.cloned(),
+        rule: None,
     }
 }
