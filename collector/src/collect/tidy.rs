@@ -26,7 +26,7 @@ use crate::ledger::{Changes, RunName};
 use crate::runs::RunStatus;
 use crate::store::keep::{Act, Policy, Seen, plan};
 use crate::store::pack::{Packing, WORTH};
-use crate::store::{EVENTS, PACKED, REGISTRY, ReadError, Store, StoreError, Tail, run_dir, user_dir};
+use crate::store::{EVENTS, REGISTRY, ReadError, Store, StoreError, Tail, run_dir, user_dir};
 
 /// Between two looks at everything.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -262,7 +262,8 @@ impl Collector {
             packing.drop_plain().map_err(io)?;
             tidier.done.packed += 1;
             tidier.done.bytes_before += before;
-            tidier.done.bytes_after += fs::metadata(dir.join(PACKED)).map_or(0, |m| m.blocks() * 512);
+            let now = seen_of(&self.options.store, name, Timestamp(0), false);
+            tidier.done.bytes_after += now.map_or(0, |run| run.bytes);
         }
         Ok(())
     }
