@@ -9,6 +9,7 @@ mod events;
 mod gc;
 mod grep;
 mod index;
+mod log;
 mod logs;
 mod man;
 mod members;

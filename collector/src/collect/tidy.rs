@@ -21,7 +21,7 @@ use inquest_journal::{Lines, Stamp, Timestamp};
 use serde::Deserialize;
 
 use super::run::Head;
-use super::{CollectError, Collector, warn};
+use super::{CollectError, Collector};
 use crate::ledger::{Changes, RunName};
 use crate::runs::RunStatus;
 use crate::store::keep::{Act, Policy, Seen, plan};
@@ -175,7 +175,7 @@ impl Collector {
                         match one.go_on(BYTES) {
                             Ok(read) => bytes += read,
                             Err(e) => {
-                                warn(&format!("run {} cannot be compressed: {e}", name.2));
+                                tracing::warn!(run = %name.2, "cannot be compressed: {e}");
                                 one.abandon();
                                 continue;
                             }
@@ -228,7 +228,7 @@ impl Collector {
         match Packing::begin(&plain, length) {
             Ok(packing) => Ok(Some((run.name.clone(), run.bytes, packing))),
             Err(e) => {
-                warn(&format!("run {id} cannot be compressed: {e}"));
+                tracing::warn!(run = %id, "cannot be compressed: {e}");
                 Ok(None)
             }
         }
@@ -252,7 +252,7 @@ impl Collector {
             }
             match packing.put() {
                 Ok(()) => put.push((name, before, packing)),
-                Err(e) => warn(&format!("run {} cannot be compressed: {e}", name.2)),
+                Err(e) => tracing::warn!(run = %name.2, "cannot be compressed: {e}"),
             }
         }
         self.appender.sync_all()?;
@@ -297,7 +297,7 @@ impl Collector {
             if entry.file_name().to_string_lossy().starts_with(REMOVED)
                 && let Err(e) = fs::remove_dir_all(entry.path())
             {
-                warn(&format!("cannot remove {}: {e}", entry.path().display()));
+                tracing::warn!(path = %entry.path().display(), "cannot be removed: {e}");
             }
         }
     }
