@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,11 @@ fn a_collector_leaves_an_index_of_all_it_merged() {
         (&5.into(), &5.into(), &4.into(), &3.into())
     );
     assert_eq!(status["classes"], serde_json::json!({"ok": 1, "oom": 1, "app_error": 1, "crash": 1}));
+
+    for name in ["index.db", "index.db-wal", "index.db-shm"] {
+        let mode = fs::metadata(lab.store().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640, "{name} knows all users and is for operators");
+    }
 
     let (code, said, _) = lab.run(&["index", "rebuild"]);
     assert_eq!(code, 0);

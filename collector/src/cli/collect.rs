@@ -62,6 +62,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Config> {
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let config = settings(arguments)?;
+    let policy = super::gc::policy(&config.keep)?;
     if arguments.check_config {
         print(&toml::to_string(&config)?)?;
         return Ok(GOOD);
@@ -94,6 +95,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             stats.events, stats.settled
         );
     } else {
+        collector.keep_to(policy);
         collector.follow(Duration::from_millis(collect.interval), &stop, Manager::of_environment())?;
     }
     Ok(GOOD)

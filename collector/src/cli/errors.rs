@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
-    let found = arguments.place.judged(&target, &arguments.judging)?;
+    let found = arguments.place.judged_members(&target, &arguments.judging)?;
     let failures = super::members::failures(&found, !arguments.no_logs)?;
     if arguments.form.json {
         print_json(&failures::json(&found.run, &failures))?;

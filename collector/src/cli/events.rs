@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::{FAILURES, GOOD, Usage, Where, print};
 use crate::report::{events, tail::Tail};
 use crate::slurm::target::Target;
-use crate::store::{EVENTS, Line, read_events};
+use crate::store::{Line, read_events};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,7 +75,7 @@ impl Filter<'_> {
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
     known(&arguments.types)?;
-    let found = arguments.place.find(&target)?;
+    let found = arguments.place.find_members(&target)?;
     let whole_run = matches!(target, Target::Run(_));
     let jobs: Vec<_> = found.members.iter().map(|n| &found.run.members[n]).collect();
     let from = jobs.iter().map(|m| m.range.0).min().unwrap_or(0);
@@ -87,7 +87,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         step: step_of(&target),
     };
     if arguments.follow {
-        return follow(&found.dir.join(EVENTS), if whole_run { 0 } else { from }, &filter);
+        return follow(&found.dir, if whole_run { 0 } else { from }, &filter);
     }
     let mut shown: std::collections::VecDeque<String> = std::collections::VecDeque::new();
     let mut errors = false;
@@ -108,8 +108,8 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
 }
 
 /// Shows what is there, or the end of it, and then what comes.
-fn follow(path: &std::path::Path, from: u64, filter: &Filter<'_>) -> anyhow::Result<u8> {
-    let mut tail = Tail::open(path, from)?;
+fn follow(dir: &std::path::Path, from: u64, filter: &Filter<'_>) -> anyhow::Result<u8> {
+    let mut tail = Tail::open(dir, from)?;
     let mut first = true;
     loop {
         let mut shown = Vec::new();

@@ -39,7 +39,7 @@ pub(super) struct Picked {
 impl Members {
     pub(super) fn pick(&self, place: &Where) -> anyhow::Result<Picked> {
         let target: Target = self.target.parse()?;
-        let found = place.find(&target)?;
+        let found = place.find_members(&target)?;
         let stories = super::why::stories(&found)?;
         let only_one = found.members.len() == 1;
         let wanted = |n: &&u32| self.all || only_one || failed(&found.run.members[n]);

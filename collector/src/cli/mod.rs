@@ -6,6 +6,7 @@ mod collect;
 mod compare;
 mod errors;
 mod events;
+mod gc;
 mod grep;
 mod index;
 mod log;
@@ -92,6 +93,7 @@ enum Verb {
     /// Record what the jobs of this node do not tell (a daemon, one per node).
     Agent(agent::Arguments),
     Index(index::Arguments),
+    Gc(gc::Arguments),
     Serve(serve::Arguments),
     Report(report::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
@@ -138,8 +140,20 @@ impl Where {
         Ok(found)
     }
 
+    /// As `judged`, where the rest of the run does not matter.
+    fn judged_members(&self, target: &Target, judging: &rules::Judging) -> anyhow::Result<Found> {
+        let mut found = self.find_members(target)?;
+        self::judge(&mut found, &judging.load()?)?;
+        Ok(found)
+    }
+
     fn find(&self, target: &Target) -> anyhow::Result<Found> {
         Ok(self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())?)
+    }
+
+    /// As `find`, where the rest of the run does not matter.
+    fn find_members(&self, target: &Target) -> anyhow::Result<Found> {
+        Ok(self.open()?.find_members(target, self.cluster.as_deref(), self.user.as_deref())?)
     }
 }
 
@@ -292,6 +306,7 @@ pub fn main() -> ExitCode {
         Verb::Check(a) => check::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
+        Verb::Gc(a) => gc::main(&a, &zone),
         Verb::Report(a) => report::main(&a, &zone),
         Verb::Serve(a) => serve::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let target: Target = arguments.target.parse()?;
-    let found = arguments.place.judged(&target, &arguments.judging)?;
+    let found = arguments.place.judged_members(&target, &arguments.judging)?;
     if arguments.form.json {
         print_json(&runs::members_json(&found.run, &found.members))?;
     } else {

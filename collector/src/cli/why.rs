@@ -11,7 +11,7 @@ use crate::report::failures::failures;
 use crate::report::parallel;
 use crate::report::why::{self, LOGS_READ, Subject};
 use crate::slurm::target::Target;
-use crate::store::{Found, ReadError, read_events};
+use crate::store::{Found, ReadError, read_parts};
 use crate::story::Story;
 
 const EXAMPLES: &str = "\
@@ -102,7 +102,7 @@ impl Arguments {
             return Ok((found, None));
         };
         let target: Target = word.parse()?;
-        let found = self.place.judged(&target, &self.judging)?;
+        let found = self.place.judged_members(&target, &self.judging)?;
         Ok((vec![found], super::events::step_of(&target)))
     }
 }
@@ -140,7 +140,8 @@ pub(super) fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError
     let mut stories: BTreeMap<JobId, Story> = members.clone().map(|m| (m.job_id, Story::default())).collect();
     let from = members.clone().map(|m| m.range.0).min().unwrap_or(0);
     let to = members.map(|m| m.range.1).max().unwrap_or(0);
-    read_events(&found.dir, Some((from, to)), |line, raw| {
+    let between = [(from, to)];
+    read_parts(&found.dir, found.parts.as_deref().unwrap_or(&between), |line, raw| {
         if line.source == Source::Collector {
             return;
         }

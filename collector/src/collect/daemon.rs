@@ -105,8 +105,10 @@ impl Collector {
         loop {
             let began = Instant::now();
             let stats = self.pass(false)?;
+            let took = began.elapsed();
+            self.tidy(now())?;
             let Some(watchman) = &mut self.watchman else { return Ok(()) };
-            watchman.passed(&stats, began.elapsed());
+            watchman.passed(&stats, took);
             if watchman.goes_on() {
                 // On a site of many nodes looking takes time, found or not: it
                 // may take a tenth of a core.

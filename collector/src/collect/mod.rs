@@ -20,6 +20,7 @@ mod manager;
 mod merge;
 mod run;
 mod settle;
+pub mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ use indexer::Indexer;
 use job::Job;
 pub use manager::Manager;
 use run::Run;
+use tidy::Tidier;
 
 /// What keeps the collector from going on.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +168,9 @@ pub struct Collector {
     users: HashMap<u32, String>,
     stats: Stats,
     indexer: Option<Indexer>,
+    /// Runs that the indexer is told of when they are committed.
+    grown: Vec<(RunName, u64)>,
+    tidier: Option<Tidier>,
     /// There when it runs as a daemon.
     watchman: Option<Watchman>,
     /// Time of the event that was merged last.
@@ -233,6 +238,8 @@ impl Collector {
             users: HashMap::new(),
             stats: Stats::default(),
             indexer: None,
+            grown: Vec::new(),
+            tidier: None,
             watchman: None,
             newest: Timestamp(0),
         };
@@ -459,14 +466,14 @@ impl Collector {
         }
         self.ledger.put(&changes)?;
         self.put = Some(began.elapsed());
+        if self.indexer.is_some() {
+            let grown = touched.iter().chain(&show).filter_map(|id| self.runs.get(id));
+            self.grown.extend(grown.map(|run| (run.name.clone(), run.tail.flushed())));
+        }
         if end {
             self.commit()?;
         }
         self.read = 0;
-        if let Some(indexer) = &self.indexer {
-            let grown = touched.iter().chain(&show).filter_map(|id| self.runs.get(id));
-            indexer.tell(grown.map(|run| (run.name.clone(), run.tail.flushed())));
-        }
         for id in touched.into_iter().chain(show) {
             if let Some(run) = self.runs.get(&id)
                 && run.users == 0
@@ -485,6 +492,9 @@ impl Collector {
             let began = Instant::now();
             self.appender.sync()?;
             self.ledger.commit()?;
+            if let Some(indexer) = &self.indexer {
+                indexer.tell(self.grown.drain(..));
+            }
             if let Some(watchman) = &mut self.watchman {
                 watchman.committed(writing + began.elapsed());
             }
@@ -554,9 +564,9 @@ impl Collector {
         }
         members.extend(changed.iter().map(|m| (m.chunk, m.clone())));
         let members: Vec<MemberRow> = members.into_values().collect();
-        let events = self.options.store.join(run.events());
+        let events = run.events();
         let unreadable = |source| StoreError::Io { path: events.clone(), source };
-        let file = std::fs::File::open(&events).map_err(unreadable)?;
+        let file = self.appender.open_read(&events)?;
         // SAFETY: the file is the collector's own and only ever grows while it
         // runs; the map is read before this function returns.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
@@ -583,7 +593,10 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
     ledger.lengths(|file, length| -> Result<(), CollectError> {
         let path = match file {
             Output::Run(cluster, user, run_id) => run_dir(cluster, user, run_id).join(EVENTS),
-            Output::Other(path) => PathBuf::from(path),
+            Output::Other(path) => {
+                appender.finish_replacement(Path::new(path), length)?;
+                PathBuf::from(path)
+            }
         };
         if !appender.cut_back(&path, length)? {
             gone.push(match file {

@@ -108,6 +108,25 @@ section! {
 }
 
 section! {
+    /// What the collector keeps, and for how long; looked at every hour. A run that
+    /// has not ended is never touched. `inquest gc --dry-run` says what would be done.
+    Keep "keep" {
+        /// Hours after its newest event after which a run's events are compressed.
+        /// Every command reads them as before, and zstd -dc does.
+        compress_hours: u32 = 24, "", 0..=1_000_000;
+        /// Days after its newest event after which a run is removed. Not set: never.
+        days: Option<u32> = None, "400", 0..=u32::MAX as i64;
+        /// Bytes on disk that the runs of one user may take; the oldest ones beyond
+        /// are removed.
+        user_bytes: Option<u64> = None, "50_000_000_000", 0..=i64::MAX;
+        /// Bytes on disk that all runs may take; the oldest ones beyond are removed.
+        total_bytes: Option<u64> = None, "2_000_000_000_000", 0..=i64::MAX;
+        /// Other days or bytes for some users: "ann days=900", "bob days=30 bytes=1000000000".
+        users: Vec<String> = Vec::new(), "";
+    }
+}
+
+section! {
     /// The agent on a compute node, `inquest agent`.
     Agent "agent" {
         /// Name of this node in Slurm; the hostname up to its first dot if not set.

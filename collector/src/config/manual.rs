@@ -94,6 +94,8 @@ mod tests {
             .collect();
         let mut all = Config::parse(&uncommented).unwrap();
         assert!(all.agent.keep_days.is_some() && all.agent.node.is_some());
+        assert!(all.keep.days.is_some());
+        (all.keep.days, all.keep.user_bytes, all.keep.total_bytes) = (None, None, None);
         assert!(all.site.rules.take().is_some());
         let agent = &mut all.agent;
         (agent.node, agent.cluster, agent.keep_days, agent.max_bytes) = (None, None, None, None);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use check::Problem;
-pub use keys::{Agent, Collect, Key, LogLevel, Serve, Site, Source};
+pub use keys::{Agent, Collect, Keep, Key, LogLevel, Serve, Site, Source};
 pub use manual::{example, page};
 
 /// Where the file is, unless told otherwise.
@@ -32,6 +32,8 @@ pub struct Config {
     pub site: Site,
     /// `[collect]`
     pub collect: Collect,
+    /// `[keep]`
+    pub keep: Keep,
     /// `[agent]`
     pub agent: Agent,
     /// `[serve]`
@@ -100,14 +102,15 @@ impl Config {
 
     /// All keys, section by section.
     pub fn keys() -> Vec<Key> {
-        [Site::keys(), Collect::keys(), Agent::keys(), Serve::keys()].concat()
+        [Site::keys(), Collect::keys(), Keep::keys(), Agent::keys(), Serve::keys()].concat()
     }
 
     /// The sections and what they are about.
-    pub fn sections() -> [(&'static str, &'static str); 4] {
+    pub fn sections() -> [(&'static str, &'static str); 5] {
         [
             (Site::NAME, Site::ABOUT),
             (Collect::NAME, Collect::ABOUT),
+            (Keep::NAME, Keep::ABOUT),
             (Agent::NAME, Agent::ABOUT),
             (Serve::NAME, Serve::ABOUT),
         ]

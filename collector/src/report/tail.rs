@@ -1,33 +1,32 @@
 //! Events of a run as they come in.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::store::{Line, ReadError};
+use crate::store::{EventsFile, Line, ReadError};
 
 /// Bytes that are read at once.
 const BLOCK: usize = 1 << 20;
 
-/// The end of a run's events file. Whole lines only are taken: a collector
-/// that was killed cuts the file back to a whole line and writes the same
-/// bytes again, so a position at the end of a line stays right.
+/// The end of a run's events. Whole lines only are taken: a collector that was
+/// killed cuts the file back to a whole line and writes the same bytes again,
+/// so a position at the end of a line stays right. So it does when the events
+/// are compressed, and when they are no longer because more came.
 #[derive(Debug)]
 pub struct Tail {
-    file: File,
-    path: PathBuf,
+    dir: PathBuf,
+    file: EventsFile,
     at: u64,
 }
 
 impl Tail {
-    /// Begins at a position, which is the start of a line.
+    /// Begins at a position of the events of the run in `dir`, which is the
+    /// start of a line.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
-    pub fn open(path: &Path, at: u64) -> Result<Tail, ReadError> {
-        let file = File::open(path).map_err(|e| error(path, &e))?;
-        Ok(Tail { file, path: path.to_owned(), at })
+    pub fn open(dir: &Path, at: u64) -> Result<Tail, ReadError> {
+        Ok(Tail { dir: dir.to_owned(), file: EventsFile::open(dir)?, at })
     }
 
     /// Calls `each` with the events of the next block. Says whether there may
@@ -37,34 +36,26 @@ impl Tail {
     ///
     /// When the file cannot be read.
     pub fn read(&mut self, mut each: impl FnMut(Line<'_>, &[u8])) -> Result<bool, ReadError> {
-        let mut bytes = Vec::new();
-        let mut limit = BLOCK as u64;
-        loop {
-            bytes.clear();
-            self.file.seek(SeekFrom::Start(self.at)).map_err(|e| error(&self.path, &e))?;
-            (&mut self.file).take(limit).read_to_end(&mut bytes).map_err(|e| error(&self.path, &e))?;
-            let full = bytes.len() as u64 == limit;
-            match memchr::memrchr(b'\n', &bytes) {
-                Some(end) => {
-                    for line in bytes[..end].split(|b| *b == b'\n') {
-                        if let Ok(head) = serde_json::from_slice::<Line<'_>>(line) {
-                            each(head, line);
-                        }
-                    }
-                    self.at += end as u64 + 1;
-                    return Ok(full);
-                }
-                // A line longer than a block.
-                None if full => limit *= 2,
-                None => return Ok(false),
-            }
+        if self.at >= self.file.len() {
+            // It may be another file by now.
+            self.file = EventsFile::open(&self.dir)?;
         }
-    }
-}
-
-fn error(path: &Path, e: &io::Error) -> ReadError {
-    match e.kind() {
-        io::ErrorKind::PermissionDenied => ReadError::Denied(path.to_owned()),
-        _ => ReadError::Unreadable { path: path.to_owned(), reason: e.to_string() },
+        let mut take = |_, line: &[u8]| {
+            if let Ok(head) = serde_json::from_slice::<Line<'_>>(line) {
+                each(head, line);
+            }
+        };
+        let block = self.at + BLOCK as u64;
+        let mut next = self.file.lines(self.at, block, BLOCK, &mut take)?;
+        if next == self.at && block < self.file.len() {
+            // A line longer than a block.
+            next = self.file.lines(self.at, u64::MAX, BLOCK, &mut take)?;
+        } else if next == self.at {
+            // Half a line, perhaps of a file that has grown since.
+            self.file.look()?;
+        }
+        let moved = next > self.at;
+        self.at = next;
+        Ok(moved)
     }
 }

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::pack;
+
 /// A file of the store could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -146,7 +148,8 @@ impl Appender {
     }
 
     /// Cuts a file back to its `committed` length. Says `false` when it was
-    /// moved away together with its directory.
+    /// moved away together with its directory. The length of compressed events
+    /// is that of their plain lines; nothing was ever appended to them.
     ///
     /// # Errors
     ///
@@ -156,6 +159,12 @@ impl Appender {
         let found = match fs::metadata(&path) {
             Ok(meta) => meta.len(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(found) = pack::packed_length(&path).map_err(|e| StoreError::io(&path, e))? {
+                    return match found == committed {
+                        true => Ok(true),
+                        false => Err(StoreError::Shortened { path, found, committed }),
+                    };
+                }
                 if committed > 0 && path.parent().is_some_and(Path::exists) {
                     return Err(StoreError::Shortened { path, found: 0, committed });
                 }
@@ -170,6 +179,8 @@ impl Appender {
             let file = OpenOptions::new().write(true).open(&path).map_err(|e| StoreError::io(&path, e))?;
             file.set_len(committed).and_then(|()| file.sync_all()).map_err(|e| StoreError::io(&path, e))?;
         }
+        // A crash between the two files: the plain one is whole.
+        pack::drop_packed(&path).map_err(|e| StoreError::io(&path, e))?;
         Ok(true)
     }
 
@@ -206,9 +217,8 @@ impl Appender {
     pub fn read(&self, name: &Path, tail: &Tail, at: u64, length: usize) -> Result<Vec<u8>, StoreError> {
         let mut out = vec![0; length.min(tail.flushed.saturating_sub(at) as usize)];
         if !out.is_empty() {
-            let path = self.root.join(name);
-            let file = File::open(&path).map_err(|e| StoreError::io(&path, e))?;
-            file.read_exact_at(&mut out, at).map_err(|e| StoreError::io(&path, e))?;
+            let file = self.open_read(name)?;
+            file.read_exact_at(&mut out, at).map_err(|e| StoreError::io(&self.root.join(name), e))?;
         }
         let mut skip = at.saturating_sub(tail.flushed);
         for &(from, known) in &tail.parts {
@@ -226,14 +236,19 @@ impl Appender {
         Ok(out)
     }
 
-    /// Opens a file of the store for reading.
+    /// Opens a file of the store for reading. Compressed events are made plain:
+    /// the collector reads only what it will append to.
     ///
     /// # Errors
     ///
     /// When it cannot be opened.
     pub fn open_read(&self, name: &Path) -> Result<File, StoreError> {
         let path = self.root.join(name);
-        File::open(&path).map_err(|e| StoreError::io(&path, e))
+        let open = || match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && pack::unpack(&path)? => File::open(&path),
+            other => other,
+        };
+        open().map_err(|e| StoreError::io(&path, e))
     }
 
     /// Writes what waits for the file `name` below the directory `dir`.
@@ -287,11 +302,17 @@ impl Appender {
         if let Some(parent) = parent.filter(|_| flushed == 0) {
             make(parent)?;
         }
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::openat(fd, name, flags, Mode::from(0o640)) {
-            Ok(file) => Ok(file.into()),
-            Err(e) => Err(StoreError::io(&path, e)),
-        }
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // One that has something must be there: made anew beside its compressed
+        // form it would hide that.
+        let flags = if flushed == 0 { flags | OFlags::CREATE } else { flags };
+        let open = || match rustix::fs::openat(fd, name, flags, Mode::from(0o640)) {
+            Err(rustix::io::Errno::NOENT) if flushed > 0 && pack::unpack(&path)? => {
+                Ok(rustix::fs::openat(fd, name, flags, Mode::from(0o640))?.into())
+            }
+            other => Ok(other?.into()),
+        };
+        open().map_err(|e: io::Error| StoreError::io(&path, e))
     }
 
     /// Everything was flushed: the block begins anew.
@@ -315,7 +336,7 @@ impl Appender {
     pub fn sync(&mut self) -> Result<(), StoreError> {
         let Unsynced { files, dirs, many } = std::mem::take(&mut self.unsynced);
         if many {
-            return rustix::fs::syncfs(&self.dir).map_err(|e| StoreError::io(&self.root, e));
+            return self.sync_all();
         }
         for (path, file) in files {
             file.sync_data().map_err(|e| StoreError::io(&path, e))?;
@@ -325,6 +346,15 @@ impl Appender {
             File::open(&path).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io(&path, e))?;
         }
         Ok(())
+    }
+
+    /// Returns when everything that anybody has written is on disk.
+    ///
+    /// # Errors
+    ///
+    /// When the disk says no.
+    pub fn sync_all(&self) -> Result<(), StoreError> {
+        rustix::fs::syncfs(&self.dir).map_err(|e| StoreError::io(&self.root, e))
     }
 
     /// Replaces the file `name` below `dir` with `content`, atomically. For
@@ -365,6 +395,47 @@ impl Appender {
         write().map_err(|e| StoreError::io(&path, e))
     }
 
+    /// Forgets open directories: one of them has another name now.
+    pub fn forget_dirs(&mut self) {
+        self.dirs.clear();
+    }
+
+    /// Writes what an append-only file is to be from now on, durably, beside
+    /// it. It counts once its length is committed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn prepare_replacement(&self, name: &Path, content: &[u8]) -> Result<(), StoreError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = replacement(&self.root.join(name));
+        let write = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&path)?;
+            file.write_all(content)?;
+            file.sync_all()
+        };
+        write().map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// Puts the replacement in place when `committed` is its length, and else
+    /// takes it away: the commit never came.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be renamed or removed.
+    pub fn finish_replacement(&self, name: &Path, committed: u64) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let new = replacement(&path);
+        let finish = || match fs::metadata(&new) {
+            Ok(meta) if meta.len() == committed => fs::rename(&new, &path),
+            Ok(_) => fs::remove_file(&new),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        };
+        finish().map_err(|e| StoreError::io(&new, e))
+    }
+
     fn directory(&mut self, dir: &Path) -> Result<&OwnedFd, StoreError> {
         if !self.dirs.contains_key(dir) {
             if self.dirs.len() >= DIRS {
@@ -383,6 +454,13 @@ impl Appender {
         }
         Ok(&self.dirs[dir])
     }
+}
+
+/// Where the replacement of a file waits.
+fn replacement(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// Has the kernel begin to write what the file got, so that a sync finds it

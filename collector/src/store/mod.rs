@@ -9,6 +9,9 @@ Run stores on disk.
 <store>/index.db                                      for questions across runs; see [`index`]
 ```
 
+Once a run has been closed for a while, its events are in `events.jsonl.zst`
+instead; see [`pack`].
+
 `<store>/<cluster>/<user>` is laid out as an artifacts root of parade, whose
 own reader opens these files. `events.jsonl` and `_registry.jsonl` are only
 ever appended to; `run.json` is replaced atomically and can always be made
@@ -18,11 +21,15 @@ again from the events.
 mod append;
 mod clock;
 mod events;
+mod find;
 pub mod index;
+pub mod keep;
 mod line;
 mod newest;
+pub mod pack;
 mod read;
 mod registries;
+mod seekable;
 
 use std::path::{Path, PathBuf};
 
@@ -30,11 +37,13 @@ pub use append::{Appender, StoreError, Tail};
 pub use clock::Clock;
 pub use events::EventsFile;
 pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
-pub use read::{Found, ReadError, RegistryEntry, Store, read_events};
+pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 pub use registries::Registries;
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";
+/// File of a run's events when they are compressed, in place of [`EVENTS`].
+pub const PACKED: &str = "events.jsonl.zst";
 /// File of a run's state, below its directory.
 pub const RUN: &str = "run.json";
 /// File of a user's runs, below `runs`.

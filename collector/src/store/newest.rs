@@ -31,7 +31,7 @@ impl Store {
             let Some(at) = run.members.values().filter(|m| m.failed()).map(ended).max() else { continue };
             let members = run.members.keys().copied().collect();
             let place = newest.partition_point(|(other, _)| *other > at);
-            newest.insert(place, (at, Found { dir, run, members }));
+            newest.insert(place, (at, Found { dir, run, members, parts: None }));
             newest.truncate(count);
         }
         Ok(newest.into_iter().map(|(_, found)| found).collect())

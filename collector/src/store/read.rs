@@ -6,12 +6,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use inquest_journal::{JobId, Lines, Timestamp};
+use inquest_journal::{Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{EVENTS, Line, REGISTRY, RUN, run_dir};
-use crate::runs::{Candidate, Member, RunState, RunStatus, path_id};
-use crate::slurm::target::Target;
+use super::{EventsFile, Line, REGISTRY, RUN, run_dir, user_dir};
+use crate::runs::{Candidate, RunState, RunStatus};
 use crate::verdict::Class;
 
 /// A store, run or job could not be read. The exit code of a command follows
@@ -69,29 +68,10 @@ pub struct RegistryEntry {
     pub arrays: String,
 }
 
-impl RegistryEntry {
-    /// The run has this id, or got it as a further name.
-    fn is_called(&self, id: &str) -> bool {
-        let id = path_id(id);
-        self.run_id == id || self.aliases.contains(&id)
-    }
-
-    fn mentions(&self, id: JobId) -> bool {
-        in_ranges(&self.jobs, id.0) || in_ranges(&self.arrays, id.0)
-    }
-}
-
-fn in_ranges(ranges: &str, id: u32) -> bool {
-    ranges.split(',').any(|range| {
-        let (from, to) = range.split_once('-').unwrap_or((range, range));
-        matches!((from.parse::<u32>(), to.parse::<u32>()), (Ok(from), Ok(to)) if (from..=to).contains(&id))
-    })
-}
-
 /// A store as seen by one caller.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 /// Where a user's runs are.
@@ -110,6 +90,9 @@ pub struct Found {
     pub run: RunState,
     /// Numbers of the members that the question was about; all for a run.
     pub members: Vec<u32>,
+    /// Where the events of these members are in the run's events, from and to,
+    /// in order; between the members' ranges when it is not known better.
+    pub parts: Option<Vec<(u64, u64)>>,
 }
 
 impl Store {
@@ -138,6 +121,15 @@ impl Store {
     /// Its directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Clusters and users that have runs.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub fn users(&self) -> Result<Vec<(String, String)>, ReadError> {
+        Ok(self.places(None, None)?.into_iter().map(|p| (p.cluster, p.user)).collect())
     }
 
     /// Clusters and users that the caller may look into, filtered by names.
@@ -186,15 +178,18 @@ impl Store {
     }
 
     fn registry(&self, place: &Place) -> Result<BTreeMap<String, RegistryEntry>, ReadError> {
-        let path = self.root.join(&place.cluster).join(&place.user).join("runs").join(REGISTRY);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            Err(e) => return Err(unreadable(&path, &e)),
-        };
+        let bytes = self.registry_text(place)?;
         let lines =
             Lines::new(&bytes).filter_map(|(_, line)| serde_json::from_slice::<RegistryEntry>(line).ok());
         Ok(lines.map(|entry| (entry.run_id.clone(), entry)).collect())
+    }
+
+    pub(super) fn registry_text(&self, place: &Place) -> Result<Vec<u8>, ReadError> {
+        let path = self.root.join(user_dir(&place.cluster, &place.user)).join(REGISTRY);
+        match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(|e| unreadable(&path, &e)),
+        }
     }
 
     pub(super) fn load(&self, place: &Place, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
@@ -207,59 +202,10 @@ impl Store {
         })?;
         Ok((dir, run))
     }
-
-    /// The run that `target` names or lies in; the newest, when a job id was
-    /// used more than once.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or it cannot be read.
-    pub fn find(
-        &self,
-        target: &Target,
-        cluster: Option<&str>,
-        user: Option<&str>,
-    ) -> Result<Found, ReadError> {
-        let hits = self.runs(cluster, user)?.into_iter().filter(|(_, _, entry)| match target {
-            Target::Run(id) => entry.is_called(id),
-            Target::Job { id, .. } | Target::Array { id, .. } | Target::Het { id, .. } => entry.mentions(*id),
-        });
-        for (cluster, user, entry) in hits.collect::<Vec<_>>().into_iter().rev() {
-            let (dir, run) = self.load(&Place { cluster, user }, &entry.run_id)?;
-            let members: Vec<u32> =
-                run.members.iter().filter(|(_, m)| target_is(target, m)).map(|(n, _)| *n).collect();
-            if !members.is_empty() {
-                return Ok(Found { dir, run, members });
-            }
-        }
-        let (what, id) = match target {
-            Target::Run(id) => ("run", id.clone()),
-            Target::Job { id, .. } => ("job", id.to_string()),
-            Target::Array { id, tasks, .. } => {
-                ("array task", format!("{id}_[{}]", crate::slurm::target::fold_ranges(tasks.iter().copied())))
-            }
-            Target::Het { id, offset } => ("het component", format!("{id}+{offset}")),
-        };
-        Err(ReadError::NotFound(format!(
-            "no {what} {id} in {}: it may not have reached a node, be of another user or cluster, or be older than \
-             what is kept; 'inquest runs' lists what is there",
-            self.root.display()
-        )))
-    }
 }
 
-fn target_is(target: &Target, member: &Member) -> bool {
-    match target {
-        Target::Run(_) => true,
-        Target::Job { id, .. } => member.job_id == *id || member.array_job_id == Some(*id),
-        Target::Array { id, tasks, .. } => {
-            member.array_job_id == Some(*id)
-                && member.array_task_id.is_some_and(|task| tasks.binary_search(&task).is_ok())
-        }
-        // Components have consecutive ids from the leader's on.
-        Target::Het { id, offset } => member.job_id.0 == id.0.saturating_add(*offset),
-    }
-}
+/// Bytes of events that are read at once.
+const PIECE: usize = 8 << 20;
 
 /// Calls `each` with every event of a run between two positions of its file,
 /// in the order of the file. Says how many lines could not be read.
@@ -270,31 +216,28 @@ fn target_is(target: &Target, member: &Member) -> bool {
 pub fn read_events(
     dir: &Path,
     range: Option<(u64, u64)>,
+    each: impl FnMut(Line<'_>, &[u8]),
+) -> Result<u64, ReadError> {
+    read_parts(dir, &[range.unwrap_or((0, u64::MAX))], each)
+}
+
+/// As [`read_events`], of several parts of the file.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn read_parts(
+    dir: &Path,
+    parts: &[(u64, u64)],
     mut each: impl FnMut(Line<'_>, &[u8]),
 ) -> Result<u64, ReadError> {
-    let path = dir.join(EVENTS);
-    let bytes = fs::File::open(&path)
-        .and_then(|mut file| {
-            use std::io::{Read, Seek};
-            let mut bytes = Vec::new();
-            match range {
-                Some((from, to)) => {
-                    file.seek(io::SeekFrom::Start(from))?;
-                    file.take(to.saturating_sub(from)).read_to_end(&mut bytes)?;
-                }
-                None => {
-                    file.read_to_end(&mut bytes)?;
-                }
-            }
-            Ok(bytes)
-        })
-        .map_err(|e| unreadable(&path, &e))?;
+    let file = EventsFile::open(dir)?;
     let mut bad = 0;
-    for (_, line) in Lines::new(&bytes) {
-        match serde_json::from_slice::<Line<'_>>(line) {
+    for &(from, to) in parts {
+        file.lines(from, to, PIECE, |_, line| match serde_json::from_slice::<Line<'_>>(line) {
             Ok(head) => each(head, line),
             Err(_) => bad += 1,
-        }
+        })?;
     }
     Ok(bad)
 }

@@ -121,6 +121,8 @@ pub struct RunEntry {
     pub run_id: String,
     /// What decided that its jobs belong together.
     pub key: Option<RunKey>,
+    /// Further names that it got.
+    pub aliases: Vec<String>,
     /// Name of its first job.
     pub name: Option<String>,
     /// Where it stands.
@@ -155,6 +157,8 @@ pub struct Place {
     pub array_job_id: Option<JobId>,
     /// Index in it.
     pub array_task_id: Option<u32>,
+    /// What its workflow engine calls it.
+    pub name: Option<String>,
     /// Attempts.
     pub attempts: u32,
     /// First event.
@@ -204,7 +208,7 @@ const JOB: &str = "SELECT job.id, job.cluster, job.user, run.run_id, chunk, job_
      FROM job JOIN run ON run.id = job.run WHERE";
 
 const RUN: &str = "SELECT id, cluster, user, run_id, run_key, name, started, last, members, running, failed, classes, \
-     length FROM run WHERE";
+     length, aliases FROM run WHERE";
 
 impl Index {
     /// Opens the index of the store at `store`.
@@ -428,7 +432,8 @@ impl Index {
     fn runs_of(&self, target: &Target) -> rusqlite::Result<Vec<RunEntry>> {
         let ids: BTreeSet<i64> = match target {
             Target::Run(id) => {
-                let sql = "SELECT id FROM run WHERE run_id = ?1";
+                let sql =
+                    "SELECT id FROM run WHERE run_id = ?1 UNION SELECT run FROM alias WHERE run_id = ?1";
                 let id = crate::runs::path_id(id);
                 self.db.prepare_cached(sql)?.query_map([id], |r| r.get(0))?.collect::<Result<_, _>>()?
             }
@@ -461,7 +466,7 @@ impl Index {
 
     fn places(&self, run: i64, target: &Target) -> rusqlite::Result<Vec<Place>> {
         const PLACE: &str = "SELECT DISTINCT m.chunk, m.job_id, j.array_job_id, j.array_task_id, m.attempts, m.started, \
-             m.last, m.first, m.end, m.extents, m.verdict, m.verdict_length \
+             m.last, m.first, m.end, m.extents, m.verdict, m.verdict_length, m.name \
              FROM job j JOIN member m ON m.run = j.run AND m.chunk = j.chunk WHERE";
         let read = |r: &Row<'_>| {
             let [first, end] = [r.get::<_, i64>(7)?, r.get(8)?].map(i64::cast_unsigned);
@@ -470,6 +475,7 @@ impl Index {
                 job_id: JobId(r.get(1)?),
                 array_job_id: r.get::<_, Option<u32>>(2)?.map(JobId),
                 array_task_id: r.get(3)?,
+                name: r.get(12)?,
                 attempts: r.get(4)?,
                 started: Timestamp(r.get(5)?),
                 last: Timestamp(r.get(6)?),
@@ -628,6 +634,7 @@ impl Index {
             user: self.word(r.get(2)?)?.to_string(),
             run_id: r.get(3)?,
             key: r.get::<_, Option<String>>(4)?.and_then(|text| serde_json::from_str(&text).ok()),
+            aliases: serde_json::from_str(r.get_ref(13)?.as_str()?).unwrap_or_default(),
             name: r.get(5)?,
             status: RunStatus::of(running, &classes),
             started: Timestamp(r.get(6)?),

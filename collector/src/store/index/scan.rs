@@ -43,6 +43,8 @@ pub(super) struct Member {
     pub(super) attempts: u32,
     /// Where its verdict stands: offset and length. None while it runs.
     pub(super) verdict: Option<(u64, u32)>,
+    /// What its workflow engine calls it.
+    pub(super) name: Option<String>,
     /// Its entries do not show what was read last.
     pub(super) dirty: bool,
 }
@@ -52,6 +54,8 @@ pub(super) struct Member {
 pub(super) struct RunScan {
     /// What decided that its jobs belong together.
     pub(super) key: Option<RunKey>,
+    /// Further names that it got.
+    pub(super) aliases: Vec<String>,
     /// Read so far, in bytes.
     pub(super) at: u64,
     /// [`guard`] of that.
@@ -70,9 +74,15 @@ pub(super) struct Attempts {
     pub(super) array_task_id: Option<u32>,
 }
 
+/// Of a run, and of a member.
 #[derive(Deserialize)]
-struct RunStarted {
+struct Started {
     run_key: RunKey,
+}
+
+#[derive(Deserialize)]
+struct RunAlias {
+    alias: String,
 }
 
 #[derive(Deserialize)]
@@ -128,10 +138,16 @@ impl RunScan {
     ) -> Result<(), E> {
         let Some((head, chunk)) = read_head(line) else { return Ok(()) };
         let Some(chunk) = chunk else {
-            if head.event_type == "run_started"
-                && let Ok(started) = serde_json::from_slice::<RunStarted>(line)
-            {
-                self.key.get_or_insert(started.run_key);
+            match head.event_type.as_ref() {
+                "run_started" => {
+                    if let Ok(started) = serde_json::from_slice::<Started>(line) {
+                        self.key.get_or_insert(started.run_key);
+                    }
+                }
+                "run_alias" => {
+                    self.aliases.extend(serde_json::from_slice::<RunAlias>(line).ok().map(|a| a.alias));
+                }
+                _ => {}
             }
             return Ok(());
         };
@@ -163,6 +179,9 @@ impl RunScan {
                     let offset = text.as_ptr() as usize - line.as_ptr() as usize;
                     member.verdict = Some((at + offset as u64, text.len() as u32));
                 }
+            }
+            "chunk_started" => {
+                member.name = serde_json::from_slice::<Started>(line).ok().and_then(|s| s.run_key.won.member);
             }
             "chunk_retried" => {
                 member.verdict = None;

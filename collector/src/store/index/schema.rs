@@ -40,13 +40,14 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE run (
     id INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, user INTEGER NOT NULL, run_id TEXT NOT NULL,
-    run_key TEXT, name TEXT, started INTEGER NOT NULL, last INTEGER NOT NULL,
+    run_key TEXT, aliases TEXT NOT NULL, name TEXT, started INTEGER NOT NULL, last INTEGER NOT NULL,
     members INTEGER NOT NULL, running INTEGER NOT NULL, failed INTEGER NOT NULL, classes TEXT NOT NULL,
     length INTEGER NOT NULL, guard INTEGER NOT NULL, UNIQUE (cluster, user, run_id));
 CREATE TABLE member (
     run INTEGER, chunk INTEGER, job_id INTEGER NOT NULL, attempts INTEGER NOT NULL, started INTEGER NOT NULL,
     last INTEGER NOT NULL, first INTEGER NOT NULL, end INTEGER NOT NULL, verdict INTEGER,
-    verdict_length INTEGER, extents BLOB NOT NULL, PRIMARY KEY (run, chunk)) WITHOUT ROWID;
+    verdict_length INTEGER, extents BLOB NOT NULL, name TEXT, PRIMARY KEY (run, chunk)) WITHOUT ROWID;
+CREATE TABLE alias (run_id TEXT, run INTEGER, PRIMARY KEY (run_id, run)) WITHOUT ROWID;
 CREATE TABLE job (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, chunk INTEGER NOT NULL, attempt INTEGER NOT NULL,
     cluster INTEGER NOT NULL, user INTEGER NOT NULL, job_id INTEGER NOT NULL, array_job_id INTEGER,
@@ -75,6 +76,7 @@ CREATE UNIQUE INDEX job_place ON job (run, chunk, attempt);
 /// What a rebuild makes last, because filling a table is faster without.
 pub(super) const INDEXES: &str = "
 CREATE INDEX IF NOT EXISTS run_last ON run (last);
+CREATE INDEX IF NOT EXISTS run_run_id ON run (run_id);
 CREATE INDEX IF NOT EXISTS run_user ON run (user, last);
 CREATE INDEX IF NOT EXISTS job_job_id ON job (job_id);
 CREATE INDEX IF NOT EXISTS job_array ON job (array_job_id, array_task_id) WHERE array_job_id IS NOT NULL;
@@ -91,6 +93,7 @@ CREATE INDEX IF NOT EXISTS day_user_day ON day_user (day);
 /// What a rebuild drops first.
 pub(super) const NO_INDEXES: &str = "
 DROP INDEX IF EXISTS run_last;
+DROP INDEX IF EXISTS run_run_id;
 DROP INDEX IF EXISTS run_user;
 DROP INDEX IF EXISTS job_job_id;
 DROP INDEX IF EXISTS job_array;

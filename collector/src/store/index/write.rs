@@ -1,7 +1,8 @@
 //! The one writer of the index.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ impl Writer {
     fn try_open(store: &Path) -> Result<Writer, IndexError> {
         let path = path_of(store);
         let sql = |source| IndexError::Sql { path: path.clone(), source };
+        let _ = for_operators(&path); // What is wrong with it, SQLite says.
         let open = || -> rusqlite::Result<(Connection, u32)> {
             let mut db = Connection::open(&path)?;
             db.busy_timeout(BUSY)?;
@@ -157,8 +159,18 @@ impl Writer {
     /// Forgets everything.
     pub(super) fn clear(&mut self) -> Result<(), IndexError> {
         self.memory = Memory::default();
-        let tables =
-            ["run", "member", "job", "job_node", "day", "day_user", "day_node", "day_fingerprint", "word"];
+        let tables = [
+            "run",
+            "member",
+            "job",
+            "job_node",
+            "day",
+            "day_user",
+            "day_node",
+            "day_fingerprint",
+            "word",
+            "alias",
+        ];
         let write = || {
             let tx = self.db.unchecked_transaction()?;
             tx.execute("INSERT OR REPLACE INTO meta VALUES ('building', 1)", [])?;
@@ -269,6 +281,16 @@ impl Drop for Writer {
     }
 }
 
+/// Makes the file, for its owner and the group to read: it knows all users.
+/// What SQLite makes beside it gets the same mode.
+fn for_operators(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(path)?;
+    if file.metadata()?.mode() & 0o007 != 0 {
+        file.set_permissions(Permissions::from_mode(0o640))?;
+    }
+    Ok(())
+}
+
 /// SQLite would delete the files beside the database with the last writer,
 /// and readers who may not write to the directory could not open it then.
 fn keep_wal(db: &Connection) {
@@ -361,7 +383,7 @@ impl Put<'_> {
     }
 
     fn member(&self, run: i64, chunk: u32) -> rusqlite::Result<Option<Member>> {
-        let sql = "SELECT job_id, attempts, started, last, first, end, verdict, verdict_length, extents \
+        let sql = "SELECT job_id, attempts, started, last, first, end, verdict, verdict_length, extents, name \
                    FROM member WHERE run = ?1 AND chunk = ?2";
         let read = |r: &rusqlite::Row<'_>| {
             let verdict = r.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned).zip(r.get(7)?);
@@ -374,6 +396,7 @@ impl Put<'_> {
                 end: r.get::<_, i64>(5)?.cast_unsigned(),
                 verdict,
                 extents: restore_extents(r.get_ref(8)?.as_blob()?),
+                name: r.get(9)?,
                 ..Member::default()
             })
         };
@@ -388,8 +411,8 @@ impl Put<'_> {
         let id = match id {
             Some(id) => id,
             None => {
-                let sql = "INSERT INTO run (cluster, user, run_id, started, last, members, running, failed, classes, \
-                           length, guard) VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, 0, '{}', 0, 0)";
+                let sql = "INSERT INTO run (cluster, user, run_id, aliases, started, last, members, running, failed, \
+                           classes, length, guard) VALUES (?1, ?2, ?3, '[]', ?4, ?5, 0, 0, 0, '{}', 0, 0)";
                 self.db.prepare_cached(sql)?.execute(params![cluster, user, name.2, started, last])?;
                 self.db.last_insert_rowid()
             }
@@ -428,7 +451,8 @@ impl Put<'_> {
         classes.retain(|_, n| *n > 0);
         let failed: i64 = classes.iter().filter(|(class, _)| **class != Class::Ok).map(|(_, n)| n).sum();
         for (chunk, m) in &scan.members {
-            let sql = "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+            let sql =
+                "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
             self.db.prepare_cached(sql)?.execute(params![
                 id,
                 chunk,
@@ -440,8 +464,24 @@ impl Put<'_> {
                 m.end.cast_signed(),
                 m.verdict.map(|(at, _)| at.cast_signed()),
                 m.verdict.map(|(_, length)| length),
-                m.save_extents()
+                m.save_extents(),
+                m.name
             ])?;
+        }
+        if !scan.aliases.is_empty() {
+            let sql = "SELECT aliases FROM run WHERE id = ?1";
+            let known: String = self.db.prepare_cached(sql)?.query_row([id], |r| r.get(0))?;
+            let mut known: Vec<String> = serde_json::from_str(&known).unwrap_or_default();
+            for alias in &scan.aliases {
+                self.db
+                    .prepare_cached("INSERT OR IGNORE INTO alias VALUES (?1, ?2)")?
+                    .execute(params![alias, id])?;
+                known.push(alias.clone());
+            }
+            let text = serde_json::to_string(&known).unwrap_or_default();
+            self.db
+                .prepare_cached("UPDATE run SET aliases = ?2 WHERE id = ?1")?
+                .execute(params![id, text])?;
         }
         let started = scan.members.values().map(|m| m.started).min().unwrap_or(started);
         let last = scan.members.values().map(|m| m.last).max().unwrap_or(last);
