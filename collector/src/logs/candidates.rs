@@ -1,5 +1,7 @@
 //! Every sign of failure in the lines, before any is chosen.
 
+use std::collections::HashMap;
+
 use super::announce::{announced, matlab, mpich_stacks, unboxed};
 use super::exceptions::{self, Raised};
 use super::finding::Cause;
@@ -32,12 +34,15 @@ pub(crate) struct Candidate {
 re!(
     STATEMENT,
     r"(?x)^\s*(?:[>*!|\#\-=\[\]\ ]*)
-      (?:[\w./\-+]{1,60}(?:\[\d+\])?:\s*(?:line\ \d+:\s*)?|\(?[\w.\-]{1,30}\)?\s)?
+      (?:[\w./\-+]{1,60}(?:\[\d+\])?:\s*(?:line\ \d+:\s*|\d+:(?:\d+:)?\s*)?|\(?[\w.\-]{1,30}\)?\s)?
       \[?(?:FATAL[\ _-]ERROR|Fatal[\ ]error|fatal[\ ]error|ERROR|FATAL|CRITICAL|Error|Fatal|error|fatal|SEVERE|PANIC|panic|Runtime\ Error|Internal\ error|Exception)\]?
       (?:\s*\[[^\]]*\]|\s*\([^)]*\)|\s+\#?\d+)?
       \s*(?::|!|~|\s-|>|\s\|)+\s*
       (?P<msg>\S.*)$"
 );
+// "awk: cmd. line:1: (FILENAME=-) fatal: text": the place stands between the
+// program and the word.
+re!(PLACED, r#"^[\w.\-+/]{1,60}: [^"=]{0,20}[^"]{0,80}[:)] (?:fatal error|fatal|error): (?P<msg>\S.*)$"#);
 re!(MARKED, r"^\s*(?:\S+\s+){0,3}(?:❌|✗|✘|🔴|💥|🚨)\s*(?P<msg>\S.*)$");
 re!(STARRED, r"^\s*[*!#=\-]{2,}\s*(?:ERROR|FATAL|Error)\b[\s:!*-]*(?P<msg>\S.*)$");
 // "cp: cannot create ...": how small tools report.
@@ -45,6 +50,11 @@ re!(
     UTILITY,
     r"^\s*(?:/?[\w.+\-/]{1,80}): (?:line \d+: )?(?:[^:]{1,200}: )?(?P<msg>(?:cannot|can't|could not|couldn't|unable to|failed to|error|no such|permission denied|missing|invalid|unrecognized|unknown|not a|fatal)\b.*)$"
 );
+// "program: file: message" of the GNU coding standards; it counts where the
+// message is one that a rule knows.
+re!(GNU, r"^/?[\w.+\-/]{1,80}: (?:[^:]{1,200}: )*(?P<msg>[^:]*[a-z][^:]*)$");
+// What perl's die adds to a message that ends without a newline.
+re!(DIE, r"^(?P<msg>\S.*) at \S+ line \d+(?:, <\w+> (?:line|chunk) \d+)?\.$");
 re!(
     SENTENCE,
     r"(?i)^\s*(?P<msg>(?:error|errors? (?:in|while|during|reading|opening|at|when|occurred)|an? (?:\w+ ){0,2}error (?:has )?occurred|failed to|failure (?:in|to)|fatal\b|unable to|could not|couldn't|cannot|can't|problem (?:in|with))\b.*)$"
@@ -138,7 +148,7 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
     }
     command_error(lines, &taken, &mut out);
     for (i, line) in lines.iter().enumerate() {
-        if !taken[i] && may_matter(&line.text) {
+        if !taken[i] && (line.level == Some(Level::Error) || may_matter(&line.text)) {
             out.extend(from_line(i, line));
         }
     }
@@ -168,6 +178,18 @@ impl Candidate {
             outermost: None,
             specific,
             mended: false,
+        }
+    }
+
+    /// A runtime's way to report any error says nothing of its kind; its
+    /// message may.
+    fn carry(&mut self, text: &str) {
+        let telling = |r: &&Rule| {
+            !matches!(r.cause, Cause::AppError | Cause::EngineWrapper | Cause::Crash)
+                && !matches!(r.strength, Strength::Aftermath | Strength::Wrapper | Strength::Cancel)
+        };
+        if let Some(inner) = RULES.matching(text).find(telling) {
+            (self.rule, self.cause, self.infra) = (inner.name, inner.cause, inner.infra);
         }
     }
 
@@ -211,6 +233,9 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
         // Some codes call a failed cycle a warning.
         let strength = if rule.name == "scf_not_converged" { rule.strength } else { soften(rule.strength) };
         let mut c = Candidate::of_rule(i, rule, strength);
+        if rule.carries {
+            c.carry(text);
+        }
         c.mended = mended;
         c.exception = inline_kind(text);
         if c.exception.is_some() && c.lang.is_none() {
@@ -221,12 +246,16 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     if HARMLESS.is_match(text) {
         return None;
     }
-    let statement =
-        STATEMENT.captures(text).or_else(|| STARRED.captures(text)).or_else(|| MARKED.captures(text));
+    let statement = [&STATEMENT, &PLACED, &STARRED, &MARKED].into_iter().find_map(|form| form.captures(text));
     let (message, strong) = match &statement {
         Some(c) => (c.name("msg").map_or("", |m| m.as_str()), true),
         None if line.level == Some(Level::Error) => (text, true),
-        None => match UTILITY.captures(text).or_else(|| SENTENCE.captures(text)) {
+        None => match UTILITY
+            .captures(text)
+            .or_else(|| SENTENCE.captures(text))
+            .or_else(|| DIE.captures(text))
+            .or_else(|| GNU.captures(text).filter(|c| RULES.about(&c["msg"]).is_some()))
+        {
             Some(c) => (c.name("msg").map_or("", |m| m.as_str()), false),
             None => match inline_kind(text) {
                 Some(_) => (text, false),
@@ -263,32 +292,56 @@ fn inline_kind(text: &str) -> Option<String> {
     INLINE_EXCEPTION.captures(text).map(|c| c["kind"].to_owned())
 }
 
-fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>) {
-    let mut raised = Vec::new();
-    exceptions::java(lines, &mut raised);
-    exceptions::r(lines, &mut raised);
-    exceptions::julia(lines, &mut raised);
-    exceptions::cpp(lines, &mut raised);
-    for r in &raised {
-        taken[r.head..=r.line].fill(true);
-    }
-    // One stream per writer: ranks share a file line by line.
-    let mut writers: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
-    let mut place: std::collections::HashMap<Option<&str>, usize> = std::collections::HashMap::new();
+/// The lines of each writer, as indices.
+fn writers(lines: &[Line]) -> Vec<Vec<usize>> {
+    let mut writers: Vec<Vec<usize>> = Vec::new();
+    let mut place: HashMap<Option<&str>, usize> = HashMap::new();
     for (i, line) in lines.iter().enumerate() {
-        if taken[i] {
-            continue;
-        }
-        let rank = line.rank.as_deref();
-        let at = *place.entry(rank).or_insert_with(|| {
-            writers.push((rank, Vec::new()));
+        let at = *place.entry(line.rank.as_deref()).or_insert_with(|| {
+            writers.push(Vec::new());
             writers.len() - 1
         });
-        writers[at].1.push(i);
+        writers[at].push(i);
     }
+    writers
+}
+
+/// The exceptions of languages that print each in one block of lines.
+fn in_blocks(lines: &[Line], own: &[usize], raised: &mut Vec<Raised>) {
+    let alone: Vec<Line>;
+    let block = if own.len() == lines.len() {
+        lines
+    } else {
+        alone = own.iter().map(|&i| lines[i].clone()).collect();
+        &alone
+    };
+    let mut found = Vec::new();
+    exceptions::java(block, &mut found);
+    exceptions::r(block, &mut found);
+    exceptions::julia(block, &mut found);
+    exceptions::cpp(block, &mut found);
+    let before = raised.len();
+    raised.extend(found.into_iter().map(|r| Raised {
+        line: own[r.line],
+        head: own[r.head],
+        inner: r.inner.map(|inner| before + inner),
+        ..r
+    }));
+}
+
+fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>) {
+    // One stream per writer: ranks share a file line by line.
+    let mut raised = Vec::new();
     let mut ignored = Vec::new();
-    for (_, indices) in &writers {
-        exceptions::python(lines, indices, &mut raised, &mut ignored);
+    for mut own in writers(lines) {
+        let before = raised.len();
+        in_blocks(lines, &own, &mut raised);
+        for r in &raised[before..] {
+            let (head, line) = (own.partition_point(|&i| i < r.head), own.partition_point(|&i| i <= r.line));
+            own[head..line].iter().for_each(|&i| taken[i] = true);
+        }
+        own.retain(|&i| !taken[i]);
+        exceptions::python(lines, &own, &mut raised, &mut ignored);
     }
     for i in ignored {
         taken[i] = true;
@@ -354,6 +407,9 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
                     && !t.contains("srun:")
                     && !t.contains("slurmstepd")
                     && !t.contains("Traceback")
+                    && RULES.standing(t).is_none_or(|r| {
+                        !matches!(r.strength, Strength::Kill | Strength::Wrapper | Strength::Aftermath)
+                    })
             })
             .collect()
     };
@@ -398,7 +454,12 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         };
     }
     // An exception that reports the failure of a process or a worker.
-    if let Some(w) = RULES.standing(&text).filter(|m| m.strength == Strength::Wrapper && m.name == "pool") {
+    let reported = RULES.standing(&text).filter(|m| m.strength == Strength::Wrapper && m.name == "pool");
+    let engine = || {
+        let said = RULES.standing(&r.message)?;
+        (said.strength == Strength::Wrapper && said.name == "snakemake_rule").then_some(said)
+    };
+    if let Some(w) = reported.or_else(engine) {
         let cause = killed(&text);
         return Judged {
             cause: cause.map_or(Cause::EngineWrapper, |m| m.cause),
@@ -407,6 +468,10 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
             strength: if cause.is_some() { Strength::Kill } else { Strength::Wrapper },
             specific: true,
         };
+    }
+    if kind == "FileNotFoundError" && started_program(lines, r) {
+        let rule = "python_subprocess";
+        return Judged { cause: Cause::Env, infra: None, rule, strength, specific: true };
     }
     let known = RULES.about(&text);
     let typed = python::by_type(kind);
@@ -431,6 +496,13 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         },
         None => Judged { cause: Cause::AppError, infra: None, rule: "exception", strength, specific: false },
     }
+}
+
+/// The file that is missing is a program: the last frame is CPython's way to
+/// start one.
+fn started_program(lines: &[Line], r: &Raised) -> bool {
+    let writer = lines[..r.head].iter().rev().filter(|l| l.rank == lines[r.head].rank);
+    writer.take(5).any(|l| l.text.contains("in _execute_child"))
 }
 
 /// The root of a chain: its innermost exception, unless that one is

@@ -165,7 +165,7 @@ re!(
         # ERROR 03-10 09:58:19 [core.py:1031]   (vLLM)
       | (?P<vllm>INFO|DEBUG|WARNING|ERROR|CRITICAL)\s\d\d-\d\d\s\d\d:\d\d:\d\d\s(?:\[[^\]\s]+:\d+\]|[^\s\]]+:\d+\])
         # [2021-05-25 06:45:27,395] [INFO] [engine.py:1867:f]
-      | \[\d{4}-\d\d-\d\d[\ T][\d:,.]+[^\]]*\]\s?(?:\[(?P<br>[A-Za-z]+)\]|(?P<br2>[a-z]+):)(?:\s?\[[^\]]*\])?
+      | \[\d{4}-\d\d-\d\d[\ T][\d:,.]+[^\]]*\]\s?(?:\[(?P<br>[A-Za-z]+)\]|(?P<br2>trace|debug|info|notice|warn|warning|error|critical|fatal):)(?:\s?\[[^\]]*\])?
         # [INFO|trainer.py:889] 2021-05-25 06:45:27,774 >>
       | \[(?P<hf>INFO|DEBUG|WARNING|ERROR|CRITICAL)\|[^\]]+\]\s\d{4}-\d\d-\d\d\s[\d:,.]+\s>>
         # 2025-07-17 14:31:27,269 - name - INFO - , and loguru's 2025-07-17 14:31:27.269 | INFO     | a:b:1 -
