@@ -10,10 +10,11 @@ use std::path::Path;
 use inquest::logs::{Cause, Finding, analyze_lines, scan_reader};
 use serde::Deserialize;
 
-/// The first reading of the part `a` was 79.2 % of causes, 88.8 % of quotes, 4 of 12 false alarms;
-/// what is asked here guards what has been reached since.
-const CAUSES: usize = 90;
-const QUOTES: usize = 90;
+/// What is asked guards what has been reached. At the first reading, the part `a` had 79.2 % of causes,
+/// 88.8 % of quotes and 4 false alarms in 12; the part `b`, made after `a` was mended and of rarer
+/// tools, 73.9 %, 86.8 % and 2 in 12. Those are the figures to expect of logs that nobody has seen.
+const CAUSES: usize = 92;
+const QUOTES: usize = 92;
 
 #[derive(Deserialize)]
 struct Entry {

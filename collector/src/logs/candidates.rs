@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::announce::{announced, matlab, mpich_stacks, unboxed};
 use super::exceptions::{self, Raised};
 use super::finding::Cause;
-use super::rules::{RULES, Rule, Strength, python};
+use super::rules::{RULES, Rule, Strength, python, success};
 use super::text::{Level, Line, re};
 use super::trigger::may_matter;
 
@@ -88,6 +88,10 @@ re!(
     ECHO,
     r#"^\s*(?:\+{1,3} |\$ |>>> |#(?:SBATCH|!)|echo\b|raise \w|except\b|try:|print\(|logger\.|assert |if \[|throw |stop\(|tryCatch|error\(|\d{1,5}\s+(?:raise|except) |-{1,4}> ?\d+ |return\b|def |import |from \S+ import )"#
 );
+// What a library thinks of as possible reasons is not what happened.
+re!(GUESS, r"(?i)\b(?:this|it|which) (?:could|may|might) (?:be|have been) (?:caused by|due to)\b[^.]*\.?");
+// A script's own last word, under its own name.
+re!(LAST_WORD, r"^(?:\S*/)?[\w\-]+\.(?:sh|bash|py|pl|R|x|exe|out): (?P<msg>\S.*)$");
 re!(R_TRACE, r"^\s*(?:\d+: |▆|\d+\. [├└│])");
 
 /// Collects the signs, ordered by line.
@@ -152,8 +156,20 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
             out.extend(from_line(i, line));
         }
     }
+    if out.is_empty() {
+        out.extend(last_word(lines));
+    }
     out.sort_by_key(|c| c.line);
     out
+}
+
+/// With no other sign, what a script says under its own name in the last line.
+fn last_word(lines: &[Line]) -> Option<Candidate> {
+    let (i, line) = lines.iter().enumerate().rev().find(|(_, l)| !l.text.trim().is_empty())?;
+    let quiet = matches!(line.level, Some(Level::Info | Level::Warn));
+    let fine = HARMLESS.is_match(&line.text) || success::made(&line.text) || success::progress(&line.text);
+    (LAST_WORD.is_match(&line.text) && may_matter(&line.text) && !quiet && !fine)
+        .then(|| Candidate::new(i, "last_word", Cause::AppError, Strength::Weak, None, None, false))
 }
 
 impl Candidate {
@@ -389,10 +405,11 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         base = Strength::Fatal;
     }
     // The message may go on below its first line.
+    let message = GUESS.replace_all(&r.message, "");
     let mut text = if r.lang == Some("python") && r.line == r.head {
-        lines[r.line].text.clone()
+        GUESS.replace_all(&lines[r.line].text, "").into_owned()
     } else {
-        format!("{kind}: {}", r.message)
+        format!("{kind}: {message}")
     };
     let more: Vec<&str> = if r.lang == Some("java") {
         vec![]
@@ -413,8 +430,12 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
             })
             .collect()
     };
+    // Java's loggers print the level on the line above the stack.
+    let own = lines[..r.head].iter().rev().find(|l| l.rank == lines[r.head].rank);
+    let logged = own.filter(|_| r.lang == Some("java")).and_then(|l| l.level);
     let level = lines[r.head].level;
-    let strength = match level {
+    let strength = match level.or(logged) {
+        Some(Level::Info | Level::Warn) if logged.is_some() && base >= Strength::Error => Strength::Soft,
         Some(Level::Info | Level::Warn) if base >= Strength::Error && !r.traceback => Strength::Soft,
         _ => base,
     };
@@ -435,7 +456,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
                 strength: Strength::Kill,
                 specific: true,
             },
-            None => match RULES.about(&r.message).filter(|m| m.strength >= Strength::Error) {
+            None => match RULES.about(&message).filter(|m| m.strength >= Strength::Error) {
                 Some(m) => Judged {
                     cause: m.cause,
                     infra: m.infra,
@@ -456,7 +477,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     // An exception that reports the failure of a process or a worker.
     let reported = RULES.standing(&text).filter(|m| m.strength == Strength::Wrapper && m.name == "pool");
     let engine = || {
-        let said = RULES.standing(&r.message)?;
+        let said = RULES.standing(&message)?;
         (said.strength == Strength::Wrapper && said.name == "snakemake_rule").then_some(said)
     };
     if let Some(w) = reported.or_else(engine) {

@@ -171,7 +171,7 @@ re!(
         # 2025-07-17 14:31:27,269 - name - INFO - , and loguru's 2025-07-17 14:31:27.269 | INFO     | a:b:1 -
       | \d{4}-\d\d-\d\d[\ T][\d:,.]+Z?(?:[+-]\d\d:?\d\d)?\s*[-|]\s*(?:[^\s|]+\s*[-|]\s*)?(?P<py>TRACE|DEBUG|INFO|SUCCESS|WARNING|WARN|ERROR|CRITICAL|FATAL)\s*(?:[-|:]\s*)(?:[\w.<>]+:[\w<>]+:\d+\s-)?
         # 2025-07-17 14:31:27,269 ERROR name:   (log4j, slf4j, Python)
-      | \[?\d{4}[-/]\d\d[-/]\d\d[\ T][\d:,.]+Z?(?:[+-]\d\d:?\d\d)?\]?\s+(?:\[[^\]]*\]\s*)?\[?(?P<l4j>TRACE|DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE)\]?:?
+      | \[?\d{4}[-/]\d\d[-/]\d\d[\ T][\d:,.]+Z?(?:[+-]\d\d:?\d\d)?\]?\s+(?:\[[^\]]*\]\s*|[a-z_][\w.\-]*\s+)?\[?(?P<l4j>TRACE|DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE)\]?:?
         # 24/05/01 12:00:00 ERROR Executor:   (Spark, Hadoop)
       | \d\d/\d\d/\d\d\s\d\d:\d\d:\d\d\s(?P<spark>TRACE|DEBUG|INFO|WARN|ERROR|FATAL)
         # May-04 20:06:53.889 [Task monitor] ERROR a.b.C -   (Nextflow)

@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("python_fault", Crash, Fatal, r"^Fatal Python error: ").lang("python"),
     rule("jvm_crash", Crash, Fatal, r"A fatal error has been detected by the Java Runtime Environment|# +SIG(?:SEGV|BUS|ILL|FPE) \(0x").lang("java"),
     rule("matlab_crash", Crash, Fatal, r"(?:Segmentation violation|Bus error|Access violation|Abnormal termination) detected at").lang("matlab"),
-    rule("sanitizer", Crash, Fatal, r"ERROR: (?:Address|Thread|Memory|Leak|UndefinedBehavior)Sanitizer|==\d+==ERROR").lang("c"),
+    rule("sanitizer", Crash, Fatal, r"^\S+:\d+:\d+: runtime error: |ERROR: (?:Address|Thread|Memory|Leak|UndefinedBehavior)Sanitizer|==\d+==ERROR").lang("c"),
     rule("glibc_abort", Crash, Fatal, r"\*\*\* (?:buffer overflow|stack smashing) detected \*\*\*|\*\*\* (?:Error in|glibc detected) |(?:double free or corruption|free\(\): invalid (?:pointer|size|next size)|malloc\(\): (?:invalid|corrupted|unaligned|unsorted|memory corruption|smallbin)|corrupted (?:size vs\. prev_size|double-linked list)|munmap_chunk\(\)|malloc_consolidate\(\)|invalid next size|realloc\(\): invalid|pure virtual method called|invalid fastbin entry)").lang("c"),
     rule("segfault_word", Crash, Fatal, r"\bSegmentation [Ff]ault\b|\bSegmentation violation\b|\bsegmentation fault\b|\bsegfault at [0-9a-f]+ ip\b|\bSegfault\b|\bsegfault\b.{0,20}\bcore\b").lang("c"),
     rule("bus_error", Crash, Fatal, r"\bBus error\b|\bIllegal instruction\b|\bTrace/breakpoint trap\b|\bFloating point exception\b(?: \(core dumped\)|$)|Invalid memory reference").lang("c"),

@@ -36,7 +36,7 @@ const PROGRESS: &[&str] = &[
 
 /// The last line of a log tells what was made or how much was done.
 const MADE: &[&str] = &[
-    r"(?i)(?:^|[^\w-])(?:saved|wrote|written|processed|checked|analy[sz]ed|converted|exported|uploaded|computed|merged)\b.{0,20}(?:\d|\S+\.\w{1,5}\b|\b(?:to|in|into) \S)|\b\d+ \w+ (?:saved|written|processed|done|finished|checked|converted|exported|uploaded|merged)\b",
+    r"(?i)(?:^|[^\w-])(?:saved|wrote|written|processed|checked|analy[sz]ed|converted|exported|uploaded|computed|merged)\b.{0,20}(?:\d|\S+\.\w{1,5}\b|\b(?:to|in|into) \S)|^(?:\w+ ){0,2}\w{2,}ed \d+ \w|\b\d+ \w+ (?:saved|written|processed|done|finished|checked|converted|exported|uploaded|merged)\b",
 ];
 
 /// The last line of a log says that the program ended, and nothing more.
