@@ -51,8 +51,8 @@ fn exact_ranges_by_class_with_measured_memory() {
     let lab = lab();
     let (code, out, err) = run(&lab, &["rerun", "array-20", "--script", "job.sh"], "");
     assert_eq!((code, err.as_str()), (1, ""));
-    let oom = "sbatch --array=1-3,6 --mem=1536M --partition=batch --chdir='/home/ann/my runs' job.sh";
-    let error = "sbatch --array=4 --partition=batch --chdir='/home/ann/my runs' job.sh";
+    let oom = "sbatch --array=1-3,6 --mem=1536M --partition=batch --job-name=fit --chdir='/home/ann/my runs' job.sh";
+    let error = "sbatch --array=4 --partition=batch --job-name=fit --chdir='/home/ann/my runs' job.sh";
     for line in [
         "oom: 4 of 8 jobs, 20_[1-3,6] \"fit\"",
         "  killed at a limit of 1.0 GiB: their peak was clipped there, the true need may be higher",
@@ -77,7 +77,7 @@ fn wishes_come_first() {
         let (_, out, _) = run(&lab, &[&base[..], arguments].concat(), "");
         out.lines().find(|l| l.starts_with("  sbatch")).unwrap_or_default().trim().to_owned()
     };
-    let tail = "--partition=batch --chdir='/home/ann/my runs' 'a b.sh'";
+    let tail = "--partition=batch --job-name=fit --chdir='/home/ann/my runs' 'a b.sh'";
     assert_eq!(line(&["--mem", "32G"]), format!("sbatch --array=1-2 --mem=32G {tail}"));
     assert_eq!(line(&["--mem-factor", "4"]), format!("sbatch --array=1-2 --mem=4G {tail}"));
     let timed = format!("sbatch --array=1-2 --mem=1536M --time=1-00:00:00 {tail}");
@@ -123,8 +123,7 @@ fn submits_after_a_yes_and_without_a_shell() {
     }
     let (code, _, err) = run(&lab, &with_script, "y\n");
     assert_eq!(code, 0, "{err}");
-    let words =
-        "[--array=1-3,6]\n[--mem=1536M]\n[--partition=batch]\n[--chdir=/home/ann/my runs]\n[$(touch x).sh]\n";
+    let words = "[--array=1-3,6]\n[--mem=1536M]\n[--partition=batch]\n[--job-name=fit]\n[--chdir=/home/ann/my runs]\n[$(touch x).sh]\n";
     assert_eq!(fs::read_to_string(&submitted).unwrap(), words);
     tool(&lab, "sbatch", "exit 7");
     let (code, _, err) = run(&lab, &with_script, "y\n");

@@ -1,5 +1,5 @@
 """How fast logs are read, beside ripgrep and a Python scan with the same patterns on the same files,
-and how soon `inquest why` answers. Run by `ci/bench logs`; everything it makes is gone in the end.
+and how soon `inquest why` answers. Run by `ci/bench-logs`; everything it makes is gone in the end.
 
 usage: logs.py INQUEST INQUEST-GENERATE LITERALS DIR MEGABYTES
 """

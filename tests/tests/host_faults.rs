@@ -201,31 +201,85 @@ fn valgrind_finds_nothing() {
     assert_eq!(run.types().len(), 8);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+/// What a job could make a plugin read: values of items and of the environment, and hooks in any order.
+#[derive(Debug, Clone)]
+struct Fuzz {
+    hooks: Vec<u8>,
+    items: Vec<(u32, u8, u32)>,
+    texts: Vec<(u32, Vec<u8>)>,
+    env: Vec<(usize, Vec<u8>)>,
+    arguments: Vec<(usize, Vec<u8>)>,
+    step: u32,
+}
 
-    /// Any order of hooks, any values.
-    #[test]
-    fn any_order_of_hooks_is_survived(
-        hooks in prop::collection::vec(0..7u8, 0..24),
-        items in prop::collection::vec((0..32u32, 0..4u8, any::<u32>()), 0..12),
-        text in prop::collection::vec(1..=255u8, 0..200),
-        step in prop_oneof![Just(BATCH), Just(EXTERN), Just(INTERACTIVE), any::<u32>()],
-    ) {
+/// Keys that the plugin looks for, ends of which are lists or numbers, and some that are none.
+const KEYS: [&str; 12] = [
+    "SLURM_JOB_NAME=",
+    "SLURM_JOB_NUM_NODES=",
+    "SLURM_JOB_NODELIST=",
+    "SLURM_JOB_END_TIME=",
+    "SLURM_RESTART_COUNT=",
+    "SLURM_JOB_ID_HET_GROUP_0=",
+    "SLURM_JOB_ID_HET_GROUP_",
+    "WANDB_RUN_ID=",
+    "INQUEST_RUN=",
+    "SLURM_",
+    "=",
+    "",
+];
+const ARGUMENTS: [&str; 6] = ["env=", "cluster=", "sync=", "optout=", "", "="];
+/// Items that are strings or lists: a pointer that lies is not survivable, so these stay pointers.
+const POINTERS: [u32; 8] = [ARGV, ENV, VERSION, 21, 22, 23, JOB_CORES, STEP_CORES];
+
+fn fuzz() -> impl Strategy<Value = Fuzz> {
+    let bytes = |most| prop::collection::vec(1..=255u8, 0..most);
+    let number = prop_oneof![Just(0), Just(1), Just(u32::MAX), Just(NO_VAL), any::<u32>()];
+    let items = prop::collection::vec((0..32u32, 0..5u8, number), 0..12);
+    let texts =
+        prop::collection::vec((prop::sample::select(vec![VERSION, JOB_CORES, STEP_CORES]), bytes(300)), 0..3);
+    let env = prop::collection::vec((0..KEYS.len(), bytes(700)), 0..8);
+    // Rarely: most of them turn the plugin off.
+    let arguments =
+        prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec((0..ARGUMENTS.len(), bytes(40)), 1..3)];
+    let step = prop_oneof![Just(BATCH), Just(EXTERN), Just(INTERACTIVE), any::<u32>()];
+    let hooks = prop::collection::vec(0..9u8, 0..24);
+    (hooks, items, texts, env, arguments, step).prop_map(|(hooks, items, texts, env, arguments, step)| Fuzz {
+        hooks,
+        items,
+        texts,
+        env,
+        arguments,
+        step,
+    })
+}
+
+impl Fuzz {
+    fn host(&self) -> Host {
+        let escaped = |text: &[u8]| text.iter().map(|b| format!("\\x{b:02x}")).collect::<String>();
         let mut script = String::new();
-        for (item, kind, number) in items {
-            // Strings and lists stay what they are: a pointer that lies is not survivable.
-            let pointer = [ARGV, ENV, VERSION, 21, 22, 23, JOB_CORES, STEP_CORES].contains(&item);
+        for &(item, kind, number) in &self.items {
+            let pointer = POINTERS.contains(&item);
             script += &match kind {
-                0 => format!("fail {item} {}\n", number & 0xffff),
+                // Never 0: a success whose pointer lies.
+                0 => format!("fail {item} {}\n", (number & 0xffff).max(1)),
                 1 if !pointer => format!("u32 {item} {number}\n"),
                 2 if !pointer && ![26, 28].contains(&item) => format!("int {item} {}\n", number as i32),
+                3 if pointer => format!("null {item}\n"),
+                4 if !pointer => format!("u64 {item} {}\n", u64::from(number) << 32 | u64::from(number)),
                 _ => String::new(),
             };
         }
-        let escaped: String = text.iter().map(|b| format!("\\x{b:02x}")).collect();
-        script += &format!("env SLURM_JOB_NAME={escaped}\nargv {escaped}\nload\n");
-        for (n, hook) in hooks.into_iter().enumerate() {
+        for (item, text) in &self.texts {
+            script += &format!("str {item} {}\n", escaped(text));
+        }
+        for (key, text) in &self.env {
+            script += &format!("env {}{}\nargv {}\n", KEYS[*key], escaped(text), escaped(text));
+        }
+        for (key, text) in &self.arguments {
+            script += &format!("arg {}{}\n", ARGUMENTS[*key], escaped(text));
+        }
+        script += "load\n";
+        for (n, hook) in self.hooks.iter().enumerate() {
             script += &match hook {
                 0 => "init\n".to_owned(),
                 1 => "post_fork\n".to_owned(),
@@ -233,9 +287,40 @@ proptest! {
                 3 => "exit\n".to_owned(),
                 4 => format!("option inquest-run {n}\n"),
                 5 => format!("contain {}\n", n % 2),
-                _ => "option inquest off\n".to_owned(),
+                6 => format!("fork {} {n} exit {n}\nreap {}\n", n % 5, n % 5),
+                7 => "context 1\n".to_owned(),
+                _ => "option inquest off\ncontext 2\n".to_owned(),
             };
         }
-        Host::new().step(step).script(&script).run();
+        Host::new().step(self.step).script(&script)
+    }
+}
+
+/// `INQUEST_FUZZ` runs so many, times `each`.
+fn cases(each: u32) -> ProptestConfig {
+    let asked = std::env::var("INQUEST_FUZZ").ok().and_then(|n| n.parse::<u32>().ok());
+    let cases = asked.unwrap_or(1).saturating_mul(each);
+    // A case that fails is printed whole, and smaller.
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(96))]
+
+    #[test]
+    fn any_order_of_hooks_is_survived(fuzz in fuzz()) {
+        fuzz.host().run();
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(4))]
+
+    #[test]
+    fn any_order_of_hooks_is_clean_under_valgrind(fuzz in fuzz()) {
+        // valgrind knows no clone that shares memory and is no thread.
+        let host = Fuzz { hooks: fuzz.hooks.into_iter().filter(|&hook| hook != 5).collect(), ..fuzz }.host();
+        let log = format!("--log-file={}/valgrind", host.dir.path().display());
+        host.wrapper(&["valgrind", "--quiet", "--error-exitcode=99", "--trace-children=no", &log]).run();
     }
 }

@@ -12,6 +12,7 @@ mod logs;
 mod man;
 mod members;
 mod note;
+mod report;
 mod rerun;
 mod rules;
 mod run;
@@ -20,6 +21,7 @@ mod scan;
 mod serve;
 mod timeline;
 mod top;
+mod watch;
 mod why;
 
 use std::io::{ErrorKind, Write};
@@ -81,6 +83,7 @@ enum Verb {
     Rerun(rerun::Arguments),
     Top(top::Arguments),
     Rules(rules::Arguments),
+    Watch(watch::Arguments),
     Scan(scan::Arguments),
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
@@ -89,6 +92,7 @@ enum Verb {
     Agent(agent::Arguments),
     Index(index::Arguments),
     Serve(serve::Arguments),
+    Report(report::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
     Note(note::Arguments),
     /// Write the manual pages.
@@ -279,6 +283,7 @@ pub fn main() -> ExitCode {
         Verb::Errors(a) => errors::main(&a),
         Verb::Compare(a) => compare::main(&a),
         Verb::Rerun(a) => rerun::main(&a),
+        Verb::Watch(a) => watch::main(&a),
         Verb::Rules(a) => rules::main(&a),
         Verb::Top(a) => top::main(&a, &zone),
         Verb::Scan(a) => scan::main(&a),
@@ -286,6 +291,7 @@ pub fn main() -> ExitCode {
         Verb::Check(a) => check::main(a),
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
+        Verb::Report(a) => report::main(&a, &zone),
         Verb::Serve(a) => serve::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),

@@ -125,16 +125,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 
 impl Arguments {
     fn wishes(&self) -> Result<Wishes, Usage> {
-        let class = |word: &String| {
-            serde_json::from_value::<Class>(serde_json::Value::String(word.clone())).map_err(|_| {
-                Usage(format!(
-                    "there is no class '{}'; choose from oom, timeout, app_error, crash, infra, dependency, \
-                     validation, cancelled, preempted, unknown",
-                    word.escape_debug()
-                ))
-            })
-        };
-        let classes = self.classes.iter().map(class).collect::<Result<_, _>>()?;
+        let classes = classes(&self.classes)?;
         if let Some(mem) = self.mem.as_ref().filter(|m| !recover::is_memory(m)) {
             return Err(Usage(format!(
                 "'{}' is no memory size; write 24G, 500M or 2000",
@@ -160,6 +151,21 @@ impl Arguments {
             exclude_bad: self.exclude_bad,
         })
     }
+}
+
+/// Classes by their names.
+pub(super) fn classes(words: &[String]) -> Result<Vec<Class>, Usage> {
+    let class = |word: &String| {
+        let known = serde_json::from_value::<Class>(serde_json::Value::String(word.clone())).ok();
+        known.filter(|c| *c != Class::Ok).ok_or_else(|| {
+            Usage(format!(
+                "there is no class '{}'; choose from oom, timeout, app_error, crash, infra, dependency, \
+                 validation, cancelled, preempted, unknown",
+                word.escape_debug()
+            ))
+        })
+    };
+    words.iter().map(class).collect()
 }
 
 /// A script whose name begins with a dash is no option of sbatch.

@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::{ConfigFile, GOOD};
 use crate::config::help;
+use crate::serve::metrics::{Meters, for_node_exporter};
 use crate::serve::{Options, serve};
 
 const EXAMPLES: &str = "\
@@ -35,11 +36,19 @@ pub(super) struct Arguments {
     /// Print the OpenAPI description of the API, and exit.
     #[arg(long)]
     openapi: bool,
+    /// Print every metric with an example, in the text format of Prometheus, and
+    /// exit.
+    #[arg(long, conflicts_with = "openapi")]
+    metrics: bool,
 }
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.openapi {
         super::print_json(&crate::serve::openapi())?;
+        return Ok(GOOD);
+    }
+    if arguments.metrics {
+        super::print(&for_node_exporter(&Meters::described()))?;
         return Ok(GOOD);
     }
     let config = arguments.file.load()?;

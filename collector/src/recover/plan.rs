@@ -7,6 +7,7 @@ of them by a crate that knows how to quote.
 */
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use inquest_journal::{Level, StepId};
 use serde::Serialize;
@@ -160,9 +161,16 @@ fn group(
     argv.extend(memory(members, siblings, wishes, &mut notes).map(|m| format!("--mem={m}")));
     argv.extend(time(members, siblings, wishes, &mut notes).map(|t| format!("--time={t}")));
     argv.extend(exclude(members, wishes, bad, &mut notes).map(|n| format!("--exclude={n}")));
-    for (option, value) in
-        [("--partition", &facts.partition), ("--account", &facts.account), ("--chdir", &facts.work_dir)]
-    {
+    // Slurm names a job by its script; what was named otherwise keeps its name.
+    let script_name = script.as_ref().and_then(|s| s.first()).and_then(|s| Path::new(s).file_name());
+    let plain = |n: &&String| !n.contains(char::is_control) && script_name.is_none_or(|s| s != n.as_str());
+    let name = facts.name.as_ref().filter(plain).cloned();
+    for (option, value) in [
+        ("--partition", &facts.partition),
+        ("--account", &facts.account),
+        ("--job-name", &name),
+        ("--chdir", &facts.work_dir),
+    ] {
         let known = value.as_deref().filter(|v| !v.is_empty() && *v != "(null)");
         argv.extend(known.map(|v| format!("{option}={v}")));
     }

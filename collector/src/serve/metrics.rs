@@ -215,6 +215,24 @@ impl Meters {
         self.durations.get_or_create(&RouteLabel { route }).observe(took.as_secs_f64());
     }
 
+    /// Every metric there is, each with an example of its labels.
+    pub fn described() -> String {
+        let meters = Meters::new(true);
+        let jobs = JobLabels { cluster: "lab".into(), partition: "main".into(), class: "oom".into() };
+        let cluster = ClusterLabel { cluster: "lab".into() };
+        let node = NodeLabels { cluster: "lab".into(), node: "n1".into() };
+        let _ = meters.jobs.get_or_create(&jobs);
+        let _ = meters.node_seconds.get_or_create(&jobs);
+        let _ = meters.newest.get_or_create(&cluster);
+        let _ = meters.suspects.get_or_create(&cluster);
+        let _ = meters.silent.get_or_create(&cluster);
+        for named in [&meters.suspect_node, &meters.silent_node].into_iter().flatten() {
+            let _ = named.get_or_create(&node);
+        }
+        meters.answered("/", StatusCode::OK, Duration::ZERO);
+        meters.text()
+    }
+
     fn due(&self) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let due = seen.at.is_none_or(|at| at.elapsed() >= EVERY);
@@ -420,7 +438,7 @@ pub async fn textfile(app: &Arc<App>, path: &Path) -> io::Result<()> {
 /// The older text format, which is what node_exporter's textfile collector
 /// reads: counters have the name of their samples, and there is no unit and
 /// no end.
-fn for_node_exporter(text: &str) -> String {
+pub fn for_node_exporter(text: &str) -> String {
     let counters: BTreeSet<&str> =
         text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let infos: BTreeSet<&str> =

@@ -32,6 +32,7 @@ mod openapi;
 pub mod pages;
 pub mod pictures;
 pub mod question;
+pub mod site;
 pub mod suspects;
 
 pub use app::{Options, serve};

@@ -1,6 +1,8 @@
 //! A built server on a store, and people who ask it over its socket, each with
 //! a uid that the kernel vouches for.
 
+#![allow(dead_code)] // Each test uses its own part.
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -6,6 +6,7 @@
 //! of the machine hits all alike; and the memory of a sleeping slurmstepd.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,6 +53,7 @@ fn main() -> Result<()> {
         }
     }
     let memory = (0..VARIANTS.len()).map(|v| bench.memory(allocation, v)).collect::<Result<Vec<_>>>()?;
+    let (without, with) = (bench.rest(allocation, 0)?, bench.rest(allocation, 3)?);
     bench.cluster.scancel(&[&allocation.to_string()])?;
 
     println!("\n{:<16} {:>26} {:>24}", "", "srun, ms: p50 (p10..p90)", "slurmstepd, private KiB");
@@ -73,6 +75,9 @@ fn main() -> Result<()> {
     row(&format!("sum of hooks of a step, p99 over {count} steps"), quantile(&mut hooks, 0.99), 300.0, "us");
     row("memory added to slurmstepd", added as f64, 512.0, "KiB");
     row("the stripped .so", size as f64 / 1e3, 600.0, "kB");
+    row("threads of slurmstepd, added", with.threads - without.threads, 0.0, "");
+    row("its wake-ups while a task runs, added", with.wakes - without.wakes, 0.0, "in 3 s");
+    row("its reads and writes while a task runs, added", with.calls - without.calls, 0.0, "in 3 s");
     bench.cluster.stop()
 }
 
@@ -83,6 +88,32 @@ fn row(what: &str, measured: f64, bar: f64, unit: &str) {
         format!("{measured:.0} {unit}"),
         format!("<= {bar:.0} {unit}")
     );
+}
+
+/// What a slurmstepd does while its task sleeps.
+struct Rest {
+    threads: f64,
+    /// Voluntary context switches of all threads.
+    wakes: f64,
+    /// System calls that read or write.
+    calls: f64,
+}
+
+impl Rest {
+    fn of(pid: &str) -> Result<Rest> {
+        let number = |text: &str, name: &str| -> f64 {
+            text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0.0)
+        };
+        let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let mut rest =
+            Rest { threads: 0.0, wakes: 0.0, calls: number(&io, "syscr:") + number(&io, "syscw:") };
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let status = fs::read_to_string(thread?.path().join("status"))?;
+            rest.threads += 1.0;
+            rest.wakes += number(&status, "voluntary_ctxt_switches:");
+        }
+        Ok(rest)
+    }
 }
 
 struct Bench {
@@ -131,7 +162,6 @@ impl Bench {
             let mut child = srun.spawn()?;
             let mut line = String::new();
             if let Some(out) = child.stdout.as_mut() {
-                use std::io::{BufRead, BufReader};
                 BufReader::new(out).read_line(&mut line)?;
             }
             let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", line.trim()))?;
@@ -145,6 +175,29 @@ impl Bench {
             child.wait()?;
         }
         Ok(quantile(&mut sizes, 0.5) as u64)
+    }
+
+    /// What a slurmstepd does in three seconds in which its task sleeps: the median of a few, because
+    /// Slurm itself has timers.
+    fn rest(&self, job: u32, variant: usize) -> Result<Rest> {
+        let mut found = Vec::new();
+        for _ in 0..3 {
+            let mut srun = self.srun(job, variant, &["bash", "-c", "echo $PPID; exec sleep 6"])?;
+            let mut child = srun.stdout(std::process::Stdio::piped()).spawn()?;
+            let mut line = String::new();
+            if let Some(out) = child.stdout.as_mut() {
+                BufReader::new(out).read_line(&mut line)?;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            let before = Rest::of(line.trim())?;
+            std::thread::sleep(Duration::from_secs(3));
+            let after = Rest::of(line.trim())?;
+            found.push([after.threads, after.wakes - before.wakes, after.calls - before.calls]);
+            child.wait()?;
+        }
+        let [threads, wakes, calls] =
+            [0, 1, 2].map(|n| quantile(&mut found.iter().map(|f| f[n]).collect::<Vec<f64>>(), 0.5));
+        Ok(Rest { threads, wakes, calls })
     }
 
     /// Time in our hooks of every step of the job, in microseconds, as the

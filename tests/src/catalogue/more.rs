@@ -168,7 +168,7 @@ exit 0
     Entry {
         name: "child-killed",
         what: "a child is killed with SIGKILL, the script exits 0",
-        how: How::Sbatch(&[], "sleep 600 &\nkill -KILL $!\nwait\nsleep 1\nexit 0\n"),
+        how: How::Sbatch(&[], "sleep 600 &\nsleep 1\nkill -KILL $!\nwait\nsleep 1\nexit 0\n"),
         child: Some("sleep"),
         ..PLAIN
     },

@@ -108,9 +108,9 @@ fn page(viewer: &Viewer, here: &str, title: &str, body: &Markup) -> Html<String>
             (head(title))
             body {
                 a class="skip" href="#content" { "Skip to the content" }
-                header class="site" {
+                nav class="site" aria-label="Pages" {
                     a class="name" href="/" { "Inquest" }
-                    nav aria-label="Pages" {
+                    div class="pages" {
                         @for (path, name) in entries {
                             a href=(path) aria-current=[(*path == here).then_some("page")] { (name) }
                         }

@@ -183,7 +183,7 @@ pub(super) async fn job(
         })
         .await?;
     let body = html! {
-        p class="crumb" { a href=(run_link(&name.0, &name.1, &name.2)) { "Run " (clean(&name.2)) } }
+        nav class="crumb" aria-label="Where this is" { a href=(run_link(&name.0, &name.1, &name.2)) { "Run " (clean(&name.2)) } }
         (report)
     };
     Ok(super::page(&viewer, "/runs", &title, &body))

@@ -38,7 +38,7 @@ pub fn over_time(bins: &[Bin], title: &str) -> Markup {
     // As many names as there is room for.
     let every = bins.len().div_ceil(10).max(1);
     html! {
-        svg class="picture" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(title) {
+        svg class="picture" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="group" aria-label=(title) {
             @for part in 0..=4 {
                 @let count = top * f64::from(part) / 4.0;
                 line class="grid" x1=(n(LEFT)) x2=(n(WIDTH)) y1=(n(y(count))) y2=(n(y(count))) {}
@@ -86,10 +86,11 @@ pub fn share(parts: &BTreeMap<Class, i64>, most: i64) -> Markup {
     let total: i64 = parts.values().sum();
     let words: Vec<String> = parts.iter().map(|(c, n)| format!("{c} {n}")).collect();
     let scale = 100.0 / most.max(1) as f64;
+    let words = if total == 0 { "none".to_owned() } else { words.join(", ") };
     html! {
         svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" role="img"
-            aria-label=(words.join(", ")) {
-            title { (words.join(", ")) }
+            aria-label=(words) {
+            title { (words) }
             @if total > 0 {
                 @for (class, from, to) in stacked(parts) {
                     g class=(class_name(Some(class))) {

@@ -1,0 +1,158 @@
+// Drives every page of the site server in headless Chromium: no error on the
+// console, no request that leaves the machine, nothing that accessibility
+// checks object to; and a picture of each page, light and dark.
+//   node pages.js SOCKET OUT [axe.min.js]
+"use strict";
+const { spawn } = require("node:child_process");
+const fs = require("node:fs");
+const http = require("node:http");
+const net = require("node:net");
+const os = require("node:os");
+const path = require("node:path");
+
+const [socket, out, axe] = process.argv.slice(2);
+fs.mkdirSync(out, { recursive: true });
+const problems = [];
+
+const ask = (target) => new Promise((resolve, reject) => {
+  http.get({ socketPath: socket, path: target, headers: { Host: "localhost" } }, (answer) => {
+    let text = "";
+    answer.on("data", (part) => (text += part)).on("end", () => resolve(text));
+  }).on("error", reject);
+});
+
+// Chromium cannot speak to a Unix socket.
+const forward = () => new Promise((resolve) => {
+  const server = net.createServer((from) => {
+    const to = net.connect(socket);
+    from.pipe(to).pipe(from);
+    from.on("error", () => to.destroy());
+    to.on("error", () => from.destroy());
+  }).listen(0, "127.0.0.1", () => resolve(server));
+});
+
+class Browser {
+  constructor() {
+    this.profile = fs.mkdtempSync(path.join(os.tmpdir(), "inquest-browser-"));
+    this.child = spawn("chromium", ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+      "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking",
+      `--user-data-dir=${this.profile}`, "--window-size=1280,1000", "about:blank"],
+    { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+    this.next = 0;
+    this.waiting = new Map();
+    this.heard = () => {};
+    let text = "";
+    this.child.stdio[4].on("data", (part) => {
+      text += part;
+      const messages = text.split("\0");
+      text = messages.pop();
+      for (const message of messages.map((m) => JSON.parse(m))) {
+        const wait = this.waiting.get(message.id);
+        if (!wait) { this.heard(message); continue; }
+        this.waiting.delete(message.id);
+        if (message.error) wait.reject(new Error(message.error.message)); else wait.resolve(message.result);
+      }
+    });
+  }
+  send(method, params = {}, sessionId = this.session) {
+    const id = ++this.next;
+    this.child.stdio[3].write(JSON.stringify({ id, method, params, sessionId }) + "\0");
+    return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+  }
+  async open() {
+    const { targetId } = await this.send("Target.createTarget", { url: "about:blank" }, undefined);
+    this.session = (await this.send("Target.attachToTarget", { targetId, flatten: true }, undefined)).sessionId;
+    for (const domain of ["Page", "Runtime", "Log", "Network"]) await this.send(`${domain}.enable`);
+  }
+  async evaluate(expression) {
+    const { result, exceptionDetails } =
+      await this.send("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value;
+  }
+  async picture(file) {
+    const { data } = await this.send("Page.captureScreenshot", { captureBeyondViewport: true });
+    fs.writeFileSync(file, Buffer.from(data, "base64"));
+  }
+  end() {
+    this.child.kill();
+    this.child.once("exit", () => fs.rmSync(this.profile, { recursive: true, force: true }));
+  }
+}
+
+// What a keyboard or a screen reader needs, where axe-core is not there.
+const own = `(() => {
+  const wrong = [];
+  const name = (e) => (e.getAttribute("aria-label") || e.textContent || "").trim();
+  if (!document.documentElement.lang) wrong.push("no language");
+  if (!document.title) wrong.push("no title");
+  if (document.querySelectorAll("h1").length !== 1) wrong.push("not one h1");
+  let last = 0;
+  for (const h of document.querySelectorAll("h1,h2,h3,h4")) {
+    const level = Number(h.tagName[1]);
+    if (level > last + 1 && !(last === 2 && level === 4)) wrong.push("a heading is skipped before: " + h.textContent);
+    last = level;
+  }
+  for (const a of document.querySelectorAll("a:not([tabindex='-1']), button")) if (!name(a)) wrong.push("no name: " + a.outerHTML);
+  for (const i of document.querySelectorAll("input, select")) if (!i.closest("label")) wrong.push("no label: " + i.outerHTML);
+  for (const s of document.querySelectorAll("svg:not([aria-hidden])")) {
+    if (!["img", "group"].includes(s.getAttribute("role")) || !(s.hasAttribute("aria-label") || s.hasAttribute("aria-labelledby"))) wrong.push("a picture without words");
+  }
+  for (const t of document.querySelectorAll("thead th")) if (!t.scope) wrong.push("a column without scope: " + t.textContent);
+  const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push("twice: #" + id);
+  if (document.querySelector("script:not([src]), [style], [onclick], [onload]")) wrong.push("script or style in the page");
+  if (document.documentElement.scrollWidth > innerWidth + 1) wrong.push("wider than the window");
+  return [...new Set(wrong)];
+})()`;
+
+(async () => {
+  const far = "since=2000-01-01&until=2100-01-01";
+  const jobs = JSON.parse(await ask(`/api/v1/jobs?status=failed&limit=1&${far}`)).jobs;
+  const pages = ["/", `/?${far}`, "/?since=1d&class=oom", `/failures?${far}`, `/runs?${far}`, `/nodes?${far}`, "/health", "/no/such/page", "/?since=nonsense"];
+  for (const job of jobs) {
+    const run = `/runs/${[job.cluster, job.user, job.run_id].map(encodeURIComponent).join("/")}`;
+    pages.push(run, `${run}/jobs/${job.chunk_id}`, `/fingerprints/${job.fingerprint}?${far}`);
+  }
+  const server = await forward();
+  const origin = `http://localhost:${server.address().port}`;
+  const browser = new Browser();
+  try {
+    await browser.open();
+    for (const [at, page] of pages.entries()) {
+      const expected = /no\/such|nonsense/.test(page);
+      const say = (what) => problems.push(`${page}: ${what}`);
+      let loaded = () => {};
+      browser.heard = ({ method, params }) => {
+        if (method === "Page.loadEventFired") loaded();
+        if (method === "Runtime.exceptionThrown") say(params.exceptionDetails.text);
+        if (method === "Runtime.consoleAPICalled" && ["error", "warning"].includes(params.type)) say(JSON.stringify(params.args));
+        if (method === "Log.entryAdded" && params.entry.level === "error" && !(expected && /status of 40/.test(params.entry.text))) say(params.entry.text);
+        if (method === "Network.requestWillBeSent" && !params.request.url.startsWith(origin)) say(`asks for ${params.request.url}`);
+      };
+      for (const scheme of ["light", "dark"]) {
+        await browser.send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+        const wait = new Promise((resolve) => (loaded = resolve));
+        await browser.send("Page.navigate", { url: origin + page });
+        await wait;
+        for (const wrong of await browser.evaluate(own)) say(wrong);
+        if (axe) {
+          await browser.evaluate(fs.readFileSync(axe, "utf8") + ";0");
+          const found = await browser.evaluate("axe.run().then((r) => r.violations.map((v) => [v.impact, v.id + ': ' + v.help + ' ' + v.nodes[0].html]))");
+          for (const [impact, violation] of found) {
+            if (["serious", "critical"].includes(impact)) say(`axe, ${scheme}: ${violation}`);
+            else console.log(`  remark (${impact}): ${violation}`);
+          }
+        }
+        await browser.picture(path.join(out, `${String(at).padStart(2, "0")}-${scheme}.png`));
+      }
+      console.log(page);
+    }
+  } finally {
+    browser.end();
+    server.close();
+  }
+  for (const problem of new Set(problems)) console.error(problem);
+  console.log(`${pages.length} pages, ${new Set(problems).size} problems, pictures in ${out}`);
+  process.exit(problems.length ? 1 : 0);
+})().catch((error) => { console.error(error); process.exit(1); });
