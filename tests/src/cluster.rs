@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
 
 pub use config::Config;
 pub use jobs::JobRecord;
@@ -133,6 +134,17 @@ impl Cluster {
         self.daemon("slurmd", &["-D", "-N", node])?;
         self.daemons[at + 2..].rotate_right(1);
         Ok(())
+    }
+
+    /// SIGKILL to everything of a node at once, slurmstepds and jobs too, as when its power goes;
+    /// then another slurmd in its place.
+    pub fn crash(&mut self, node: &str) -> Result<()> {
+        for tree in sweep::cgroup_trees(node) {
+            for process in sweep::cgroup_processes(&tree) {
+                process.signal(Signal::KILL);
+            }
+        }
+        self.kill_and_restart_slurmd(node)
     }
 
     /// The process of a node's slurmd.

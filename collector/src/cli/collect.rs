@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFile, GOOD, number, print};
-use crate::collect::{Collector, Options, stop_on_signals};
+use super::{ConfigFile, GOOD, log, number, print};
+use crate::collect::{Collector, Manager, Options, stop_on_signals};
 use crate::config::{Config, Source, help};
 use crate::slurm::accounting::{Accounting, Squeue};
 use crate::verdict::SiteRules;
@@ -67,6 +67,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         return Ok(GOOD);
     }
     let Config { site, collect, .. } = config;
+    log::start(site.log);
     let accounting: Option<Box<dyn Accounting>> = match collect.accounting {
         Source::Squeue => Some(Box::new(Squeue)),
         Source::Off => None,
@@ -93,7 +94,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             stats.events, stats.settled
         );
     } else {
-        collector.follow(Duration::from_millis(collect.interval), &stop)?;
+        collector.follow(Duration::from_millis(collect.interval), &stop, Manager::of_environment())?;
     }
     Ok(GOOD)
 }

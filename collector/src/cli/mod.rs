@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod grep;
 mod index;
+mod log;
 mod logs;
 mod man;
 mod members;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use inquest_journal::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::daemon::now;
 use super::{CollectError, Collector};
 use crate::ledger::Counts;
 
@@ -46,6 +47,65 @@ pub struct Health {
     pub gaps: Vec<Gap>,
     /// Journals that could not be read in the last pass, and why.
     pub unreadable: Vec<(String, String)>,
+    /// The daemon at work; absent when the collector was run once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<Daemon>,
+}
+
+/// What a collector has done since it was started. Written every five seconds:
+/// when `updated` is older, it hangs or is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it was started.
+    pub started: Timestamp,
+    /// When this was written.
+    pub updated: Timestamp,
+    /// Looks at all journals.
+    pub passes: u64,
+    /// Events merged.
+    pub events: u64,
+    /// Bytes of journals read.
+    pub bytes: u64,
+    /// Lines that are no events.
+    pub bad: u64,
+    /// Lines that had been merged before.
+    pub copies: u64,
+    /// Jobs judged.
+    pub judged: u64,
+    /// Jobs without a verdict, now.
+    pub open_jobs: u64,
+    /// Lines that wait until it is known which run they belong to, now.
+    pub held_lines: u64,
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// How long the last one took, in microseconds, the disk included.
+    pub checkpoint_last_us: u64,
+    /// How long the longest one took.
+    pub checkpoint_longest_us: u64,
+    /// How long all of them took together.
+    pub checkpoint_sum_us: u64,
+    /// How long the last look at the journals took.
+    pub look_us: u64,
+    /// Nodes that have said something since.
+    pub nodes_seen: u64,
+    /// The nodes among them whose newest event came latest.
+    pub nodes: Vec<NodeSeen>,
+}
+
+/// A node that has said something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSeen {
+    /// Its name.
+    pub node: String,
+    /// Time of its newest event, by its own clock.
+    pub newest: Timestamp,
+    /// How long after that, by our clock, the event that came last was read,
+    /// in milliseconds. Negative when its clock is ahead.
+    pub delay_ms: i64,
 }
 
 /// How often what was met.
@@ -113,6 +173,22 @@ impl Collector {
                 .map(|(node, stream, lost)| Gap { node, stream, lost })
                 .collect(),
             unreadable: unreadable.collect(),
+            daemon: self.daemon(),
+        })
+    }
+
+    fn daemon(&self) -> Option<Daemon> {
+        let watchman = self.watchman.as_ref()?;
+        let mut nodes: Vec<&NodeSeen> = watchman.nodes.values().collect();
+        nodes.sort_by(|a, b| (b.delay_ms, &a.node).cmp(&(a.delay_ms, &b.node)));
+        Some(Daemon {
+            updated: now(),
+            open_jobs: self.jobs.values().filter(|j| j.open).count() as u64,
+            held_lines: self.held.values().map(|h| h.rows.len() as u64).sum(),
+            look_us: u64::try_from(self.looked.as_micros()).unwrap_or(u64::MAX),
+            nodes_seen: nodes.len() as u64,
+            nodes: nodes.into_iter().take(LISTED).cloned().collect(),
+            ..watchman.seen.clone()
         })
     }
 
@@ -130,7 +206,8 @@ impl Collector {
         if now || due || health != (Health { at: None, ..self.health.clone() }) {
             let health = Health { at: Some(at), ..health };
             let text = serde_json::to_vec(&health).unwrap_or_default();
-            self.appender.replace(Path::new(""), Path::new(HEALTH), &text)?;
+            self.appender.tell(Path::new(HEALTH), &text)?;
+            self.tell_manager();
             self.health = health;
         }
         Ok(())

@@ -16,7 +16,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::warn;
 use crate::ledger::RunName;
 use crate::store::index::{IndexError, Writer, catch_up};
 
@@ -73,7 +72,7 @@ impl Indexer {
         let (theirs, store) = (shared.clone(), store.to_owned());
         let spawned = std::thread::Builder::new().name("index".into()).spawn(move || work(&theirs, &store));
         if let Err(e) = &spawned {
-            warn(&format!("no thread for the index: {e}; it is not kept, stores are read instead"));
+            tracing::warn!("no thread for the index: {e}; it is not kept, stores are read instead");
         }
         Indexer { shared, thread: spawned.ok() }
     }
@@ -153,7 +152,7 @@ fn work(shared: &Shared, store: &Path) {
             continue;
         }
         if let Err(e) = write(shared, &mut writer, store, next) {
-            warn(&format!("{e}; the collector goes on without the index and tries again"));
+            tracing::warn!("{e}; the collector goes on without the index and tries again");
             writer = None;
             if !pause(shared) {
                 return;
@@ -190,7 +189,7 @@ fn write(shared: &Shared, writer: &mut Option<Writer>, store: &Path, next: Next)
         Next::Runs(runs) => {
             let done = writer.update(runs)?;
             if let Some((name, e)) = done.unread.into_iter().next() {
-                warn(&format!("run {} of {} is not indexed: {e}", name.2, name.1));
+                tracing::warn!("run {} of {} is not indexed: {e}", name.2, name.1);
             }
         }
         Next::Look | Next::End => {}

@@ -74,6 +74,7 @@ impl Collector {
         met.newer += u64::from(event.head.is_newer());
         met.foreign_node += u64::from(event.head.node != node);
         self.stats.events += 1;
+        self.newest = event.head.timestamp;
         let cluster = self.cluster(&event.head.cluster);
         let Some(job_id) = event.head.job_id else {
             let path = std::path::Path::new(&self.clusters[usize::from(cluster)].1).join(SITE);

@@ -12,9 +12,11 @@ had happened.
 */
 
 mod course;
+mod daemon;
 pub mod health;
 mod indexer;
 mod job;
+mod manager;
 mod merge;
 mod run;
 mod settle;
@@ -23,8 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, bounded, select};
-use inquest_journal::Lines;
+use inquest_journal::{Lines, Timestamp};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
@@ -35,9 +36,12 @@ use crate::ledger::{
 use crate::slurm::accounting::Accounting;
 use crate::store::{Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, run_dir};
 use crate::verdict::SiteRules;
+use daemon::Watchman;
+pub use daemon::stop_on_signals;
 use health::Health;
 use indexer::Indexer;
 use job::Job;
+pub use manager::Manager;
 use run::Run;
 
 /// What keeps the collector from going on.
@@ -65,9 +69,6 @@ pub const CHECKPOINT_BYTES: usize = 64 << 20;
 /// Showing a large run takes time; at most this share of it is spent so while
 /// its members go on (one part in so many).
 const SHOW_SHARE: u32 = 10;
-
-/// Between two passes it rests so many times as long as looking took.
-const LOOK_SHARE: u32 = 9;
 
 /// Where the collector reads and writes.
 #[derive(Clone, Debug)]
@@ -145,8 +146,8 @@ pub struct Collector {
     released: Vec<JobKey>,
     /// Bytes read since the last checkpoint.
     read: usize,
-    /// A checkpoint was written and is to be committed.
-    put: bool,
+    /// A checkpoint was written, in that time, and is to be committed.
+    put: Option<Duration>,
     checkpoint_bytes: usize,
     /// When the piece that is being merged was read.
     now: Instant,
@@ -165,6 +166,10 @@ pub struct Collector {
     users: HashMap<u32, String>,
     stats: Stats,
     indexer: Option<Indexer>,
+    /// There when it runs as a daemon.
+    watchman: Option<Watchman>,
+    /// Time of the event that was merged last.
+    newest: Timestamp,
 }
 
 impl std::fmt::Debug for Collector {
@@ -214,7 +219,7 @@ impl Collector {
             held: BTreeMap::new(),
             released: Vec::new(),
             read: 0,
-            put: false,
+            put: None,
             checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
@@ -228,6 +233,8 @@ impl Collector {
             users: HashMap::new(),
             stats: Stats::default(),
             indexer: None,
+            watchman: None,
+            newest: Timestamp(0),
         };
         for row in collector.ledger.open_jobs()? {
             collector.load_job(row)?;
@@ -288,10 +295,18 @@ impl Collector {
             if !follow::has_news(journal, self.positions.get(&journal.name)) {
                 continue;
             }
+            if !self.goes_on() {
+                // The next life reads on from here.
+                self.checkpoint(false, false)?;
+                self.commit()?;
+                return Ok(self.stats);
+            }
             // One unreadable journal must not stop the others; it is looked at
             // again in the next pass, because its position stays as it was.
             if let Err(error) = self.merge_journal(journal) {
                 match error {
+                    // Compressed, moved or expired since it was listed.
+                    CollectError::Follow(e) if e.is_gone() => self.watch.again(journal),
                     CollectError::Follow(e) => {
                         self.watch.again(journal);
                         self.unreadable.insert(e.path.clone(), e.to_string());
@@ -304,7 +319,7 @@ impl Collector {
         for (path, said) in &self.unreadable {
             // Once, and not with every pass.
             if self.warned.get(path) != Some(said) {
-                warn(said);
+                tracing::warn!("{said}");
             }
         }
         self.warned.clone_from(&self.unreadable);
@@ -340,6 +355,10 @@ impl Collector {
             self.stats.copies += met.copies;
             *self.moved.entry(journal.name.clone()).or_default() += met;
             self.positions.insert(journal.name.clone(), chunks.position().clone());
+            if let Some(watchman) = &mut self.watchman {
+                watchman.goes_on();
+                watchman.saw(node, self.newest);
+            }
             if consumed == 0 {
                 break; // Only the beginning of a line is left.
             }
@@ -364,6 +383,7 @@ impl Collector {
     fn checkpoint(&mut self, end: bool, last: bool) -> Result<(), CollectError> {
         // Nothing may be written over what the ledger has not committed.
         self.commit()?;
+        let began = Instant::now();
         let show = self.runs_to_show(end, last);
         if self.moved.is_empty()
             && self.touched.is_empty()
@@ -438,7 +458,7 @@ impl Collector {
             held.committed = held.rows.len();
         }
         self.ledger.put(&changes)?;
-        self.put = true;
+        self.put = Some(began.elapsed());
         if end {
             self.commit()?;
         }
@@ -461,11 +481,20 @@ impl Collector {
 
     /// Commits the last checkpoint, if that is still to be done.
     fn commit(&mut self) -> Result<(), CollectError> {
-        if std::mem::take(&mut self.put) {
+        if let Some(writing) = self.put.take() {
+            let began = Instant::now();
             self.appender.sync()?;
             self.ledger.commit()?;
+            if let Some(watchman) = &mut self.watchman {
+                watchman.committed(writing + began.elapsed());
+            }
         }
         Ok(())
+    }
+
+    /// Whether it has not been asked to end.
+    fn goes_on(&mut self) -> bool {
+        self.watchman.as_mut().is_none_or(Watchman::goes_on)
     }
 
     fn drop_user(&mut self, run: i64) {
@@ -545,25 +574,6 @@ impl Collector {
         }
         Ok(())
     }
-
-    /// Passes until `stop` says so, one every `interval`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Collector::pass`].
-    pub fn follow(&mut self, interval: Duration, stop: &Receiver<()>) -> Result<(), CollectError> {
-        loop {
-            let began = Instant::now();
-            self.pass(false)?;
-            // On a site of many nodes looking takes time, found or not: it may
-            // take a tenth of a core.
-            let pause = interval.saturating_sub(began.elapsed()).max(self.looked * LOOK_SHARE);
-            select! {
-                recv(stop) -> _ => return Ok(()),
-                recv(after(pause)) -> _ => {}
-            }
-        }
-    }
 }
 
 /// Cuts every file of the store back to its committed length, and forgets
@@ -594,27 +604,4 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
         }
     }
     Ok(())
-}
-
-/// A channel that speaks when the process is asked to end.
-///
-/// # Errors
-///
-/// When signals cannot be watched.
-pub fn stop_on_signals() -> Result<Receiver<()>, CollectError> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(CollectError::Signals)?;
-    let (say, stop) = bounded(1);
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            let _ = say.try_send(()); // Full: it was said before.
-        }
-    });
-    Ok(stop)
-}
-
-/// One line for the service manager's log.
-fn warn(text: &str) {
-    eprintln!("inquest collect: {}", text.escape_debug());
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::job::Job;
-use super::{CollectError, Collector, JobKey, warn};
+use super::{CollectError, Collector, JobKey};
 use crate::runs::{KeyKind, RunStatus};
 use crate::slurm::accounting::JobRecord;
 use crate::story::{Attempt, Moment, Story};
@@ -142,7 +142,7 @@ impl Collector {
         let answer: HashMap<JobId, JobRecord> = match accounting.ask(&ids) {
             Ok(answer) => answer,
             Err(reason) => {
-                warn(&format!("{reason}; verdicts are given without Slurm's own for a minute"));
+                tracing::warn!("{reason}; verdicts are given without Slurm's own for a minute");
                 self.accounting_retry = Some(Instant::now() + RETRY);
                 return;
             }

@@ -71,12 +71,15 @@ macro_rules! section {
 }
 
 section! {
-    /// Where the two directories are that everything shares.
+    /// What everything shares.
     Site "" {
         /// Directory of the journals, one subdirectory per node.
         journal: PathBuf = "/var/spool/inquest".into(), "";
         /// Directory of the run stores.
         store: PathBuf = "/var/lib/inquest".into(), "";
+        /// What a daemon says on standard error, which is the journal of systemd
+        /// there: "error", "warn", "info" or "debug", each with all before it.
+        log: LogLevel = LogLevel::Info, "";
         /// The site's own rules for verdicts, tried before the built-in ones; see
         /// inquest-rules(1). /etc/inquest/rules.toml, if it is there, when not set.
         rules: Option<PathBuf> = None, "\"/etc/inquest/rules.toml\"";
@@ -162,6 +165,20 @@ section! {
         /// textfile collector.
         textfile: Option<PathBuf> = None, "\"/var/lib/prometheus/node-exporter/inquest.prom\"";
     }
+}
+
+/// How much a daemon says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What it cannot go on without.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Beginnings, ends and long work.
+    Info,
+    /// Everything.
+    Debug,
 }
 
 /// Whom to ask for Slurm's own word.

@@ -73,6 +73,13 @@ pub struct FollowError {
     source: io::Error,
 }
 
+impl FollowError {
+    /// Whether there is no such file any more.
+    pub fn is_gone(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
 fn changed(meta: &std::fs::Metadata) -> i64 {
     meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }

@@ -334,6 +334,23 @@ impl Appender {
     ///
     /// When it cannot be written.
     pub fn replace(&mut self, dir: &Path, name: &Path, content: &[u8]) -> Result<(), StoreError> {
+        let file = self.write_anew(dir, name, content)?;
+        self.made(dir, name);
+        self.unsynced.add(self.root.join(dir).join(name), file);
+        Ok(())
+    }
+
+    /// Replaces the file `name` of the store itself, atomically, and leaves it
+    /// to the system when that is on disk: it is old in a moment.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn tell(&mut self, name: &Path, content: &[u8]) -> Result<(), StoreError> {
+        self.write_anew(Path::new(""), name, content).map(drop)
+    }
+
+    fn write_anew(&mut self, dir: &Path, name: &Path, content: &[u8]) -> Result<File, StoreError> {
         let path = self.root.join(dir).join(name);
         let new = name.with_extension("new");
         let fd = self.directory(dir)?;
@@ -345,10 +362,7 @@ impl Appender {
             rustix::fs::renameat(fd, &new, fd, name)?;
             Ok(file)
         };
-        let file = write().map_err(|e| StoreError::io(&path, e))?;
-        self.made(dir, name);
-        self.unsynced.add(path, file);
-        Ok(())
+        write().map_err(|e| StoreError::io(&path, e))
     }
 
     fn directory(&mut self, dir: &Path) -> Result<&OwnedFd, StoreError> {
