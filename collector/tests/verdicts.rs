@@ -146,7 +146,7 @@ fn every_rule_has_a_story() {
     is(&batch(None, Some(15)), None, Class::Cancelled, "ended_by_slurm");
     is(&batch(None, Some(15)), Some("CANCELLED by 1001"), Class::Cancelled, "cancelled");
     is(&batch(None, Some(15)), Some("TIMEOUT"), Class::Timeout, "timeout");
-    is(&batch(Some(0), None), Some("TIMEOUT"), Class::Timeout, "timeout");
+    is(&batch(Some(0), None), Some("TIMEOUT"), Class::Timeout, "timeout_handled");
     is(&batch(None, Some(15)), Some("PREEMPTED"), Class::Preempted, "preempted");
     is(&batch(None, Some(15)), Some("NODE_FAIL"), Class::Infra, "node_fail");
 

@@ -43,6 +43,11 @@ pub struct Entry {
     pub note: Option<&'static str>,
     /// Takes more than half a minute, by Slurm's own clocks.
     pub slow: bool,
+    /// What the job's own log says, where that says more than how it ended: the cause, and words of
+    /// the line to quote.
+    pub log: Option<(&'static str, &'static str)>,
+    /// The command that `inquest rerun` prints ends well, as it is printed.
+    pub mended: bool,
 }
 
 /// How a job is submitted.
@@ -65,6 +70,10 @@ pub enum Action {
     KillScript,
     /// scontrol requeue.
     Requeue,
+    /// A job that goes before it asks for its node.
+    Preempt,
+    /// Its node goes down.
+    NodeDown,
 }
 
 /// How Slurm ends a job.
@@ -85,16 +94,16 @@ pub struct Expected {
     pub cause: &'static str,
 }
 
-const fn slurm(state: &'static str, exit: &'static str) -> Slurm {
+pub(crate) const fn slurm(state: &'static str, exit: &'static str) -> Slurm {
     Slurm { state, exit }
 }
 
-const fn verdict(class: &'static str, cause: &'static str) -> Expected {
+pub(crate) const fn verdict(class: &'static str, cause: &'static str) -> Expected {
     Expected { class, cause }
 }
 
 /// Most entries differ from this in a few fields.
-const PLAIN: Entry = Entry {
+pub(crate) const PLAIN: Entry = Entry {
     name: "",
     what: "",
     how: How::Sbatch(&[], ""),
@@ -106,6 +115,8 @@ const PLAIN: Entry = Entry {
     child: None,
     note: None,
     slow: false,
+    log: None,
+    mended: false,
 };
 
 // Every memory eater stops at 512 MB by itself, in case that no limit stops it.
@@ -315,26 +326,37 @@ pub struct Submitted {
 impl Entry {
     /// Submit the job. Scripts are kept as files in the cluster's work directory.
     pub fn submit(&'static self, cluster: &Cluster, user: &str) -> Result<Submitted> {
+        self.submit_with(cluster, user, &[])
+    }
+
+    /// Submit the job with more arguments, of the command line only.
+    pub fn submit_with(&'static self, cluster: &Cluster, user: &str, more: &[String]) -> Result<Submitted> {
         let (job, srun) = match self.how {
             How::Sbatch(args, script) => {
                 let path = cluster.work_dir().join(format!("{}.sh", self.name));
-                fs::write(&path, format!("#!/bin/bash\n{script}"))
+                // Options stand in the script, as those do that shall hold for a rerun too. What
+                // cannot stand there, and so can be given once only, goes to the command line.
+                let (inside, outside): (Vec<&str>, Vec<&str>) =
+                    args.iter().copied().partition(|arg| !arg.contains(|c: char| c.is_control()));
+                let id = if self.array.is_some() { "%A_%a" } else { "%j" };
+                let mut text = format!(
+                    "#!/bin/bash\n#SBATCH --ntasks=1\n#SBATCH --job-name={name}\n#SBATCH --output={name}-{id}.out\n",
+                    name = self.name
+                );
+                // Later options win, so an entry can name itself.
+                text.extend(inside.iter().map(|option| format!("#SBATCH {option}\n")));
+                fs::write(&path, text + script)
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-                // Later arguments win, so an entry can name itself.
-                let id = if self.array.is_some() { "%A_%a" } else { "%j" };
-                let mut all = vec![
-                    "--ntasks=1".to_owned(),
-                    format!("--job-name={}", self.name),
-                    format!("--output={}-{id}.out", self.name),
-                ];
-                all.extend(args.iter().map(|&arg| arg.to_owned()));
+                let all: Vec<String> =
+                    outside.into_iter().map(str::to_owned).chain(more.iter().cloned()).collect();
                 (cluster.sbatch_file(user, &all, &path)?, None)
             }
             How::Srun(args) => {
                 let mut srun = cluster
                     .command(Some(user), "srun")
                     .arg(format!("--job-name={}", self.name))
+                    .args(more)
                     .args(args)
                     .stdout(Stdio::piped())
                     .stderr(Stdio::null())
@@ -430,11 +452,17 @@ impl Submitted {
             Action::Cancel => cluster.scancel(&[&self.job.to_string()])?,
             Action::KillScript => script.signal(Signal::KILL),
             Action::Requeue => {
-                let status =
-                    cluster.command(None, "scontrol").args(["requeue", &self.job.to_string()]).status()?;
-                if !status.success() {
-                    bail!("scontrol requeue {} ended with {status}", self.job);
-                }
+                cluster.scontrol(&["requeue", &self.job.to_string()])?;
+            }
+            Action::Preempt => {
+                let node = cluster.job(self.job)?.node_list;
+                let args = ["--partition=high", "--exclusive", "--output=/dev/null", "--nodelist"];
+                let args: Vec<&str> = args.into_iter().chain([node.as_str()]).collect();
+                cluster.sbatch("root", &args, "#!/bin/sh\nexit 0\n")?;
+            }
+            Action::NodeDown => {
+                let node = format!("NodeName={}", cluster.job(self.job)?.node_list);
+                cluster.scontrol(&["update", &node, "State=DOWN", "Reason=test"])?;
             }
         }
         Ok(())

@@ -240,6 +240,8 @@ fn every_row_of_the_table_is_recorded() {
                 Action::Cancel => ", and `scancel`",
                 Action::KillScript => ", and `kill -9` of the script",
                 Action::Requeue => ", and `scontrol requeue`",
+                Action::Preempt => ", and a job of a partition that goes before",
+                Action::NodeDown => ", and `scontrol update` of its node",
             };
             (command(job.entry) + done, of_jobs(events, &members[row.job]))
         };

@@ -80,14 +80,17 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
         let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else {
             continue;
         };
-        let next = lines.iter().enumerate().skip(i + 1).take(4).find(|(_, l)| !DECORATION.is_match(&l.text));
+        let mut own = lines.iter().enumerate().skip(i + 1).filter(|(_, l)| l.rank == line.rank).take(5);
+        let next = own.by_ref().find(|(_, l)| !DECORATION.is_match(&l.text));
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
             // "Can not open file:" announces once more.
-            let j = match lines.get(j + 1) {
-                Some(next) if said.text.trim_end().ends_with(':') && !DECORATION.is_match(&next.text) => {
-                    j + 1
+            let j = match own.next() {
+                Some((k, next))
+                    if said.text.trim_end().ends_with(':') && !DECORATION.is_match(&next.text) =>
+                {
+                    k
                 }
                 _ => j,
             };

@@ -1,9 +1,11 @@
 //! Every sign of failure in the lines, before any is chosen.
 
+use std::collections::HashMap;
+
 use super::announce::{announced, matlab, mpich_stacks, unboxed};
 use super::exceptions::{self, Raised};
 use super::finding::Cause;
-use super::rules::{RULES, Rule, Strength, python};
+use super::rules::{RULES, Rule, Strength, python, success};
 use super::text::{Level, Line, re};
 use super::trigger::may_matter;
 
@@ -32,12 +34,15 @@ pub(crate) struct Candidate {
 re!(
     STATEMENT,
     r"(?x)^\s*(?:[>*!|\#\-=\[\]\ ]*)
-      (?:[\w./\-+]{1,60}(?:\[\d+\])?:\s*(?:line\ \d+:\s*)?|\(?[\w.\-]{1,30}\)?\s)?
+      (?:[\w./\-+]{1,60}(?:\[\d+\])?:\s*(?:line\ \d+:\s*|\d+:(?:\d+:)?\s*)?|\(?[\w.\-]{1,30}\)?\s)?
       \[?(?:FATAL[\ _-]ERROR|Fatal[\ ]error|fatal[\ ]error|ERROR|FATAL|CRITICAL|Error|Fatal|error|fatal|SEVERE|PANIC|panic|Runtime\ Error|Internal\ error|Exception)\]?
       (?:\s*\[[^\]]*\]|\s*\([^)]*\)|\s+\#?\d+)?
       \s*(?::|!|~|\s-|>|\s\|)+\s*
       (?P<msg>\S.*)$"
 );
+// "awk: cmd. line:1: (FILENAME=-) fatal: text": the place stands between the
+// program and the word.
+re!(PLACED, r#"^[\w.\-+/]{1,60}: [^"=]{0,20}[^"]{0,80}[:)] (?:fatal error|fatal|error): (?P<msg>\S.*)$"#);
 re!(MARKED, r"^\s*(?:\S+\s+){0,3}(?:❌|✗|✘|🔴|💥|🚨)\s*(?P<msg>\S.*)$");
 re!(STARRED, r"^\s*[*!#=\-]{2,}\s*(?:ERROR|FATAL|Error)\b[\s:!*-]*(?P<msg>\S.*)$");
 // "cp: cannot create ...": how small tools report.
@@ -45,6 +50,11 @@ re!(
     UTILITY,
     r"^\s*(?:/?[\w.+\-/]{1,80}): (?:line \d+: )?(?:[^:]{1,200}: )?(?P<msg>(?:cannot|can't|could not|couldn't|unable to|failed to|error|no such|permission denied|missing|invalid|unrecognized|unknown|not a|fatal)\b.*)$"
 );
+// "program: file: message" of the GNU coding standards; it counts where the
+// message is one that a rule knows.
+re!(GNU, r"^/?[\w.+\-/]{1,80}: (?:[^:]{1,200}: )*(?P<msg>[^:]*[a-z][^:]*)$");
+// What perl's die adds to a message that ends without a newline.
+re!(DIE, r"^(?P<msg>\S.*) at \S+ line \d+(?:, <\w+> (?:line|chunk) \d+)?\.$");
 re!(
     SENTENCE,
     r"(?i)^\s*(?P<msg>(?:error|errors? (?:in|while|during|reading|opening|at|when|occurred)|an? (?:\w+ ){0,2}error (?:has )?occurred|failed to|failure (?:in|to)|fatal\b|unable to|could not|couldn't|cannot|can't|problem (?:in|with))\b.*)$"
@@ -78,6 +88,10 @@ re!(
     ECHO,
     r#"^\s*(?:\+{1,3} |\$ |>>> |#(?:SBATCH|!)|echo\b|raise \w|except\b|try:|print\(|logger\.|assert |if \[|throw |stop\(|tryCatch|error\(|\d{1,5}\s+(?:raise|except) |-{1,4}> ?\d+ |return\b|def |import |from \S+ import )"#
 );
+// What a library thinks of as possible reasons is not what happened.
+re!(GUESS, r"(?i)\b(?:this|it|which) (?:could|may|might) (?:be|have been) (?:caused by|due to)\b[^.]*\.?");
+// A script's own last word, under its own name.
+re!(LAST_WORD, r"^(?:\S*/)?[\w\-]+\.(?:sh|bash|py|pl|R|x|exe|out): (?P<msg>\S.*)$");
 re!(R_TRACE, r"^\s*(?:\d+: |▆|\d+\. [├└│])");
 
 /// Collects the signs, ordered by line.
@@ -138,12 +152,24 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
     }
     command_error(lines, &taken, &mut out);
     for (i, line) in lines.iter().enumerate() {
-        if !taken[i] && may_matter(&line.text) {
+        if !taken[i] && (line.level == Some(Level::Error) || may_matter(&line.text)) {
             out.extend(from_line(i, line));
         }
     }
+    if out.is_empty() {
+        out.extend(last_word(lines));
+    }
     out.sort_by_key(|c| c.line);
     out
+}
+
+/// With no other sign, what a script says under its own name in the last line.
+fn last_word(lines: &[Line]) -> Option<Candidate> {
+    let (i, line) = lines.iter().enumerate().rev().find(|(_, l)| !l.text.trim().is_empty())?;
+    let quiet = matches!(line.level, Some(Level::Info | Level::Warn));
+    let fine = HARMLESS.is_match(&line.text) || success::made(&line.text) || success::progress(&line.text);
+    (LAST_WORD.is_match(&line.text) && may_matter(&line.text) && !quiet && !fine)
+        .then(|| Candidate::new(i, "last_word", Cause::AppError, Strength::Weak, None, None, false))
 }
 
 impl Candidate {
@@ -168,6 +194,18 @@ impl Candidate {
             outermost: None,
             specific,
             mended: false,
+        }
+    }
+
+    /// A runtime's way to report any error says nothing of its kind; its
+    /// message may.
+    fn carry(&mut self, text: &str) {
+        let telling = |r: &&Rule| {
+            !matches!(r.cause, Cause::AppError | Cause::EngineWrapper | Cause::Crash)
+                && !matches!(r.strength, Strength::Aftermath | Strength::Wrapper | Strength::Cancel)
+        };
+        if let Some(inner) = RULES.matching(text).find(telling) {
+            (self.rule, self.cause, self.infra) = (inner.name, inner.cause, inner.infra);
         }
     }
 
@@ -211,6 +249,9 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
         // Some codes call a failed cycle a warning.
         let strength = if rule.name == "scf_not_converged" { rule.strength } else { soften(rule.strength) };
         let mut c = Candidate::of_rule(i, rule, strength);
+        if rule.carries {
+            c.carry(text);
+        }
         c.mended = mended;
         c.exception = inline_kind(text);
         if c.exception.is_some() && c.lang.is_none() {
@@ -221,12 +262,16 @@ fn from_line(i: usize, line: &Line) -> Option<Candidate> {
     if HARMLESS.is_match(text) {
         return None;
     }
-    let statement =
-        STATEMENT.captures(text).or_else(|| STARRED.captures(text)).or_else(|| MARKED.captures(text));
+    let statement = [&STATEMENT, &PLACED, &STARRED, &MARKED].into_iter().find_map(|form| form.captures(text));
     let (message, strong) = match &statement {
         Some(c) => (c.name("msg").map_or("", |m| m.as_str()), true),
         None if line.level == Some(Level::Error) => (text, true),
-        None => match UTILITY.captures(text).or_else(|| SENTENCE.captures(text)) {
+        None => match UTILITY
+            .captures(text)
+            .or_else(|| SENTENCE.captures(text))
+            .or_else(|| DIE.captures(text))
+            .or_else(|| GNU.captures(text).filter(|c| RULES.about(&c["msg"]).is_some()))
+        {
             Some(c) => (c.name("msg").map_or("", |m| m.as_str()), false),
             None => match inline_kind(text) {
                 Some(_) => (text, false),
@@ -263,32 +308,56 @@ fn inline_kind(text: &str) -> Option<String> {
     INLINE_EXCEPTION.captures(text).map(|c| c["kind"].to_owned())
 }
 
-fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>) {
-    let mut raised = Vec::new();
-    exceptions::java(lines, &mut raised);
-    exceptions::r(lines, &mut raised);
-    exceptions::julia(lines, &mut raised);
-    exceptions::cpp(lines, &mut raised);
-    for r in &raised {
-        taken[r.head..=r.line].fill(true);
-    }
-    // One stream per writer: ranks share a file line by line.
-    let mut writers: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
-    let mut place: std::collections::HashMap<Option<&str>, usize> = std::collections::HashMap::new();
+/// The lines of each writer, as indices.
+fn writers(lines: &[Line]) -> Vec<Vec<usize>> {
+    let mut writers: Vec<Vec<usize>> = Vec::new();
+    let mut place: HashMap<Option<&str>, usize> = HashMap::new();
     for (i, line) in lines.iter().enumerate() {
-        if taken[i] {
-            continue;
-        }
-        let rank = line.rank.as_deref();
-        let at = *place.entry(rank).or_insert_with(|| {
-            writers.push((rank, Vec::new()));
+        let at = *place.entry(line.rank.as_deref()).or_insert_with(|| {
+            writers.push(Vec::new());
             writers.len() - 1
         });
-        writers[at].1.push(i);
+        writers[at].push(i);
     }
+    writers
+}
+
+/// The exceptions of languages that print each in one block of lines.
+fn in_blocks(lines: &[Line], own: &[usize], raised: &mut Vec<Raised>) {
+    let alone: Vec<Line>;
+    let block = if own.len() == lines.len() {
+        lines
+    } else {
+        alone = own.iter().map(|&i| lines[i].clone()).collect();
+        &alone
+    };
+    let mut found = Vec::new();
+    exceptions::java(block, &mut found);
+    exceptions::r(block, &mut found);
+    exceptions::julia(block, &mut found);
+    exceptions::cpp(block, &mut found);
+    let before = raised.len();
+    raised.extend(found.into_iter().map(|r| Raised {
+        line: own[r.line],
+        head: own[r.head],
+        inner: r.inner.map(|inner| before + inner),
+        ..r
+    }));
+}
+
+fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>) {
+    // One stream per writer: ranks share a file line by line.
+    let mut raised = Vec::new();
     let mut ignored = Vec::new();
-    for (_, indices) in &writers {
-        exceptions::python(lines, indices, &mut raised, &mut ignored);
+    for mut own in writers(lines) {
+        let before = raised.len();
+        in_blocks(lines, &own, &mut raised);
+        for r in &raised[before..] {
+            let (head, line) = (own.partition_point(|&i| i < r.head), own.partition_point(|&i| i <= r.line));
+            own[head..line].iter().for_each(|&i| taken[i] = true);
+        }
+        own.retain(|&i| !taken[i]);
+        exceptions::python(lines, &own, &mut raised, &mut ignored);
     }
     for i in ignored {
         taken[i] = true;
@@ -336,10 +405,11 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         base = Strength::Fatal;
     }
     // The message may go on below its first line.
+    let message = GUESS.replace_all(&r.message, "");
     let mut text = if r.lang == Some("python") && r.line == r.head {
-        lines[r.line].text.clone()
+        GUESS.replace_all(&lines[r.line].text, "").into_owned()
     } else {
-        format!("{kind}: {}", r.message)
+        format!("{kind}: {message}")
     };
     let more: Vec<&str> = if r.lang == Some("java") {
         vec![]
@@ -354,11 +424,18 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
                     && !t.contains("srun:")
                     && !t.contains("slurmstepd")
                     && !t.contains("Traceback")
+                    && RULES.standing(t).is_none_or(|r| {
+                        !matches!(r.strength, Strength::Kill | Strength::Wrapper | Strength::Aftermath)
+                    })
             })
             .collect()
     };
+    // Java's loggers print the level on the line above the stack.
+    let own = lines[..r.head].iter().rev().find(|l| l.rank == lines[r.head].rank);
+    let logged = own.filter(|_| r.lang == Some("java")).and_then(|l| l.level);
     let level = lines[r.head].level;
-    let strength = match level {
+    let strength = match level.or(logged) {
+        Some(Level::Info | Level::Warn) if logged.is_some() && base >= Strength::Error => Strength::Soft,
         Some(Level::Info | Level::Warn) if base >= Strength::Error && !r.traceback => Strength::Soft,
         _ => base,
     };
@@ -379,7 +456,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
                 strength: Strength::Kill,
                 specific: true,
             },
-            None => match RULES.about(&r.message).filter(|m| m.strength >= Strength::Error) {
+            None => match RULES.about(&message).filter(|m| m.strength >= Strength::Error) {
                 Some(m) => Judged {
                     cause: m.cause,
                     infra: m.infra,
@@ -398,7 +475,12 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         };
     }
     // An exception that reports the failure of a process or a worker.
-    if let Some(w) = RULES.standing(&text).filter(|m| m.strength == Strength::Wrapper && m.name == "pool") {
+    let reported = RULES.standing(&text).filter(|m| m.strength == Strength::Wrapper && m.name == "pool");
+    let engine = || {
+        let said = RULES.standing(&message)?;
+        (said.strength == Strength::Wrapper && said.name == "snakemake_rule").then_some(said)
+    };
+    if let Some(w) = reported.or_else(engine) {
         let cause = killed(&text);
         return Judged {
             cause: cause.map_or(Cause::EngineWrapper, |m| m.cause),
@@ -407,6 +489,10 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
             strength: if cause.is_some() { Strength::Kill } else { Strength::Wrapper },
             specific: true,
         };
+    }
+    if kind == "FileNotFoundError" && started_program(lines, r) {
+        let rule = "python_subprocess";
+        return Judged { cause: Cause::Env, infra: None, rule, strength, specific: true };
     }
     let known = RULES.about(&text);
     let typed = python::by_type(kind);
@@ -431,6 +517,13 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
         },
         None => Judged { cause: Cause::AppError, infra: None, rule: "exception", strength, specific: false },
     }
+}
+
+/// The file that is missing is a program: the last frame is CPython's way to
+/// start one.
+fn started_program(lines: &[Line], r: &Raised) -> bool {
+    let writer = lines[..r.head].iter().rev().filter(|l| l.rank == lines[r.head].rank);
+    writer.take(5).any(|l| l.text.contains("in _execute_child"))
 }
 
 /// The root of a chain: its innermost exception, unless that one is

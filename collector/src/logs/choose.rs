@@ -17,12 +17,26 @@ const NEAR: u64 = 40;
 /// Chooses among the signs.
 pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>, success: &[String]) -> Finding {
     let site = |l: &Line| success.iter().any(|s| !s.is_empty() && l.quote.contains(s.as_str()));
-    let complete = lines.iter().rposition(|l| known::complete(&l.text) || site(l));
+    let complete =
+        lines.iter().rposition(|l| known::complete(&l.text) || site(l)).max(closing(lines, &signs));
     survive(lines, &mut signs, complete);
     let Some(root) = root(lines, &signs) else {
         return Finding::nothing();
     };
     report(lines, &signs, root)
+}
+
+/// The last line, when it says that the work was done: by what it made, or
+/// in a word, where the log shows how each failure before was dealt with.
+fn closing(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
+    let last = lines.iter().rposition(|l| !l.text.trim().is_empty())?;
+    let line = &lines[last];
+    if line.level == Some(Level::Error) || signs.iter().any(|c| c.line == last) {
+        return None;
+    }
+    let dealt_with =
+        || signs.last().is_none_or(|c| lines[c.line + 1..last].iter().any(|l| recovery(&l.text)));
+    (known::made(&line.text) || known::closed(&line.text) && dealt_with()).then_some(last)
 }
 
 /// Drops what the job survived.
@@ -80,6 +94,10 @@ fn recovery(text: &str) -> bool {
         "fallback",
         "falling back",
         "skipping",
+        "instead",
+        "going on",
+        "using the ",
+        "continuing",
     ]
     .iter()
     .any(|w| t.contains(w))
@@ -229,7 +247,7 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     // way round.
     if c.rule == "r_connection"
         && let Some(named) = signs.iter().position(|s| {
-            s.cause == Cause::Filesystem && s.rule == "rscript_cant_open" && s.line.abs_diff(c.line) <= 6
+            s.cause == Cause::Filesystem && s.rule == "rscript_cant_open" && s.line.abs_diff(c.line) <= 12
         })
     {
         return Some(named);

@@ -165,13 +165,13 @@ re!(
         # ERROR 03-10 09:58:19 [core.py:1031]   (vLLM)
       | (?P<vllm>INFO|DEBUG|WARNING|ERROR|CRITICAL)\s\d\d-\d\d\s\d\d:\d\d:\d\d\s(?:\[[^\]\s]+:\d+\]|[^\s\]]+:\d+\])
         # [2021-05-25 06:45:27,395] [INFO] [engine.py:1867:f]
-      | \[\d{4}-\d\d-\d\d[\ T][\d:,.]+[^\]]*\]\s?(?:\[(?P<br>[A-Za-z]+)\]|(?P<br2>[a-z]+):)(?:\s?\[[^\]]*\])?
+      | \[\d{4}-\d\d-\d\d[\ T][\d:,.]+[^\]]*\]\s?(?:\[(?P<br>[A-Za-z]+)\]|(?P<br2>trace|debug|info|notice|warn|warning|error|critical|fatal):)(?:\s?\[[^\]]*\])?
         # [INFO|trainer.py:889] 2021-05-25 06:45:27,774 >>
       | \[(?P<hf>INFO|DEBUG|WARNING|ERROR|CRITICAL)\|[^\]]+\]\s\d{4}-\d\d-\d\d\s[\d:,.]+\s>>
         # 2025-07-17 14:31:27,269 - name - INFO - , and loguru's 2025-07-17 14:31:27.269 | INFO     | a:b:1 -
       | \d{4}-\d\d-\d\d[\ T][\d:,.]+Z?(?:[+-]\d\d:?\d\d)?\s*[-|]\s*(?:[^\s|]+\s*[-|]\s*)?(?P<py>TRACE|DEBUG|INFO|SUCCESS|WARNING|WARN|ERROR|CRITICAL|FATAL)\s*(?:[-|:]\s*)(?:[\w.<>]+:[\w<>]+:\d+\s-)?
         # 2025-07-17 14:31:27,269 ERROR name:   (log4j, slf4j, Python)
-      | \[?\d{4}[-/]\d\d[-/]\d\d[\ T][\d:,.]+Z?(?:[+-]\d\d:?\d\d)?\]?\s+(?:\[[^\]]*\]\s*)?\[?(?P<l4j>TRACE|DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE)\]?:?
+      | \[?\d{4}[-/]\d\d[-/]\d\d[\ T][\d:,.]+Z?(?:[+-]\d\d:?\d\d)?\]?\s+(?:\[[^\]]*\]\s*|[a-z_][\w.\-]*\s+)?\[?(?P<l4j>TRACE|DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL|SEVERE)\]?:?
         # 24/05/01 12:00:00 ERROR Executor:   (Spark, Hadoop)
       | \d\d/\d\d/\d\d\s\d\d:\d\d:\d\d\s(?P<spark>TRACE|DEBUG|INFO|WARN|ERROR|FATAL)
         # May-04 20:06:53.889 [Task monitor] ERROR a.b.C -   (Nextflow)

@@ -58,6 +58,8 @@ const LITERALS: &[&str] = &[
     "nauthorized",
     "onverged",
     "No route",
+    "No rule",
+    " line ",
     "No dev",
     "No lic",
     "No valid",

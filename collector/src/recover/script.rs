@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const QUESTIONS: u32 = 50;
 
 /// Asks for the scripts of jobs, until an answer stays out: a controller that
-/// is not there or has forgotten one job is not asked about all the others.
+/// is not there is not asked again.
 #[derive(Debug, Default)]
 pub struct Scripts {
     asked: u32,
@@ -32,13 +32,15 @@ impl Scripts {
             return None;
         }
         self.asked += 1;
-        let script = ask(job);
-        self.silent = script.is_none();
-        script
+        let answer = ask(job);
+        self.silent = answer.is_none();
+        answer?
     }
 }
 
-fn ask(job: JobId) -> Option<Script> {
+/// The answer; `None` without one, `Some(None)` when Slurm has forgotten the
+/// job or it had no script.
+fn ask(job: JobId) -> Option<Option<Script>> {
     let mut child = Command::new("scontrol")
         .args(["--oneliner", "show", "job", &job.to_string()])
         .stdin(Stdio::null())
@@ -65,7 +67,8 @@ fn ask(job: JobId) -> Option<Script> {
         let _ = child.wait();
     }
     let text = reader.join().ok()?;
-    status?.success().then(|| parse(&String::from_utf8_lossy(&text), |p| Path::new(p).is_file())).flatten()
+    let known = status?.success();
+    Some(known.then(|| parse(&String::from_utf8_lossy(&text), |p| Path::new(p).is_file())).flatten())
 }
 
 /// The `Command=` of a job: the script and its arguments, joined by blanks.

@@ -9,6 +9,7 @@ use crate::units::{bytes, duration};
 pub const RULES: &[&dyn Rule] = &[
     &OomCgroup,
     &OomPartial,
+    &TimeoutHandled,
     &TimedOut,
     &Preempted,
     &Requeued,
@@ -170,6 +171,63 @@ impl Rule for OomPartial {
 
 /// See [`Rule::when`].
 #[derive(Debug)]
+pub struct TimeoutHandled;
+
+impl Rule for TimeoutHandled {
+    fn cause(&self) -> &'static str {
+        "timeout_handled"
+    }
+    fn class(&self) -> Class {
+        Class::Timeout
+    }
+    fn label(&self) -> &'static str {
+        "TIMEOUT"
+    }
+    fn when(&self) -> &'static str {
+        "the job reached its time limit, and its script ended with code 0 when it was told: the work may be unfinished"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        let script = case.attempt.batch_exit().filter(|e| e.is_clean())?;
+        let evidence = vec![script.at.event.clone()];
+        let matched = |confidence| Some(Match { confidence, death: None, evidence: evidence.clone() });
+        if case.slurm.is_some() {
+            return matches!(state(case), "TIMEOUT" | "DEADLINE").then(|| matched(Confidence::Fact))?;
+        }
+        // On the node alone, an end after the limit may be one in time: Slurm
+        // looks at limits twice a minute. A task that it ended tells.
+        let limit = case.attempt.facts.end_limit?;
+        let told = |d: &Death| matches!(d.signal, Some(9 | 15)) && d.at.wall.since(limit) >= -1_000_000;
+        case.deaths.iter().any(told).then(|| matched(Confidence::Inferred))?
+    }
+    fn explain(&self, case: &Case<'_>, _: &Match) -> String {
+        let (limit, ran) = (time_limit(case), ran(case));
+        format!(
+            "the job reached {limit}{ran}: its script ended with code 0 when it was told. What it had still to do is not done."
+        )
+    }
+    fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
+        let mut advice = TimedOut.advise(case, found);
+        advice.truncate(1);
+        advice.insert(0, "see how far it came before you use its output".into());
+        advice
+    }
+    fn retry(&self) -> Retry {
+        Retry::WithMoreTime
+    }
+}
+
+fn time_limit(case: &Case<'_>) -> String {
+    let limit = case.slurm.map(|r| r.time_limit.as_str()).filter(|l| !l.is_empty());
+    limit.map_or("its time limit".into(), |l| format!("its time limit of {l}"))
+}
+
+/// ` after 1:02`, or nothing.
+fn ran(case: &Case<'_>) -> String {
+    case.attempt.elapsed_us().map_or(String::new(), |us| format!(" after {}", duration(us)))
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
 pub struct TimedOut;
 
 impl Rule for TimedOut {
@@ -195,12 +253,10 @@ impl Rule for TimedOut {
         (case.slurm.is_none() && at_limit).then(|| found(Confidence::Inferred, Some(index)))?
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
-        let limit = case.slurm.map(|r| r.time_limit.as_str()).filter(|l| !l.is_empty());
-        let limit = limit.map_or("its time limit".into(), |l| format!("its time limit of {l}"));
-        let ran = case.attempt.elapsed_us().map_or(String::new(), |us| format!(" after {}", duration(us)));
+        let (limit, ran) = (time_limit(case), ran(case));
         match the_death(case, found) {
             Some(d) => format!("the job reached {limit}: Slurm ended {}{ran} with {}.", d.place(), d.end()),
-            None => format!("the job reached {limit}{ran} and ended by itself when it was told."),
+            None => format!("the job reached {limit}{ran}."),
         }
     }
     fn advise(&self, case: &Case<'_>, _: &Match) -> Vec<String> {

@@ -98,6 +98,9 @@ fn plan(dir: &Path) -> Result<()> {
             Action::Cancel => "cancel",
             Action::KillScript => "kill-script",
             Action::Requeue => "requeue",
+            Action::Preempt | Action::NodeDown => {
+                bail!("{}: needs nodes that the machines have not", entry.name)
+            }
         };
         fs::write(at.join("name"), entry.name)?;
         fs::write(at.join("args"), args)?;

@@ -215,6 +215,12 @@ impl Cluster {
         said("scancel", &output).map(drop)
     }
 
+    /// Run scontrol as root with these arguments.
+    pub fn scontrol(&self, args: &[&str]) -> Result<()> {
+        let output = self.command(None, "scontrol").args(args).output()?;
+        said(&format!("scontrol {}", args.join(" ")), &output).map(drop)
+    }
+
     /// What a batch job has written to its standard output so far.
     pub fn stdout(&self, job: u32) -> Result<String> {
         let path = self.job(job)?.std_out.with_context(|| format!("job {job} has no output file"))?;

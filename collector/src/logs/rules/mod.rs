@@ -62,12 +62,18 @@ pub(crate) struct Rule {
     pub(crate) strength: Strength,
     pub(crate) infra: Option<bool>,
     pub(crate) lang: Option<&'static str>,
+    /// A runtime's way to report whatever error: its message says which kind.
+    pub(crate) carries: bool,
     pub(crate) pattern: &'static str,
 }
 
 impl Rule {
     const fn infra(mut self, infra: bool) -> Self {
         self.infra = Some(infra);
+        self
+    }
+    const fn carries(mut self) -> Self {
+        self.carries = true;
         self
     }
     const fn lang(mut self, lang: &'static str) -> Self {
@@ -77,7 +83,7 @@ impl Rule {
 }
 
 const fn rule(name: &'static str, cause: Cause, strength: Strength, pattern: &'static str) -> Rule {
-    Rule { name, cause, strength, infra: None, lang: None, pattern }
+    Rule { name, cause, strength, infra: None, lang: None, carries: false, pattern }
 }
 
 /// All tables, in the order in which they are asked.

@@ -4,8 +4,12 @@ use super::{Rule, Strength::*, rule};
 use crate::logs::finding::Cause::*;
 
 /// Asked before the file system's rules: a URL is not a file.
-pub(super) const FIRST: &[Rule] =
-    &[rule("open_url", Network, Error, r"(?i)cannot open url\b|unable to access 'https?:")];
+pub(super) const FIRST: &[Rule] = &[rule(
+    "open_url",
+    Network,
+    Error,
+    r"(?i)cannot open url\b|\bHTTP Error 4(?:0[4-8]|1\d)\b|\bERROR 4(?:0[4-8]|1\d): |unable to access 'https?:",
+)];
 
 pub(super) const RULES: &[Rule] = &[
     rule(
