@@ -149,6 +149,8 @@ fn every_rule_has_a_story() {
     is(&batch(Some(0), None), Some("TIMEOUT"), Class::Timeout, "timeout_handled");
     is(&batch(None, Some(15)), Some("PREEMPTED"), Class::Preempted, "preempted");
     is(&batch(None, Some(15)), Some("NODE_FAIL"), Class::Infra, "node_fail");
+    is(&batch(None, Some(15)), Some("BOOT_FAIL"), Class::Infra, "boot_fail");
+    is(&batch(None, Some(15)), Some("DEADLINE"), Class::Timeout, "deadline");
 
     let mut oom = Script::new();
     oom.start(0, "n1", BATCH, &[0], Some(0)).oom(900, "n1", BATCH, 0, true);
@@ -173,6 +175,20 @@ fn every_rule_has_a_story() {
     let requeued = JobRecord { state: "PENDING".into(), restarts: 1, ..JobRecord::default() };
     assert_eq!(cause(&batch(None, Some(15)), Some(&requeued)), (Class::Preempted, "requeued".into()));
     seen.push("requeued");
+
+    let mut told = |record: JobRecord, class: Class, name: &'static str| {
+        let mut ended = batch(None, Some(15));
+        let owner = StepStarted { uid: Some(1001), ..StepStarted::default() };
+        ended.say(0, "n1", BATCH, None, owner);
+        assert_eq!(cause(&ended, Some(&record)), (class, name.to_owned()));
+        seen.push(name);
+    };
+    let by = |uid| JobRecord { cancelled_by: Some(uid), ..slurm("CANCELLED") };
+    told(by(1001), Class::Cancelled, "cancelled_user");
+    told(by(0), Class::Cancelled, "cancelled_admin");
+    told(by(7), Class::Cancelled, "cancelled_admin");
+    let never = JobRecord { reason: "DependencyNeverSatisfied".into(), ..slurm("CANCELLED") };
+    told(never, Class::Dependency, "dependency");
 
     let untold: Vec<_> = rules::RULES.iter().map(|r| r.cause()).filter(|c| !seen.contains(c)).collect();
     assert!(untold.is_empty(), "rules without a story: {untold:?}");

@@ -3,6 +3,7 @@
 //! the machine's own Slurm. It ends with its value, also when a test panics; what a killed process
 //! left behind is swept by the next start.
 
+mod accounting;
 mod config;
 mod jobs;
 mod process;
@@ -77,8 +78,11 @@ impl Cluster {
             _short_names: short_names,
             stopped: false,
         };
-        cluster.configure(&config)?;
+        let accounting = cluster.configure(&config)?;
         cluster.start_munge()?;
+        if let Some(ports) = accounting {
+            cluster.start_accounting(ports)?;
+        }
         cluster.daemon("slurmctld", &["-D", "-c"])?;
         for node in cluster.nodes.clone() {
             cluster.daemon("slurmd", &["-D", "-N", &node])?;
@@ -202,7 +206,8 @@ impl Cluster {
         fs::read_to_string(self.dir().join(format!("log/slurmd-{node}.log"))).unwrap_or_default()
     }
 
-    fn configure(&self, config: &Config) -> Result<()> {
+    /// Writes all files; says where slurmdbd and MariaDB shall listen.
+    fn configure(&self, config: &Config) -> Result<Option<(u16, u16)>> {
         let dir = self.dir();
         let slurm = user_ids("slurm").context("there is no user slurm: install slurmctld")?;
         let munge = user_ids("munge").context("there is no user munge: install munge")?;
@@ -216,6 +221,7 @@ impl Cluster {
             ("log", Some(slurm), 0o755),
             ("journal", None, 0o755),
             ("work", None, 0o1777),
+            ("database", user_ids("mysql").filter(|_| config.accounting), 0o755),
         ] {
             let path = dir.join(name);
             fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -235,18 +241,27 @@ impl Cluster {
         for node in &self.nodes {
             self.slot.record("node", node)?;
         }
-        let ports = self.slot.free_ports(1 + self.nodes.len())?;
+        let ports = self.slot.free_ports(3 + self.nodes.len())?;
+        let accounting_ports = config.accounting.then_some((ports[1], ports[2]));
         let layout = Layout {
             dir,
             cluster_name: format!("lab{}", self.slot.number),
             nodes: &self.nodes,
             slurmctld_port: ports[0],
-            slurmd_ports: &ports[1..],
+            slurmd_ports: &ports[3..],
+            accounting_ports,
         };
+        if let Some(ports) = accounting_ports {
+            accounting::write_conf(
+                &dir.join("etc/slurmdbd.conf"),
+                &Config::slurmdbd_conf(&layout, ports),
+                slurm,
+            )?;
+        }
         fs::write(self.slurm_conf(), config.slurm_conf(&layout))?;
         fs::write(dir.join("etc/cgroup.conf"), Config::cgroup_conf())?;
         fs::write(dir.join("etc/plugstack.conf"), config.plugstack_conf(&self.journal_dir()))?;
-        Ok(())
+        Ok(accounting_ports)
     }
 
     fn start_munge(&mut self) -> Result<()> {
@@ -275,10 +290,17 @@ impl Cluster {
     /// Start a daemon in the foreground, so that its process id is known from the first moment,
     /// but in a session of its own: a Ctrl-C is for the owner, who then stops it in order.
     fn daemon(&mut self, program: &str, args: &[&str]) -> Result<()> {
-        let user = if program == "munged" { user_ids("munge") } else { None };
+        let user = match program {
+            "munged" => user_ids("munge"),
+            "mariadbd" => user_ids("mysql"),
+            "slurmdbd" => user_ids("slurm"),
+            _ => None,
+        };
+        // The database is the machine's whatever Slurm is tried.
+        let root = self.root.as_deref().filter(|_| program != "mariadbd");
         let err = self.dir().join(format!("log/{program}-{}.err", self.daemons.len()));
         let err = File::create(&err).with_context(|| format!("cannot create {}", err.display()))?;
-        let mut command = root::command(self.root.as_deref(), user, program);
+        let mut command = root::command(root, user, program);
         command
             .args(args)
             .env_clear()

@@ -7,6 +7,7 @@ use super::{ConfigFile, GOOD, log, number, print};
 use crate::collect::{Collector, Manager, Options, stop_on_signals};
 use crate::config::{Config, Source, help};
 use crate::slurm::accounting::{Accounting, Squeue};
+use crate::slurm::sacct::Sacct;
 use crate::verdict::SiteRules;
 
 const EXAMPLES: &str = "\
@@ -71,6 +72,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     log::start(site.log);
     let accounting: Option<Box<dyn Accounting>> = match collect.accounting {
         Source::Squeue => Some(Box::new(Squeue)),
+        Source::Sacct => Some(Box::new(Sacct::default())),
         Source::Off => None,
     };
     let rules = SiteRules::load(site.rules.as_deref())?;

@@ -11,6 +11,7 @@ at any moment, the collector continues from the last checkpoint as if nothing
 had happened.
 */
 
+mod accounting;
 mod course;
 mod daemon;
 pub mod health;
@@ -120,6 +121,9 @@ pub struct Collector {
     accounting: Option<Box<dyn Accounting>>,
     accounting_retry: Option<Instant>,
     rules: SiteRules,
+    /// When the accounting's news are read again, and from when on.
+    news_due: Option<Instant>,
+    news_since: Option<i64>,
     clock: Clock,
     ledger: Ledger,
     appender: Appender,
@@ -206,6 +210,8 @@ impl Collector {
             accounting,
             accounting_retry: None,
             rules: SiteRules::default(),
+            news_due: None,
+            news_since: None,
             clock: Clock::new(TimeZone::system()),
             ledger,
             appender,
@@ -455,6 +461,7 @@ impl Collector {
             }
         }
         changes.streams = std::mem::take(&mut self.streams);
+        changes.cursor = self.news_since;
         changes.alike = self.alike.drain().collect();
         changes.released = std::mem::take(&mut self.released)
             .into_iter()

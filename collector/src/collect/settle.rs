@@ -73,6 +73,7 @@ impl Collector {
                 }
             }
         }
+        self.take_news(last)?;
         self.end_runs();
         Ok(())
     }
@@ -166,7 +167,7 @@ impl Collector {
         last || job.record.is_some() || !waiting
     }
 
-    fn judge(&mut self, key: JobKey, story: &Story) -> Result<(), CollectError> {
+    pub(super) fn judge(&mut self, key: JobKey, story: &Story) -> Result<(), CollectError> {
         let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let Some(attempt) = story.attempts.last() else { return Ok(()) };
         let Some(after) = attempt.last.clone() else { return Ok(()) };

@@ -90,7 +90,8 @@ section! {
     /// The collector, `inquest collect`.
     Collect "collect" {
         /// Whom to ask how Slurm itself saw the end of a job: "squeue", which works
-        /// without slurmdbd, or "off": verdicts rest on the facts of the nodes alone.
+        /// without slurmdbd; "sacct", which is squeue at once and slurmdbd later; or
+        /// "off": verdicts rest on the facts of the nodes alone.
         accounting: Source = Source::Squeue, "";
         /// Milliseconds between two looks at the journals. On a site of many nodes
         /// it rests longer, so that looking takes a tenth of a core at most.
@@ -203,6 +204,8 @@ pub enum LogLevel {
 pub enum Source {
     /// The squeue command; works without slurmdbd.
     Squeue,
+    /// squeue at once, and what slurmdbd knows when it does.
+    Sacct,
     /// Nobody: verdicts rest on the facts of the nodes alone.
     Off,
 }

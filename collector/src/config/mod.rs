@@ -193,7 +193,7 @@ mod tests {
         );
         assert_eq!(
             wrong("[collect]\naccounting = \"sacctt\"\n"),
-            ["2: collect.accounting: unknown variant `sacctt`, expected `squeue` or `off`; \
+            ["2: collect.accounting: unknown variant `sacctt`, expected one of `squeue`, `sacct`, `off`; \
               write for example accounting = \"squeue\""]
         );
         assert_eq!(wrong("collect = 3\n"), ["1: collect is a section; write it as [collect]"]);

@@ -81,6 +81,7 @@ CREATE TABLE job (
     cluster TEXT, job_id INTEGER, run INTEGER NOT NULL, chunk INTEGER NOT NULL, open INTEGER NOT NULL,
     course BLOB, PRIMARY KEY (cluster, job_id)) WITHOUT ROWID;
 CREATE INDEX job_open ON job (open) WHERE open;
+CREATE TABLE cursor (source INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 CREATE TABLE alike (grouped INTEGER PRIMARY KEY, run INTEGER NOT NULL);
 CREATE TABLE held (
     n INTEGER PRIMARY KEY, cluster TEXT NOT NULL, job_id INTEGER NOT NULL, uid INTEGER, line BLOB NOT NULL);
@@ -257,6 +258,16 @@ impl Ledger {
         self.row(sql, [id], rows::run)
     }
 
+    /// Clusters that have jobs.
+    pub fn clusters(&self) -> Result<Vec<String>, LedgerError> {
+        self.rows("SELECT DISTINCT cluster FROM run", [], |r| r.get(0))
+    }
+
+    /// Up to when the accounting's news were read, in microseconds since 1970.
+    pub fn cursor(&self) -> Result<Option<i64>, LedgerError> {
+        self.row("SELECT at FROM cursor", [], |r| r.get(0))
+    }
+
     /// The newest run of a weak group.
     pub fn alike(&self, group: i64) -> Result<Option<i64>, LedgerError> {
         // A run that was moved away is forgotten; its group begins anew.
@@ -412,6 +423,7 @@ mod tests {
             jobs: vec![job.clone()],
             held: vec![held(8), held(9)],
             alike: vec![(-5, 1), (6, 2)],
+            cursor: Some(77),
             ..Changes::default()
         };
         changes.streams.insert("s".into(), ("n1".into(), seen.clone()));
@@ -434,6 +446,7 @@ mod tests {
         assert_eq!(ledger.member(1, 1).unwrap(), Some(member));
         assert_eq!(ledger.job("lab", 7).unwrap().as_ref(), Some(&job));
         assert_eq!(ledger.open_jobs().unwrap(), [job]);
+        assert_eq!(ledger.cursor().unwrap(), Some(77));
         assert_eq!((ledger.alike(-5).unwrap(), ledger.alike(6).unwrap()), (Some(1), None));
         assert_eq!(ledger.held().unwrap(), [held(8), held(9)]);
 

@@ -118,6 +118,8 @@ pub struct Changes {
     pub members: Vec<MemberRow>,
     /// Jobs that changed.
     pub jobs: Vec<JobRow>,
+    /// Up to when the accounting's news were read, in microseconds since 1970.
+    pub cursor: Option<i64>,
     /// Newest runs of weak groups.
     pub alike: Vec<(i64, i64)>,
     /// Jobs whose waiting lines wait no more; they go before `held` comes.
@@ -222,6 +224,9 @@ pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
     let mut put = db.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for job in &changes.jobs {
         put.execute(params![job.key.0, job.key.1, job.run, job.chunk, job.open, job.course])?;
+    }
+    if let Some(at) = changes.cursor {
+        db.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (0, ?1)")?.execute([at])?;
     }
     let mut put = db.prepare_cached("INSERT OR REPLACE INTO alike VALUES (?1, ?2)")?;
     for group in &changes.alike {

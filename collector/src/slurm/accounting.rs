@@ -1,15 +1,16 @@
 /*!
 What Slurm itself says of jobs: asked in batches, never needed.
 
-The only source so far is `squeue`, which answers for jobs that the controller
-still holds in memory (MinJobAge, 300 s unless set otherwise) and therefore
-works on sites without slurmdbd. It is hidden behind [`Accounting`].
+`squeue` answers for jobs that the controller still holds in memory (MinJobAge,
+300 s unless set otherwise) and therefore works on sites without slurmdbd.
+[`Sacct`](super::sacct::Sacct) adds what slurmdbd knows. Both are hidden behind
+[`Accounting`].
 */
 
 use std::collections::{BTreeSet, HashMap};
 use std::process::{Command, Stdio};
 
-use inquest_journal::JobId;
+use inquest_journal::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// One job as Slurm sees it.
@@ -27,6 +28,24 @@ pub struct JobRecord {
     pub time_limit: String,
     /// How often the job was restarted.
     pub restarts: u32,
+    /// Who cancelled it, where slurmdbd says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<u32>,
+}
+
+/// A record as slurmdbd gave it, with the time it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Cluster, as the database writes it: in small letters.
+    pub cluster: String,
+    /// The job.
+    pub job: JobId,
+    /// When it began, if it did.
+    pub start: Option<Timestamp>,
+    /// When it ended.
+    pub end: Option<Timestamp>,
+    /// What is known of it.
+    pub record: JobRecord,
 }
 
 impl JobRecord {
@@ -58,6 +77,30 @@ impl JobRecord {
     pub fn state_word(&self) -> &str {
         self.state.split([' ', '+']).next().unwrap_or_default()
     }
+
+    /// Both tell of the same end. squeue and sacct write exit codes, limits and
+    /// reasons differently, so of these only the code of a failed script counts.
+    pub fn agrees(&self, other: &JobRecord) -> bool {
+        let code = |r: &JobRecord| (r.state_word() == "FAILED").then_some((r.exit_code, r.exit_signal));
+        self.state_word() == other.state_word()
+            && code(self) == code(other)
+            && (self.cancelled_by == other.cancelled_by || other.cancelled_by.is_none())
+    }
+
+    /// With what only `earlier` had to say.
+    #[must_use]
+    pub fn or(mut self, earlier: &JobRecord) -> JobRecord {
+        let fill = |new: &mut String, old: &String| {
+            if new.is_empty() {
+                new.clone_from(old);
+            }
+        };
+        fill(&mut self.reason, &earlier.reason);
+        fill(&mut self.time_limit, &earlier.time_limit);
+        self.cancelled_by = self.cancelled_by.or(earlier.cancelled_by);
+        self.restarts = self.restarts.max(earlier.restarts);
+        self
+    }
 }
 
 /// A source of job records.
@@ -69,6 +112,17 @@ pub trait Accounting {
     ///
     /// When the source did not answer, in words for the log.
     fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String>;
+
+    /// Jobs that ended after `since`, in no order, some of them told before;
+    /// `None` when the source keeps no history.
+    ///
+    /// # Errors
+    ///
+    /// When the source did not answer, in words for the log.
+    fn news(&mut self, since: Timestamp) -> Result<Option<Vec<News>>, String> {
+        let _ = since;
+        Ok(None)
+    }
 }
 
 /// The `squeue` command of the cluster this machine belongs to.
@@ -138,7 +192,9 @@ fn record(line: &str) -> Option<(JobId, JobRecord)> {
         }
     };
     let restarts = restarts.parse().unwrap_or(0);
-    Some((id, JobRecord { state, reason, exit_code, exit_signal, time_limit, restarts }))
+    let record =
+        JobRecord { state, reason, exit_code, exit_signal, time_limit, restarts, cancelled_by: None };
+    Some((id, record))
 }
 
 #[cfg(test)]

@@ -10,10 +10,15 @@ pub const RULES: &[&dyn Rule] = &[
     &OomCgroup,
     &OomPartial,
     &TimeoutHandled,
+    &Dependency,
+    &Deadline,
     &TimedOut,
     &Preempted,
     &Requeued,
+    &BootFail,
     &NodeFail,
+    &CancelledByUser,
+    &CancelledByAdmin,
     &Cancelled,
     &EndedBySlurm,
     &Crash,
@@ -241,10 +246,10 @@ impl Rule for TimedOut {
         "TIMEOUT"
     }
     fn when(&self) -> &'static str {
-        "Slurm says TIMEOUT or DEADLINE, or a task was ended by SIGTERM or SIGKILL after the job's end limit had passed"
+        "Slurm says TIMEOUT, or a task was ended by SIGTERM or SIGKILL after the job's end limit had passed"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
-        if matches!(state(case), "TIMEOUT" | "DEADLINE") {
+        if state(case) == "TIMEOUT" {
             return found(Confidence::Fact, case.first);
         }
         let (index, death) = first(case)?;
@@ -347,17 +352,166 @@ impl Rule for NodeFail {
         "NODE_FAIL"
     }
     fn when(&self) -> &'static str {
-        "Slurm says NODE_FAIL, BOOT_FAIL or LAUNCH_FAILED"
+        "Slurm says NODE_FAIL or LAUNCH_FAILED"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
-        matches!(state(case), "NODE_FAIL" | "BOOT_FAIL" | "LAUNCH_FAILED")
-            .then(|| found(Confidence::Fact, case.first))?
+        matches!(state(case), "NODE_FAIL" | "LAUNCH_FAILED").then(|| found(Confidence::Fact, case.first))?
     }
     fn explain(&self, case: &Case<'_>, _: &Match) -> String {
         format!("a node of the job failed (Slurm: {}).", state(case))
     }
     fn retry(&self) -> Retry {
         Retry::OnAnotherNode
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct Dependency;
+
+impl Rule for Dependency {
+    fn cause(&self) -> &'static str {
+        "dependency"
+    }
+    fn class(&self) -> Class {
+        Class::Dependency
+    }
+    fn label(&self) -> &'static str {
+        "DEPENDENCY"
+    }
+    fn when(&self) -> &'static str {
+        "Slurm cancelled the job because what it depended on can never be satisfied"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        let reason = case.slurm.is_some_and(|r| r.reason == "DependencyNeverSatisfied");
+        (reason && state(case) == "CANCELLED").then(|| found(Confidence::Fact, case.first))?
+    }
+    fn explain(&self, _: &Case<'_>, _: &Match) -> String {
+        "the job was never to run: a job that it depended on failed.".into()
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct Deadline;
+
+impl Rule for Deadline {
+    fn cause(&self) -> &'static str {
+        "deadline"
+    }
+    fn class(&self) -> Class {
+        Class::Timeout
+    }
+    fn label(&self) -> &'static str {
+        "DEADLINE"
+    }
+    fn when(&self) -> &'static str {
+        "Slurm says DEADLINE"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        (state(case) == "DEADLINE").then(|| found(Confidence::Fact, case.first))?
+    }
+    fn explain(&self, _: &Case<'_>, _: &Match) -> String {
+        "the job's deadline (--deadline) passed before it could end.".into()
+    }
+    fn advise(&self, _: &Case<'_>, _: &Match) -> Vec<String> {
+        vec!["give it a later --deadline, or a shorter --time so that it starts sooner".into()]
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct BootFail;
+
+impl Rule for BootFail {
+    fn cause(&self) -> &'static str {
+        "boot_fail"
+    }
+    fn class(&self) -> Class {
+        Class::Infra
+    }
+    fn label(&self) -> &'static str {
+        "BOOT_FAIL"
+    }
+    fn when(&self) -> &'static str {
+        "Slurm says BOOT_FAIL"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        (state(case) == "BOOT_FAIL").then(|| found(Confidence::Fact, case.first))?
+    }
+    fn explain(&self, _: &Case<'_>, _: &Match) -> String {
+        "a node of the job did not come up.".into()
+    }
+    fn retry(&self) -> Retry {
+        Retry::OnAnotherNode
+    }
+}
+
+fn cancelled(case: &Case<'_>, found: &Match, by: &str) -> String {
+    let ended = the_death(case, found)
+        .map_or(String::new(), |d| format!(": {} ended with {} at {}", d.place(), d.end(), d.offset()));
+    format!("the job was cancelled{by}{ended}.")
+}
+
+/// Who cancelled the job, and whose it is, where both are known.
+fn canceller(case: &Case<'_>) -> Option<(u32, u32)> {
+    let by = case.slurm.filter(|r| r.state_word() == "CANCELLED")?.cancelled_by?;
+    Some((by, case.attempt.facts.uid?))
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct CancelledByUser;
+
+impl Rule for CancelledByUser {
+    fn cause(&self) -> &'static str {
+        "cancelled_user"
+    }
+    fn class(&self) -> Class {
+        Class::Cancelled
+    }
+    fn label(&self) -> &'static str {
+        "CANCELLED"
+    }
+    fn when(&self) -> &'static str {
+        "slurmdbd says CANCELLED by the job's own user"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        canceller(case).filter(|(by, owner)| by == owner)?;
+        found(Confidence::Fact, case.first)
+    }
+    fn explain(&self, case: &Case<'_>, found: &Match) -> String {
+        cancelled(case, found, " by its own user")
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct CancelledByAdmin;
+
+impl Rule for CancelledByAdmin {
+    fn cause(&self) -> &'static str {
+        "cancelled_admin"
+    }
+    fn class(&self) -> Class {
+        Class::Cancelled
+    }
+    fn label(&self) -> &'static str {
+        "CANCELLED"
+    }
+    fn when(&self) -> &'static str {
+        "slurmdbd says CANCELLED by another user than the job's own: root, an operator, or Slurm itself"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        canceller(case).filter(|(by, owner)| by != owner)?;
+        found(Confidence::Fact, case.first)
+    }
+    fn explain(&self, case: &Case<'_>, found: &Match) -> String {
+        let by = match canceller(case) {
+            Some((0, _)) | None => " by root or by Slurm itself".to_owned(),
+            Some((uid, _)) => format!(" by user {uid}, not by its own"),
+        };
+        cancelled(case, found, &by)
     }
 }
 
@@ -376,15 +530,13 @@ impl Rule for Cancelled {
         "CANCELLED"
     }
     fn when(&self) -> &'static str {
-        "Slurm says CANCELLED"
+        "Slurm says CANCELLED and not by whom"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
         (state(case) == "CANCELLED").then(|| found(Confidence::Fact, case.first))?
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
-        let ended = the_death(case, found)
-            .map_or(String::new(), |d| format!(": {} ended with {} at {}", d.place(), d.end(), d.offset()));
-        format!("the job was cancelled{ended}.")
+        cancelled(case, found, "")
     }
 }
 

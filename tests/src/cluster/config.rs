@@ -17,6 +17,8 @@ pub struct Config {
     pub extra_slurm_conf: Vec<String>,
     /// slurm.conf's PrologFlags; empty leaves the line out.
     pub prolog_flags: String,
+    /// Run slurmdbd on a MariaDB of the cluster's own.
+    pub accounting: bool,
     /// A root directory whose Slurm shall run, as `ci/roots` makes them; None for the machine's own.
     pub root: Option<PathBuf>,
 }
@@ -29,6 +31,7 @@ impl Default for Config {
             plugstack: Vec::new(),
             extra_slurm_conf: Vec::new(),
             prolog_flags: "Alloc,Contain".into(),
+            accounting: false,
             root: None,
         }
     }
@@ -41,6 +44,8 @@ pub(super) struct Layout<'a> {
     pub(super) nodes: &'a [String],
     pub(super) slurmctld_port: u16,
     pub(super) slurmd_ports: &'a [u16],
+    /// Where slurmdbd and MariaDB listen, when they do.
+    pub(super) accounting_ports: Option<(u16, u16)>,
 }
 
 impl Config {
@@ -63,7 +68,7 @@ PlugStackConfig={dir}/etc/plugstack.conf
 ProctrackType=proctrack/cgroup
 TaskPlugin=task/cgroup
 JobAcctGatherType=jobacct_gather/cgroup
-AccountingStorageType=accounting_storage/none
+{accounting}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
@@ -78,6 +83,15 @@ MailProg=/bin/true
 ",
             name = at.cluster_name,
             port = at.slurmctld_port,
+            accounting = at.accounting_ports.map_or(
+                "AccountingStorageType=accounting_storage/none".into(),
+                |(port, _)| {
+                    format!(
+                        "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=localhost\n\
+                     AccountingStoragePort={port}\nAccountingStoragePass={dir}/munge/socket"
+                    )
+                }
+            ),
         );
         if !self.prolog_flags.is_empty() {
             let _ = writeln!(conf, "PrologFlags={}", self.prolog_flags);
@@ -95,6 +109,25 @@ MailProg=/bin/true
             conf.push('\n');
         }
         conf
+    }
+
+    pub(super) fn slurmdbd_conf(at: &Layout<'_>, (port, database): (u16, u16)) -> String {
+        let dir = at.dir.display();
+        format!(
+            "AuthType=auth/munge
+AuthInfo=socket={dir}/munge/socket,cred_expire=20
+DbdHost=localhost
+DbdPort={port}
+SlurmUser=slurm
+PidFile={dir}/pid/slurmdbd
+LogFile={dir}/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database}
+StorageUser=slurm
+StorageLoc=slurm_acct_db
+"
+        )
     }
 
     pub(super) fn plugstack_conf(&self, journal: &Path) -> String {

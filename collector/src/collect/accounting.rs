@@ -1,0 +1,127 @@
+//! Verdicts that were given before slurmdbd knew the end are given again.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use inquest_journal::Timestamp;
+
+use super::{CollectError, Collector, JobKey};
+use crate::slurm::accounting::News;
+use crate::story::Attempt;
+
+/// Between two looks at what slurmdbd has learned.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
+
+/// How far back the first look goes, in microseconds.
+const FIRST_LOOK_US: i64 = 86_400_000_000;
+
+/// Clocks of nodes and controller may differ by so much, in microseconds.
+const SLACK_US: i64 = 60_000_000;
+
+impl Collector {
+    /// Takes in what ended lately by the accounting, when it is time to.
+    /// Records that were seen before change nothing, so none is ever skipped to
+    /// save a second look.
+    pub(super) fn take_news(&mut self, last: bool) -> Result<(), CollectError> {
+        let waiting = |at: &Option<Instant>| at.is_some_and(|at| Instant::now() < at);
+        if waiting(&self.accounting_retry) || (waiting(&self.news_due) && !last) {
+            return Ok(());
+        }
+        let Some(accounting) = &mut self.accounting else { return Ok(()) };
+        let now = jiff::Timestamp::now().as_microsecond();
+        let since = match self.news_since {
+            Some(since) => since,
+            None => self.ledger.cursor()?.unwrap_or(now - FIRST_LOOK_US),
+        };
+        self.news_due = Some(Instant::now() + LOOK_AGAIN);
+        match accounting.news(Timestamp(since)) {
+            Ok(Some(news)) => {
+                for name in self.ledger.clusters()? {
+                    self.cluster(&name); // Jobs of a cluster that nothing new was read of.
+                }
+                let mut looked_at = BTreeSet::new();
+                for news in news {
+                    self.revise(&news, &mut looked_at)?;
+                }
+                self.forget(looked_at);
+                self.news_since = Some(now);
+            }
+            Ok(None) => {}
+            Err(reason) => {
+                tracing::warn!("{reason}; it is asked again in five minutes, and told what was missed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a job again, when the accounting tells more of its end than its
+    /// verdict knows. Runs that had to be loaded for a look are put into `loaded`.
+    fn revise(&mut self, news: &News, loaded: &mut BTreeSet<i64>) -> Result<(), CollectError> {
+        let Some(key) = self.key_of(news) else { return Ok(()) };
+        if !news.record.is_final() {
+            return Ok(());
+        }
+        if !self.jobs.contains_key(&key) {
+            let cluster = self.clusters[usize::from(key.0)].1.clone();
+            let Some(row) = self.ledger.job(&cluster, key.1)? else { return Ok(()) };
+            let Some(member) = self.ledger.member(row.run, row.chunk)? else { return Ok(()) };
+            if !self.runs.contains_key(&row.run) {
+                loaded.insert(row.run);
+            }
+            if !self.load_run(row.run)? {
+                return Ok(());
+            }
+            let known = self.stored_verdict(&member)?;
+            let Some(known) = known.map(|v| v.slurm) else { return Ok(()) };
+            if known.as_ref().is_some_and(|r| r.agrees(&news.record)) || !self.load_job(row)? {
+                return Ok(());
+            }
+            if let Some(job) = self.jobs.get_mut(&key) {
+                job.record = known;
+            }
+        }
+        let story = self.fold(key)?;
+        let fits = story.attempts.last().is_some_and(|attempt| is_of(news, attempt));
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
+        let told = job.record.as_ref().is_some_and(|r| r.agrees(&news.record));
+        if fits && !told {
+            let earlier = job.record.take().unwrap_or_default();
+            job.record = Some(news.record.clone().or(&earlier));
+            if !job.open {
+                self.judge(key, &story)?;
+            }
+        }
+        // A job that was brought here for this alone goes with the next checkpoint.
+        if let Some(job) = self.jobs.get_mut(&key).filter(|j| !j.open && !j.changed) {
+            job.changed = true;
+            self.changed.push(key);
+        }
+        Ok(())
+    }
+
+    /// Lets go of runs that were loaded for nothing.
+    fn forget(&mut self, loaded: BTreeSet<i64>) {
+        for id in loaded {
+            if self.runs.get(&id).is_some_and(|r| r.users == 0 && !r.dirty && !r.stale)
+                && let Some(run) = self.runs.remove(&id)
+            {
+                self.run_names.remove(&run.name);
+            }
+        }
+    }
+
+    fn key_of(&self, news: &News) -> Option<JobKey> {
+        let named = |(raw, _): &(String, String)| raw.eq_ignore_ascii_case(&news.cluster);
+        let cluster = self.clusters.iter().position(named)?;
+        Some((u16::try_from(cluster).ok()?, news.job.0))
+    }
+}
+
+/// The record tells of this attempt, and not of an earlier one or of another
+/// job that had the id.
+fn is_of(news: &News, attempt: &Attempt) -> bool {
+    let (Some(began), Some(ended)) = (&attempt.started, &attempt.last) else { return false };
+    let after = news.end.is_none_or(|end| end.0 >= began.wall.0 - SLACK_US);
+    let before = news.start.is_none_or(|start| start.0 <= ended.wall.0 + SLACK_US);
+    after && before
+}

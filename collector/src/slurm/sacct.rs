@@ -1,0 +1,197 @@
+/*!
+What slurmdbd knows: the `sacct` command, asked for many jobs at once.
+
+It is late: a record arrives seconds after the end of its job, hours after it
+when the database was down. So squeue is asked first; sacct is asked for what
+squeue has forgotten, and now and then for all jobs that ended lately, the last
+hour always once more.
+
+Columns are found by their names in the first line, and only those are asked
+for that `sacct --helpformat` lists: `Restarts` came after 22.05.
+*/
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::{Command, Stdio};
+
+use inquest_journal::{JobId, Timestamp};
+
+use super::accounting::{Accounting, JobRecord, News, Squeue};
+
+/// Ids per call, far below what a command line can hold.
+const BATCH: usize = 2000;
+
+const COLUMNS: [&str; 8] =
+    ["JobIDRaw", "Cluster", "State", "ExitCode", "Reason", "Timelimit", "Start", "End"];
+
+/// Not in every release.
+const RESTARTS: &str = "Restarts";
+
+/// Every state that a job ends in, by the short names that all releases know.
+const ENDED: &str = "BF,CA,CD,DL,F,NF,OOM,PR,TO";
+
+/// Records are written after the ends that they tell of, in microseconds.
+const OVERLAP_US: i64 = 3_600_000_000;
+
+/// squeue for the newest jobs, sacct for all others.
+#[derive(Debug, Default)]
+pub struct Sacct {
+    squeue: Squeue,
+    /// What this release can be asked for, once it is known.
+    columns: Option<String>,
+}
+
+impl Accounting for Sacct {
+    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
+        let mut records = self.squeue.ask(jobs)?;
+        let forgotten: Vec<String> =
+            jobs.iter().filter(|id| !records.contains_key(id)).map(JobId::to_string).collect();
+        for batch in forgotten.chunks(BATCH) {
+            let text = self.sacct(&["--duplicates", &format!("--jobs={}", batch.join(","))])?;
+            for news in newest(parse(&text)) {
+                records.insert(news.job, news.record);
+            }
+        }
+        Ok(records)
+    }
+
+    fn news(&mut self, since: Timestamp) -> Result<Option<Vec<News>>, String> {
+        let since = since.0.saturating_sub(OVERLAP_US).max(0);
+        let since = jiff::Timestamp::from_microsecond(since).unwrap_or_default();
+        // sacct reads local time.
+        let since = since.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        let (start, states) = (format!("--starttime={since}"), format!("--state={ENDED}"));
+        let text = self.sacct(&["--allusers", &start, "--endtime=now", &states])?;
+        Ok(Some(parse(&text)))
+    }
+}
+
+impl Sacct {
+    fn sacct(&mut self, arguments: &[&str]) -> Result<String, String> {
+        let columns = match &self.columns {
+            Some(columns) => columns.clone(),
+            None => self.columns.insert(columns(&run(&["--helpformat"])?)).clone(),
+        };
+        let format = format!("--format={columns}");
+        let mut all = vec!["--parsable2", "--allocations", &format];
+        all.extend(arguments);
+        run(&all)
+    }
+}
+
+/// The columns that a release has, of those wanted.
+fn columns(help: &str) -> String {
+    let known: BTreeSet<&str> = help.split_whitespace().collect();
+    COLUMNS.into_iter().chain([RESTARTS]).filter(|c| known.contains(c)).collect::<Vec<_>>().join(",")
+}
+
+fn run(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("sacct")
+        .args(arguments)
+        // Formats and filters that a site or user has set would change the text.
+        .env_remove("SACCT_FORMAT")
+        .env_remove("SLURM_CLUSTERS")
+        // Seconds since 1970.
+        .env("SLURM_TIME_FORMAT", "%s")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("sacct could not be started: {e}"))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("sacct failed ({}): {}", output.status, words.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Reads what sacct prints with `--parsable2`: the first line names the
+/// columns. Steps and lines that cannot be read are left out.
+fn parse(text: &str) -> Vec<News> {
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split('|').collect();
+    let at = |name: &str| names.iter().position(|n| n.eq_ignore_ascii_case(name));
+    let places = COLUMNS.map(at);
+    let restarts = at(RESTARTS);
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split('|').collect();
+        let field = |place: Option<usize>| place.and_then(|p| fields.get(p)).copied().unwrap_or_default();
+        let [id, cluster, state, exit, reason, limit, start, end] = places.map(field);
+        let (state, cancelled_by) = state_of(state)?;
+        let (code, signal) = exit.split_once(':').unwrap_or((exit, "0"));
+        let record = JobRecord {
+            // The reason is why it waited last, and says nothing of the end of a job that ran.
+            reason: reason.to_owned(),
+            state,
+            exit_code: code.parse().unwrap_or(0),
+            exit_signal: signal.parse().unwrap_or(0),
+            time_limit: limit_of(limit),
+            restarts: field(restarts).parse().unwrap_or(0),
+            cancelled_by,
+        };
+        let (start, end) = (time(start), time(end));
+        let reason = if start.is_some() { String::new() } else { record.reason.clone() };
+        let record = JobRecord { reason, ..record };
+        Some(News { cluster: cluster.to_owned(), job: id.parse().ok()?, start, end, record })
+    };
+    lines.filter_map(row).collect()
+}
+
+/// Of several records of one job, one per attempt, the newest; the others are
+/// its restarts.
+fn newest(all: Vec<News>) -> Vec<News> {
+    let mut jobs: HashMap<JobId, (News, u32)> = HashMap::new();
+    for news in all {
+        match jobs.get_mut(&news.job) {
+            None => _ = jobs.insert(news.job, (news, 0)),
+            Some((known, before)) => {
+                *before += 1;
+                // One that waits for its start is newer than all that ran.
+                let age = |n: &News| n.start.map_or(i64::MAX, |t| t.0);
+                if age(&news) >= age(known) {
+                    *known = news;
+                }
+            }
+        }
+    }
+    let with = |(mut news, before): (News, u32)| {
+        news.record.restarts = news.record.restarts.max(before);
+        news
+    };
+    jobs.into_values().map(with).collect()
+}
+
+/// The state as one word, cut ones made whole, and who cancelled the job.
+fn state_of(text: &str) -> Option<(String, Option<u32>)> {
+    const LONG: [&str; 6] =
+        ["CANCELLED", "COMPLETED", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL"];
+    let (word, by) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    if word.is_empty() {
+        return None;
+    }
+    let whole = match word.strip_suffix('+') {
+        Some(begin) => LONG.into_iter().find(|w| w.starts_with(begin)).unwrap_or(begin),
+        None => word,
+    };
+    Some((whole.to_owned(), by.strip_prefix("by ").and_then(|uid| uid.parse().ok())))
+}
+
+/// A limit as squeue writes it: `1:00`, `1-00:00:00`.
+fn limit_of(text: &str) -> String {
+    if text == "Partition_Limit" {
+        return String::new();
+    }
+    let short = text.strip_prefix("00:").unwrap_or(text);
+    short
+        .strip_prefix('0')
+        .filter(|s| s.starts_with(|c: char| c.is_ascii_digit()))
+        .unwrap_or(short)
+        .to_owned()
+}
+
+/// Seconds since 1970; `Unknown` and `None` for what has not happened.
+fn time(text: &str) -> Option<Timestamp> {
+    let seconds: i64 = text.parse().ok().filter(|&s| s > 0)?;
+    Some(Timestamp(seconds.checked_mul(1_000_000)?))
+}
+
+#[cfg(test)]
+#[path = "sacct_tests.rs"]
+mod tests;

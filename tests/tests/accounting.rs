@@ -1,0 +1,79 @@
+//! slurmdbd on MariaDB, for real: what the collector learns from it, and how it does without.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use inquest_tests::artefacts;
+use inquest_tests::cluster::{Cluster, Config, USERS};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[test]
+fn slurmdbd_says_who_cancelled_and_its_absence_costs_only_that() {
+    let plugin = format!("required {} journal={{journal}}", artefacts::plugin().display());
+    let config = Config { nodes: 1, plugstack: vec![plugin], accounting: true, ..Config::default() };
+    let cluster = Cluster::start(config).unwrap();
+    let sleep = "#!/bin/sh\nsleep 300\n";
+    let by_user = cluster.sbatch(USERS[0], &["-n1"], sleep).unwrap();
+    let by_root = cluster.sbatch(USERS[0], &["-n1"], sleep).unwrap();
+    let fine = cluster.sbatch(USERS[0], &["-n1"], "#!/bin/sh\nsrun true\n").unwrap();
+    for job in [by_user, by_root] {
+        cluster.wait_state(job, "RUNNING", SOON).unwrap();
+    }
+    let cancel = cluster.command(Some(USERS[0]), "scancel").arg(by_user.to_string()).output().unwrap();
+    assert!(cancel.status.success(), "{cancel:?}");
+    cluster.scancel(&[&by_root.to_string()]).unwrap();
+    for job in [by_user, by_root, fine] {
+        cluster.wait_end(job, SOON).unwrap();
+    }
+    let ended = |events: &[Value]| {
+        events.iter().filter(|e| e["event_type"] == "step_ended" && e["step"] == "extern").count() == 3
+    };
+    cluster.wait_events(SOON, ended).unwrap();
+
+    let store = cluster.dir().join("store");
+    let collect = || {
+        let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
+        command.args(["collect", "--once", "--accounting", "sacct", "--journal"]).arg(cluster.journal_dir());
+        let output = command.arg("--store").arg(&store).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let cause = |job: u32| {
+        let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
+        let output =
+            command.args(["run", &job.to_string(), "--json", "--store"]).arg(&store).output().unwrap();
+        let run: Value = serde_json::from_slice(&output.stdout).unwrap();
+        run["run"]["members"]["1"]["verdict"]["cause"].as_str().unwrap().to_owned()
+    };
+    // The daemon is away: verdicts come from nodes and slurmctld, and the log says so.
+    let dbd = cluster.processes_named("slurmdbd");
+    assert_eq!(dbd.len(), 1);
+    for process in &dbd {
+        process.signal(rustix::process::Signal::STOP);
+    }
+    let conf = cluster.dir().join("etc/slurm.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("{text}MessageTimeout=2\n")).unwrap();
+    let said = collect();
+    assert!(said.contains("sacct failed"), "{said}");
+    assert_eq!((cause(by_user).as_str(), cause(fine).as_str()), ("cancelled", "ok"));
+    fs::write(&conf, text).unwrap();
+    for process in &dbd {
+        process.signal(rustix::process::Signal::CONT);
+    }
+
+    // It is back, and tells late: what was judged is judged again.
+    let deadline = Instant::now() + SOON;
+    while cause(by_user) == "cancelled" || cause(by_root) == "cancelled" {
+        assert!(
+            Instant::now() < deadline,
+            "slurmdbd has not told who cancelled jobs {by_user} and {by_root}"
+        );
+        collect();
+    }
+    assert_eq!((cause(by_user).as_str(), cause(by_root).as_str()), ("cancelled_user", "cancelled_admin"));
+    assert_eq!(cause(fine), "ok");
+    cluster.stop().unwrap();
+}
