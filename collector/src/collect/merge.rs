@@ -14,7 +14,7 @@ use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
 use crate::runs::{Candidate, KeyKind, RunKey, path_id};
-use crate::store::{Derived, derived_line, event_line};
+use crate::store::{Derived, derived_line, event_line, share, user_name};
 use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
@@ -170,7 +170,7 @@ impl Collector {
     ) -> Result<(), CollectError> {
         let head = &event.head;
         let cluster = self.clusters[usize::from(key.0)].1.clone();
-        let user = self.user_name(body.and_then(uid_of).or(uid));
+        let user = self.user_name(&cluster, body.and_then(uid_of).or(uid));
         let mut name: RunName = (cluster, user, run_key.won.run_id(JobId(key.1)));
         let alike = self.alike(&name, &run_key.won)?;
         let mut known = match alike {
@@ -446,10 +446,22 @@ impl Collector {
         run.tail.length()
     }
 
-    /// The user's name as this machine knows it: the name of a directory.
-    fn user_name(&mut self, uid: Option<u32>) -> String {
+    /// The user's name as this machine knows it: the name of a directory, which
+    /// is the user's to read from the first job on.
+    fn user_name(&mut self, cluster: &str, uid: Option<u32>) -> String {
         let Some(uid) = uid else { return "unknown".into() };
-        self.users.entry(uid).or_insert_with(|| user_name(uid)).clone()
+        if let Some(user) = self.users.get(&(cluster.to_owned(), uid)) {
+            return user.clone();
+        }
+        let user = user_name(uid);
+        if let Err(e) = share(&self.options.store, cluster, &user, uid) {
+            tracing::warn!(
+                "{user} cannot read their own runs on {cluster} from the store: {e}; the group of the store can, and \
+                 inquest serve shows them"
+            );
+        }
+        self.users.insert((cluster.to_owned(), uid), user.clone());
+        user
     }
 }
 
@@ -496,14 +508,5 @@ fn name_of(body: &Body) -> Option<&str> {
         Body::JobStarted(b) => b.name.as_deref(),
         Body::StepStarted(b) => b.name.as_deref(),
         _ => None,
-    }
-}
-
-fn user_name(uid: u32) -> String {
-    let name = uzers::get_user_by_uid(uid).and_then(|u| u.name().to_str().map(str::to_owned));
-    match name {
-        Some(name) if path_id(&name) == name => name,
-        Some(name) => format!("uid-{uid}-{:08x}", xxh3_64(name.as_bytes()) >> 32),
-        None => format!("uid-{uid}"),
     }
 }

@@ -36,7 +36,9 @@ use crate::ledger::{
     Changes, Counts, FastHash, HeldRow, JobRow, Ledger, LedgerError, MemberRow, Output, RunName, StreamState,
 };
 use crate::slurm::accounting::Accounting;
-use crate::store::{Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, run_dir};
+use crate::store::{
+    Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, for_operators, run_dir,
+};
 use crate::verdict::SiteRules;
 use daemon::Watchman;
 pub use daemon::stop_on_signals;
@@ -169,7 +171,7 @@ pub struct Collector {
     health: Health,
     health_due: Instant,
     /// Names of users, which the name service takes its time to tell.
-    users: HashMap<u32, String>,
+    users: HashMap<(String, u32), String>,
     stats: Stats,
     indexer: Option<Indexer>,
     /// Runs that the indexer is told of when they are committed.
@@ -199,7 +201,9 @@ impl Collector {
     ) -> Result<Collector, CollectError> {
         let no_store = |source| CollectError::NoStore { path: options.store.clone(), source };
         std::fs::create_dir_all(&options.store).map_err(no_store)?;
-        let mut ledger = Ledger::open(&options.store.join(LEDGER))?;
+        let ledger = options.store.join(LEDGER);
+        let _ = for_operators(&ledger); // What is wrong with it, SQLite says.
+        let mut ledger = Ledger::open(&ledger)?;
         let appender = Appender::open(&options.store)?;
         let watch = Watch::new(&options.journal);
         cut_back(&mut ledger, &appender)?;

@@ -29,6 +29,18 @@ impl Tail {
         Ok(Tail { dir: dir.to_owned(), file: EventsFile::open(dir)?, at })
     }
 
+    /// Begins at most so many bytes before the end of what is there. That is
+    /// inside a line, and what is left of it is no event.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn at_end(dir: &Path, bytes: u64) -> Result<Tail, ReadError> {
+        let file = EventsFile::open(dir)?;
+        let at = file.len().saturating_sub(bytes);
+        Ok(Tail { dir: dir.to_owned(), file, at })
+    }
+
     /// Calls `each` with the events of the next block. Says whether there may
     /// be more at once. Lines that are no events are passed over.
     ///

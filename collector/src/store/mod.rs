@@ -30,6 +30,7 @@ pub mod pack;
 mod read;
 mod registries;
 mod seekable;
+mod share;
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,7 @@ pub use events::EventsFile;
 pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 pub use registries::Registries;
+pub use share::{for_operators, share, user_name};
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";

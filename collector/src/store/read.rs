@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use inquest_journal::{Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{EventsFile, Line, REGISTRY, RUN, run_dir, user_dir};
+use super::{EventsFile, Line, REGISTRY, RUN, run_dir, user_dir, user_name};
 use crate::runs::{Candidate, RunState, RunStatus};
 use crate::verdict::Class;
 
@@ -139,7 +139,14 @@ impl Store {
             subdirectories(&self.root)?.into_iter().filter(|c| cluster.is_none_or(|want| want == c))
         {
             let dir = self.root.join(&cluster);
-            for user in subdirectories(&dir)?.into_iter().filter(|u| user.is_none_or(|want| want == u)) {
+            // Only operators may list it; others know their own name.
+            let users = match subdirectories(&dir) {
+                Err(ReadError::Denied(_)) => {
+                    vec![user.map_or_else(|| user_name(rustix::process::geteuid().as_raw()), str::to_owned)]
+                }
+                users => users?,
+            };
+            for user in users.into_iter().filter(|u| user.is_none_or(|want| want == u)) {
                 if dir.join(&user).join("runs").is_dir() {
                     places.push(Place { cluster: cluster.clone(), user });
                 }

@@ -1,11 +1,10 @@
 //! Reading what is new in a store.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use super::{Frame, RECENT, Run, Seen, WATCHED};
 use crate::report::tail::Tail;
-use crate::store::{EVENTS, ReadError, Registries, Store, run_dir};
+use crate::store::{ReadError, Registries, Store, run_dir};
 
 /// Bytes of the end of a run's events that are read at first, and again when
 /// more has come than can be shown.
@@ -62,18 +61,18 @@ impl Watch {
         let mut before = std::mem::take(&mut self.events);
         for run in runs.iter_mut().take(WATCHED) {
             let key = (run.cluster.clone(), run.user.clone(), run.entry.run_id.clone());
-            let path =
-                self.store.root().join(run_dir(&run.cluster, &run.user, &run.entry.run_id)).join(EVENTS);
+            let dir = self.store.root().join(run_dir(&run.cluster, &run.user, &run.entry.run_id));
             let known = before.remove(&key);
             // A run that cannot be read is shown with what the registry says.
-            let Some((mut tail, mut seen)) = known.or_else(|| Some((at_end(&path)?, Seen::default()))) else {
+            let at_end = || Tail::at_end(&dir, END).ok();
+            let Some((mut tail, mut seen)) = known.or_else(|| Some((at_end()?, Seen::default()))) else {
                 continue;
             };
             let mut blocks = 0;
             while let Ok(true) = tail.read(|line, raw| recent.extend(seen.add(&line, raw))) {
                 blocks += 1;
                 if blocks == BLOCKS {
-                    if let Some(end) = at_end(&path) {
+                    if let Some(end) = at_end() {
                         tail = end;
                     }
                     break;
@@ -88,10 +87,4 @@ impl Watch {
         self.frame = Frame { runs, recent };
         Ok(&self.frame)
     }
-}
-
-/// The last part of a file. It begins inside a line, which is no event.
-fn at_end(path: &PathBuf) -> Option<Tail> {
-    let size = std::fs::metadata(path).ok()?.len();
-    Tail::open(path, size.saturating_sub(END)).ok()
 }

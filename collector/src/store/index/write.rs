@@ -1,8 +1,8 @@
 //! The one writer of the index.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ impl Writer {
     fn try_open(store: &Path) -> Result<Writer, IndexError> {
         let path = path_of(store);
         let sql = |source| IndexError::Sql { path: path.clone(), source };
-        let _ = for_operators(&path); // What is wrong with it, SQLite says.
+        let _ = super::super::for_operators(&path); // What is wrong with it, SQLite says.
         let open = || -> rusqlite::Result<(Connection, u32)> {
             let mut db = Connection::open(&path)?;
             db.busy_timeout(BUSY)?;
@@ -279,16 +279,6 @@ impl Drop for Writer {
         // So that what stays beside the file is short. Readers may hinder it.
         let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
-}
-
-/// Makes the file, for its owner and the group to read: it knows all users.
-/// What SQLite makes beside it gets the same mode.
-fn for_operators(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(path)?;
-    if file.metadata()?.mode() & 0o007 != 0 {
-        file.set_permissions(Permissions::from_mode(0o640))?;
-    }
-    Ok(())
 }
 
 /// SQLite would delete the files beside the database with the last writer,

@@ -1,0 +1,113 @@
+//! A store on disk, read by two people with their own rights: each has their own
+//! runs, by every command and by plain tools, and hears nothing of the other's.
+
+#[path = "support/server.rs"]
+mod server;
+mod support;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use server::{is_root, uid};
+use support::{End, Job, Lab};
+
+const ANN: &str = "inquest-test1";
+const BOB: &str = "inquest-test2";
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    // A temporary directory is its maker's alone.
+    fs::set_permissions(lab.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(lab.store()).unwrap();
+    fs::set_permissions(lab.store(), Permissions::from_mode(0o755)).unwrap();
+    lab.job(&Job { uid: uid(ANN), name: "fit".into(), ..Job::new(101, End::Oom(64)) });
+    lab.job(&Job { uid: uid(BOB), name: "bobs-secret".into(), ..Job::new(777_123, End::Code(3)) });
+    let journal = lab.journal();
+    let (code, _, stderr) =
+        lab.run(&["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    lab
+}
+
+fn as_user(lab: &Lab, who: &str, program: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    // Where every account may start a program from.
+    command.args(arguments).env("INQUEST_STORE", lab.store()).current_dir("/").uid(uid(who)).gid(uid(who));
+    command.output().unwrap()
+}
+
+/// The command, where every account may run it.
+fn inquest(lab: &Lab) -> PathBuf {
+    let copy = lab.path().join("inquest");
+    if !copy.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_inquest"), &copy).unwrap();
+        fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn everybody_reads_their_own_runs_and_nobody_elses() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let inquest = inquest(&lab);
+    let inquest = inquest.to_str().unwrap();
+    let ask = |who: &str, arguments: &[&str]| {
+        let output = as_user(&lab, who, inquest, arguments);
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), said)
+    };
+
+    let (code, said) = ask(ANN, &["runs", "-n"]);
+    assert!(code == 1 && said.contains("job-101") && said.lines().count() == 1, "{code}: {said}");
+    let (code, said) = ask(ANN, &["why", "101"]);
+    assert!(code == 1 && said.contains("out of memory"), "{code}: {said}");
+    let (code, said) = ask(BOB, &["why", "777123"]);
+    assert!(code == 1 && said.contains("exit code 3"), "{code}: {said}");
+
+    // What is another's does not exist, whoever asks, and however.
+    let nothing = ask(ANN, &["why", "4242"]);
+    for arguments in [
+        &["why", "777123"][..],
+        &["events", "777123"],
+        &["logs", "job-777123"],
+        &["timeline", "777123"],
+        &["why", "777123", "-u", BOB],
+        &["errors", "job-777123", "-u", BOB],
+        &["why", "777123", "--cluster", "lab"],
+        &["runs", "-u", BOB],
+        &["runs", "-u", "../inquest-test2"],
+        &["runs", "-u", "inquest-test2/runs"],
+    ] {
+        let (code, said) = ask(ANN, arguments);
+        assert!([0, 3, 4].contains(&code), "{arguments:?}: {code}: {said}");
+        assert!(!said.contains("bobs-secret") && !said.contains("exit code 3"), "{arguments:?}: {said}");
+    }
+    let (code, said) = ask(ANN, &["why", "777123"]);
+    assert_eq!((code, said.replace("777123", "4242")), nothing, "a job of another is told from none");
+
+    // The same by plain tools.
+    let at = |who: &str, below: &str| lab.store().join("lab").join(who).join("runs").join(below);
+    let plain =
+        |who: &str, path: PathBuf| as_user(&lab, who, "cat", &[path.to_str().unwrap()]).status.success();
+    for below in ["_registry.jsonl", "job-101/events.jsonl", "job-101/run.json"] {
+        assert!(plain(ANN, at(ANN, below)), "{below}");
+        assert!(!plain(BOB, at(ANN, below)), "{below}");
+    }
+    for path in [lab.store().join("lab"), lab.store().join("lab").join(BOB)] {
+        let listed = as_user(&lab, ANN, "ls", &[path.to_str().unwrap()]);
+        assert!(!listed.status.success(), "{listed:?}");
+    }
+    for file in ["ledger.db", "index.db"] {
+        assert!(!plain(ANN, lab.store().join(file)), "{file}");
+    }
+    // Nobody writes.
+    let touched = as_user(&lab, ANN, "touch", &[at(ANN, "x").to_str().unwrap()]);
+    assert!(!touched.status.success());
+}
