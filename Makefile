@@ -2,7 +2,8 @@
 #
 #   make                     the plugin, the command, manual pages, completions
 #   make install             all of it; or install-plugin (every compute node),
-#                            install-inquest (the command and its daemons)
+#                            install-inquest (the command and its daemons),
+#                            install-dashboards (for Grafana and Prometheus)
 #   make uninstall           what install has put there; settings and data stay
 #
 # Starts nothing, enables nothing, makes no account; install says what is left to do.
@@ -41,7 +42,7 @@ put_edited = install -d $(dir $(DESTDIR)$(3)) && sed '$(4)' $(2) >$(DESTDIR)$(3)
 unless_there = if [ ! -e $(DESTDIR)$(1) ]; then $(2); \
 	else echo "$(DESTDIR)$(1) is there already and stays as it is"; fi
 
-.PHONY: all plugin inquest install install-plugin install-inquest uninstall
+.PHONY: all plugin inquest install install-plugin install-inquest install-dashboards uninstall
 
 all: plugin inquest
 
@@ -57,7 +58,7 @@ inquest:
 	  $(TARGET)/release/inquest completions $$shell >$(TARGET)/share/completions/$$shell || exit 1; \
 	done
 
-install: install-plugin install-inquest
+install: install-plugin install-inquest install-dashboards
 
 install-plugin:
 	@$(call put,644,packaging/sysusers.d/inquest.conf,$(sysusersdir)/inquest-journal.conf)
@@ -100,6 +101,11 @@ ifeq ($(DESTDIR),)
 	@echo "  inquest check"
 endif
 
+install-dashboards:
+	@for file in packaging/grafana/*.json packaging/prometheus/inquest.rules.yml; do \
+	  $(call put,644,$$file,$(datadir)/inquest/$${file#packaging/}) || exit 1; \
+	done
+
 uninstall:
 	rm -f $(DESTDIR)$(so) $(DESTDIR)$(bindir)/inquest
 	rm -f $(DESTDIR)$(sysusersdir)/inquest.conf $(DESTDIR)$(sysusersdir)/inquest-journal.conf
@@ -107,3 +113,4 @@ uninstall:
 	rm -f $(DESTDIR)$(unitdir)/inquest-*.service $(DESTDIR)$(mandir)/man[1-8]/inquest*.[1-8]
 	rm -f $(DESTDIR)$(mandir)/man8/spank_inquest.8 $(DESTDIR)$(datadir)/bash-completion/completions/inquest
 	rm -f $(DESTDIR)$(datadir)/zsh/site-functions/_inquest $(DESTDIR)$(datadir)/fish/vendor_completions.d/inquest.fish
+	rm -rf $(DESTDIR)$(datadir)/inquest
