@@ -1,0 +1,116 @@
+//! Killed for memory.
+
+use super::*;
+
+fn victims(death: &Death) -> String {
+    let named: Vec<String> = death
+        .victims
+        .iter()
+        .filter_map(|v| {
+            let rss = v.anon_rss_bytes.map_or(String::new(), |b| format!(", {} resident", bytes(b)));
+            Some(format!("{} (pid {}{rss})", v.command.as_deref()?, v.pid?))
+        })
+        .collect();
+    if named.is_empty() { processes(death.oom_kills) } else { named.join(", ") }
+}
+
+/// A sentence for what Slurm does not know.
+fn silence(death: &Death) -> &'static str {
+    match death.reported_by_slurm {
+        Some(false) => " Slurm had made its one check before and does not report it.",
+        _ => "",
+    }
+}
+
+fn more_memory(death: &Death) -> Vec<String> {
+    let mut advice = Vec::new();
+    if let Some(limit) = death.limit_bytes {
+        // The peak of a killed task is clipped at the limit, so its true need
+        // is unknown; half as much again is a first step.
+        let mib = (limit / 2 * 3).div_ceil(1 << 20);
+        advice.push(format!("ask for more memory: --mem={mib}M (the peak was cut off at the limit; the true need may be higher)"));
+    }
+    advice
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct OomCgroup;
+
+impl Rule for OomCgroup {
+    fn cause(&self) -> &'static str {
+        "oom_cgroup"
+    }
+    fn class(&self) -> Class {
+        Class::Oom
+    }
+    fn label(&self) -> &'static str {
+        "OOM"
+    }
+    fn when(&self) -> &'static str {
+        "the first failure is a task in whose cgroup the kernel counted a kill for memory, and the job failed by it"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        let (index, death) = first(case)?;
+        (death.oom_kills > 0 && !script_ended_well(case)).then(|| found(Confidence::Fact, Some(index)))?
+    }
+    fn explain(&self, case: &Case<'_>, found: &Match) -> String {
+        let Some(death) = the_death(case, found) else { return String::new() };
+        let (who, place) = (victims(death), death.place());
+        format!(
+            "out of memory: {who} killed in {place}, which ended with {}{}.{}",
+            death.end(),
+            memory(death),
+            silence(death)
+        )
+    }
+    fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
+        the_death(case, found).map(more_memory).unwrap_or_default()
+    }
+    fn retry(&self) -> Retry {
+        Retry::WithMoreMemory
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct OomPartial;
+
+impl Rule for OomPartial {
+    fn cause(&self) -> &'static str {
+        "oom_partial"
+    }
+    fn class(&self) -> Class {
+        Class::Oom
+    }
+    fn label(&self) -> &'static str {
+        "OOM"
+    }
+    fn when(&self) -> &'static str {
+        "a process was killed for memory although the job script exited 0: results may be incomplete"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        let index = case.deaths.iter().position(|d| d.oom_kills > 0)?;
+        // A failure of another kind that the job did end by is judged first.
+        (script_ended_well(case) || case.first.is_none()).then(|| found(Confidence::Fact, Some(index)))?
+    }
+    fn explain(&self, case: &Case<'_>, found: &Match) -> String {
+        let Some(death) = the_death(case, found) else { return String::new() };
+        let (who, place) = (victims(death), death.place());
+        format!(
+            "out of memory, but the job went on and exited 0: {who} killed in {place}, which ended with {}{}. \
+             Results may be incomplete.{}",
+            death.end(),
+            memory(death),
+            silence(death)
+        )
+    }
+    fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
+        let mut advice = the_death(case, found).map(more_memory).unwrap_or_default();
+        advice.push("check the output of this job before you use it: a part of the work was killed".into());
+        advice
+    }
+    fn retry(&self) -> Retry {
+        Retry::WithMoreMemory
+    }
+}
