@@ -344,7 +344,9 @@ impl Entry {
                     name = self.name
                 );
                 // Later options win, so an entry can name itself.
-                text.extend(inside.iter().map(|option| format!("#SBATCH {option}\n")));
+                // What a colon is between the components of a het job on the command line.
+                let line = |option: &&str| if *option == ":" { "hetjob" } else { *option }.to_owned();
+                text.extend(inside.iter().map(|option| format!("#SBATCH {}\n", line(option))));
                 fs::write(&path, text + script)
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 fs::set_permissions(&path, Permissions::from_mode(0o755))?;
