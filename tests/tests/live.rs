@@ -93,6 +93,23 @@ fn wrong(record: &JobRecord, stories: &[Value]) -> Option<String> {
     (!right || !counted).then(|| format!("{class}, {attempts} attempts: {record:?}: {}", story["verdict"]))
 }
 
+/// What Slurm has to say of the first jobs that have not ended.
+fn unended(cluster: &Cluster, jobs: &[JobRecord]) -> String {
+    let log = fs::read_to_string(cluster.dir().join("log/slurmctld.log")).unwrap_or_default();
+    let open: Vec<&JobRecord> = jobs.iter().filter(|j| !j.has_ended()).collect();
+    let tell = |job: &&JobRecord| {
+        let id = job.job.to_string();
+        let shown = cluster.command(None, "scontrol").args(["show", "job", &id]).output();
+        let shown = shown.map_or(String::new(), |o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let names = [format!("JobId={id} "), format!("JobId={id}\n"), format!("({id})")];
+        let mentions = |line: &&str| names.iter().any(|n| format!("{line}\n").contains(n.as_str()));
+        let lines: Vec<&str> = log.lines().filter(mentions).collect();
+        format!("{shown}{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+    };
+    let told: Vec<String> = open.iter().take(5).map(tell).collect();
+    format!("{} of {}\n{}", open.len(), jobs.len(), told.join("\n\n"))
+}
+
 #[test]
 fn every_job_has_one_story_with_the_right_end() {
     let given = std::env::var("INQUEST_SEED").ok().and_then(|s| s.parse().ok());
@@ -142,7 +159,7 @@ fn every_job_has_one_story_with_the_right_end() {
         if submitted >= wanted && crashes > 0 && jobs.iter().all(JobRecord::has_ended) {
             break;
         }
-        assert!(Instant::now() < deadline, "jobs do not end: {jobs:?}");
+        assert!(Instant::now() < deadline, "seed {seed}: jobs do not end:\n{}", unended(&cluster, &jobs));
     }
     drop(collector);
     // Once more, with all that Slurm knows.
