@@ -93,6 +93,12 @@ fn wrong(record: &JobRecord, stories: &[Value]) -> Option<String> {
     (!right || !counted).then(|| format!("{class}, {attempts} attempts: {record:?}: {}", story["verdict"]))
 }
 
+/// Slurm believes its nodes for so long: a node that comes back is asked what runs on it, but a job
+/// that is not among it counts as missing only when it was begun BatchStartTimeout and ten seconds
+/// ago. Else it runs, by the controller, until the node is asked again, which is every twentieth
+/// ping: half an hour. A node that comes back once more after this time tells at once.
+const MISSING: Duration = Duration::from_secs(25);
+
 /// What Slurm has to say of the first jobs that have not ended.
 fn unended(cluster: &Cluster, jobs: &[JobRecord]) -> String {
     let log = fs::read_to_string(cluster.dir().join("log/slurmctld.log")).unwrap_or_default();
@@ -125,6 +131,7 @@ fn every_job_has_one_story_with_the_right_end() {
 
     let mut collector = start(&cluster);
     let (mut submitted, mut kills, mut restarts, mut crashes) = (0, 0, 0, 0);
+    let mut asked = Instant::now();
     let deadline = Instant::now() + Duration::from_secs(60 + wanted as u64 * 4);
     loop {
         if submitted < wanted {
@@ -143,7 +150,7 @@ fn every_job_has_one_story_with_the_right_end() {
                 cluster.kill_and_restart_slurmd(&node).unwrap();
                 restarts += 1;
             }
-            34..36 if submitted < wanted || crashes == 0 => {
+            34..38 if submitted < wanted || crashes == 0 => {
                 let node = cluster.nodes()[random.below(2) as usize].clone();
                 cluster.crash(&node).unwrap();
                 crashes += 1;
@@ -158,6 +165,14 @@ fn every_job_has_one_story_with_the_right_end() {
         }
         if submitted >= wanted && crashes > 0 && jobs.iter().all(JobRecord::has_ended) {
             break;
+        }
+        if submitted < wanted {
+            asked = Instant::now();
+        } else if asked.elapsed() >= MISSING {
+            for node in cluster.nodes() {
+                cluster.kill_and_restart_slurmd(&node).unwrap();
+            }
+            (asked, restarts) = (Instant::now(), restarts + 2);
         }
         assert!(Instant::now() < deadline, "seed {seed}: jobs do not end:\n{}", unended(&cluster, &jobs));
     }
