@@ -14,7 +14,7 @@ use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
 use crate::runs::{Candidate, KeyKind, RunKey, path_id};
-use crate::store::{Derived, derived_line, event_line, share, user_name};
+use crate::store::{Derived, SITE, derived_line, event_line, share, user_name};
 use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
@@ -22,9 +22,6 @@ const REUSE_US: i64 = 7 * 86_400 * 1_000_000;
 
 /// Names that a run may have beside its own: a hostile job has one for each step.
 const ALIASES: usize = 16;
-
-/// Store directory of events that are of no job.
-const SITE: &str = "_site";
 
 /// What begins a run, beside its envelope.
 #[derive(Serialize)]
