@@ -62,13 +62,15 @@ fn parse(text: &str) -> Lines<'_> {
     for line in text.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        if !path.contains("/step_") {
+        let unified = controllers.is_empty();
+        let memory = controllers.split(',').any(|c| c == "memory");
+        if !(unified || memory) || !path.contains("/step_") {
             continue;
         }
-        if controllers.is_empty() {
+        if unified {
             lines.unified = Some(path);
         }
-        if controllers.split(',').any(|c| c == "memory") {
+        if memory {
             lines.memory = Some(path);
         }
     }
