@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::put::Sink;
 use crate::{JobId, Timestamp};
 
 /// How much an event matters to a person who only wants to see trouble.
@@ -97,7 +98,7 @@ pub enum Via {
 }
 
 /// Decides what is left out of a line: an absent fact takes no bytes.
-trait Absent {
+pub(crate) trait Absent {
     fn absent(&self) -> bool;
 }
 impl<T> Absent for Option<T> {
@@ -143,6 +144,13 @@ macro_rules! record {
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub struct $name {
             $($(#[$fm])* #[serde(skip_serializing_if = "absent")] pub $field: $t,)*
+        }
+
+        impl $name {
+            /// Every field that is there, with a comma before it.
+            pub(crate) fn put_fields(&self, sink: &mut Sink<'_>) {
+                $(sink.field(concat!(",\"", stringify!($field), "\":").as_bytes(), &self.$field);)*
+            }
         }
     };
 }
@@ -538,6 +546,12 @@ macro_rules! bodies {
             pub fn event_type(&self) -> &'static str {
                 match self {
                     $(Body::$variant(_) => $name,)*
+                }
+            }
+
+            pub(crate) fn put_fields(&self, sink: &mut Sink<'_>) {
+                match self {
+                    $(Body::$variant(body) => body.put_fields(sink),)*
                 }
             }
 

@@ -28,6 +28,7 @@ mod encode;
 mod env;
 mod event;
 mod id;
+mod put;
 mod read;
 mod time;
 mod write;

@@ -336,7 +336,8 @@ impl Writer {
         let dir_flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let root = open_at(libc::AT_FDCWD, &self.journal, dir_flags, "journal directory")?;
         refuse_foreign(&root)?;
-        let name = format!("{}.jsonl", stamp.wall.day());
+        let mut name = stamp.wall.day();
+        name.push_str(".jsonl");
         // In one call, where the kernel has it and nothing is missing; what
         // else there may be is found and named step by step.
         if let Some(fd) = self.open_below(&root, &name)
@@ -361,7 +362,8 @@ impl Writer {
 
     /// openat2(2) of Linux 5.6: no link is followed on the way.
     fn open_below(&self, root: &OwnedFd, name: &str) -> Option<OwnedFd> {
-        let path = CString::new([self.node.to_bytes(), name.as_bytes()].join(&b'/')).ok()?;
+        let path = [self.node.to_bytes(), b"/", name.as_bytes(), b"\0"].concat();
+        let path = CStr::from_bytes_with_nul(&path).ok()?;
         // SAFETY: zeros are a valid open_how: no flag, no mode, no restriction.
         let mut how: libc::open_how = unsafe { std::mem::zeroed() };
         how.flags = u64::try_from(FILE_FLAGS).ok()?;

@@ -1,5 +1,6 @@
 //! Where the time in the plugin's hooks goes: the same one-task steps with each of several builds in turn,
-//! by the plugin's own clock; then every system call and page fault in them, by the kernel's tracer.
+//! by the plugin's own clock, and with a C plugin that makes the same system calls and nothing of them, the
+//! floor; then every system call and page fault in them, by the kernel's tracer.
 //!
 //! The arguments are builds of the plugin, the one of this tree unless told. On a machine that does
 //! other things, too, the fastest steps are those to look at: nothing makes a step too fast.
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
     }
     let job = cluster.sbatch(USERS[0], &["-n1", "-N1", "--mem=500M", "-t60"], "#!/bin/bash\nsleep 3600\n")?;
     cluster.wait_state(job, "RUNNING", Duration::from_secs(30))?;
+    let floor = compile_floor(cluster.dir())?;
     let bench = Bench { cluster, job };
 
     println!("{steps} steps of each build in turn; time in all hooks of a step, us");
@@ -51,25 +53,20 @@ fn main() -> Result<()> {
         for so in &copies {
             bench.step(so)?;
         }
+        bench.step_with(&format!("{} {}", floor.display(), bench.cluster.journal_dir().display()))?;
         if n + 1 == WARM {
             first = bench.ends()?.len();
         }
     }
     let ends = bench.ends()?;
     for (n, build) in builds.iter().enumerate() {
-        let mut times: Vec<f64> = ends[first..].iter().skip(n).step_by(builds.len()).copied().collect();
-        times.sort_by(f64::total_cmp);
-        let q = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize];
-        let name = build.display().to_string();
-        println!(
-            "{name:<52}{:>8.0}{:>8.0}{:>8.0}{:>8.0}{:>8.0}",
-            times[0],
-            q(0.1),
-            q(0.5),
-            q(0.9),
-            q(0.99)
+        row(
+            &build.display().to_string(),
+            ends[first..].iter().skip(n).step_by(builds.len()).copied().collect(),
         );
     }
+    let told = fs::read_to_string(bench.cluster.journal_dir().join("floor.us"))?;
+    row("the floor: the same system calls, from C", told.lines().skip(WARM).flat_map(str::parse).collect());
     for (build, so) in builds.iter().zip(&copies) {
         println!("\n{}, the fastest quarter of {steps} traced steps; us and page faults", build.display());
         let tracer = Tracer::start(so)?;
@@ -84,6 +81,28 @@ fn main() -> Result<()> {
     bench.cluster.stop()
 }
 
+fn row(name: &str, mut times: Vec<f64>) {
+    times.sort_by(f64::total_cmp);
+    let quantiles = [0.0, 0.1, 0.5, 0.9, 0.99];
+    let at = |q: f64| times.get(((times.len() - 1) as f64 * q).round() as usize);
+    let cells: String = quantiles.iter().filter_map(|&q| at(q)).map(|us| format!("{us:>8.0}")).collect();
+    println!("{name:<52}{cells}");
+}
+
+fn compile_floor(dir: &Path) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/floor.c");
+    let so = dir.join("floor.so");
+    let status = Command::new("cc")
+        .args(["-O2", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o"])
+        .arg(&so)
+        .arg(&source)
+        .status();
+    if !status.context("cannot start cc; ci/setup installs it")?.success() {
+        bail!("cc cannot compile {}; it needs libslurm-dev", source.display());
+    }
+    Ok(so)
+}
+
 struct Bench {
     cluster: Cluster,
     job: u32,
@@ -93,8 +112,11 @@ impl Bench {
     fn step(&self, so: &Path) -> Result<()> {
         let journal = self.cluster.journal_dir();
         // Without the wait for the disk, whose time is the disk's.
-        let line = format!("optional {} journal={} sync=never\n", so.display(), journal.display());
-        fs::write(self.cluster.dir().join("etc/plugstack.conf"), line)?;
+        self.step_with(&format!("{} journal={} sync=never", so.display(), journal.display()))
+    }
+
+    fn step_with(&self, plugin: &str) -> Result<()> {
+        fs::write(self.cluster.dir().join("etc/plugstack.conf"), format!("optional {plugin}\n"))?;
         let mut srun = self.cluster.command(Some(USERS[0]), "srun");
         srun.args(["--overlap", "-n1", "--mem=0", &format!("--jobid={}", self.job), "/bin/true"]);
         let output = srun.output()?;
@@ -130,7 +152,9 @@ struct Tracer {
 impl Tracer {
     fn start(so: &Path) -> Result<Tracer> {
         if !Path::new(TRACING).join("uprobe_events").exists() {
-            bail!("no tracer at {TRACING}: mount -t tracefs none {TRACING}, on a kernel with CONFIG_UPROBE_EVENTS");
+            bail!(
+                "no tracer at {TRACING}: mount -t tracefs none {TRACING}, on a kernel with CONFIG_UPROBE_EVENTS"
+            );
         }
         let group = format!("inquest{}", std::process::id());
         let tracer = Tracer { instance: Path::new(TRACING).join("instances").join(&group), group };
@@ -138,7 +162,8 @@ impl Tracer {
         let symbols = String::from_utf8_lossy(&symbols.stdout).into_owned();
         let mut probes = String::new();
         for (n, hook) in HOOKS.iter().enumerate() {
-            let offset = offset_of(&symbols, hook).with_context(|| format!("no {hook} in {}", so.display()))?;
+            let offset =
+                offset_of(&symbols, hook).with_context(|| format!("no {hook} in {}", so.display()))?;
             for (kind, way) in [('p', "in"), ('r', "out")] {
                 probes += &format!("{kind}:{}/{way}{n} {}:{offset:#x}\n", tracer.group, so.display());
             }
@@ -173,7 +198,8 @@ impl Drop for Tracer {
         let _ = fs::remove_dir(&self.instance);
         for n in 0..HOOKS.len() {
             for way in ["in", "out"] {
-                let _ = append(&Path::new(TRACING).join("uprobe_events"), &format!("-:{}/{way}{n}", self.group));
+                let _ =
+                    append(&Path::new(TRACING).join("uprobe_events"), &format!("-:{}/{way}{n}", self.group));
             }
         }
     }
@@ -219,7 +245,9 @@ fn parse(text: &str) -> Vec<[Hook; 4]> {
         // `  slurmstepd-1234    [000] ..... 12345.678901: sys_enter: NR 257 (...)`
         let Some((head, event)) = line.split_once(": ") else { continue };
         let mut words = head.split_whitespace();
-        let (Some(task), Some(Ok(at))) = (words.next(), words.next_back().map(str::parse::<f64>)) else { continue };
+        let (Some(task), Some(Ok(at))) = (words.next(), words.next_back().map(str::parse::<f64>)) else {
+            continue;
+        };
         let at = at * 1e6;
         let Some((name, rest)) = event.split_once(": ") else { continue };
         let running = all.entry(task).or_default();
