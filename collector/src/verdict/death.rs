@@ -14,7 +14,8 @@ use crate::units::{bytes, duration};
 pub(crate) const BLUR_US: i64 = 300_000;
 
 /// How long srun takes to end a step, and a script to notice, after a task
-/// has died.
+/// has died. A bound for scripts whose code says nothing; where it repeats the
+/// step's, the time does not matter.
 const ECHO_US: i64 = 10_000_000;
 
 /// A task that ended badly, or in which something was killed.
@@ -176,7 +177,8 @@ fn victims(ooms: &[&Oom]) -> Vec<Victim> {
 /// The death that explains how the job ended: inside the step that ended it,
 /// the earliest; among those too close to order, the one that was not told to
 /// die. A job script that fails right after one of its steps has only passed
-/// that failure on.
+/// that failure on, and so has one that fails with the code of its last failed step,
+/// however long srun took to tell it.
 pub(crate) fn first(attempt: &Attempt, deaths: &[Death]) -> Option<usize> {
     let script = deaths.iter().position(|d| matches!(d.step, StepId::Batch | StepId::Interactive));
     let steps: Vec<usize> = (0..deaths.len()).filter(|i| Some(*i) != script).collect();
@@ -191,8 +193,22 @@ pub(crate) fn first(attempt: &Attempt, deaths: &[Death]) -> Option<usize> {
     if deaths[script].oom_kills > 0 {
         return Some(script);
     }
-    let passed_on = steps.into_iter().filter(|&i| deaths[script].at.since(&deaths[i].at) <= ECHO_US);
+    let repeated = repeated(deaths, script, &steps);
+    let passed_on = steps
+        .into_iter()
+        .filter(|&i| deaths[script].at.since(&deaths[i].at) <= ECHO_US || Some(deaths[i].step) == repeated);
     earliest(deaths, passed_on.collect()).or(Some(script))
+}
+
+/// The step whose code the script has ended with, if it is the last that failed. srun ends with the
+/// code of a task, or with 128 and its signal (srun(1), exit status). Every program ends with 1, so
+/// that code says nothing.
+fn repeated(deaths: &[Death], script: usize, steps: &[usize]) -> Option<StepId> {
+    let code = deaths[script].exit_code.filter(|&code| code > 1)?;
+    let last = deaths[*steps.iter().max_by_key(|&&i| deaths[i].offset_us)?].step;
+    let of_srun = |d: &Death| d.exit_code.or(d.signal.map(|signal| signal.saturating_add(128)));
+    let says = |&&i: &&usize| deaths[i].step == last && of_srun(&deaths[i]) == Some(code);
+    steps.iter().find(says).map(|_| last)
 }
 
 fn earliest(deaths: &[Death], among: Vec<usize>) -> Option<usize> {
@@ -231,6 +247,51 @@ mod tests {
             victims: vec![Victim { pid: Some(pid), ..Victim::default() }],
             reported_by_slurm: None,
         }
+    }
+
+    fn died(step: StepId, task: u32, second: i64, exit_code: Option<u8>, signal: Option<u8>) -> Death {
+        let event = EventId { stream: step.to_string(), seq: u64::from(task) };
+        let wall = Timestamp(second * 1_000_000);
+        Death {
+            at: Moment { wall, node: "n1".into(), boot: "b".into(), mono_us: wall.0.unsigned_abs(), event },
+            offset_us: wall.0,
+            step,
+            task,
+            pid: None,
+            exit_code,
+            signal,
+            core: false,
+            oom_kills: 0,
+            victims: Vec::new(),
+            peak_bytes: None,
+            limit_bytes: None,
+            limit_level: None,
+            reported_by_slurm: None,
+            evidence: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_script_passes_on_the_failure_of_a_step_soon_or_with_its_code() {
+        let step = StepId::Number(0);
+        let first_with = |script: Option<u8>, second: i64, later: Option<Death>| {
+            let mut deaths = vec![died(step, 1, 1, Some(5), None), died(step, 0, 3, None, Some(15))];
+            deaths.extend(later);
+            deaths.push(died(StepId::Batch, 0, second, script, None));
+            deaths[first(&Attempt::default(), &deaths).unwrap()].step
+        };
+        // Soon, whatever it says; late with 128 and the signal of rank 0, or with the code of rank 1.
+        assert_eq!(first_with(Some(1), 8, None), step);
+        for code in [143, 5] {
+            assert_eq!(first_with(Some(code), 60, None), step);
+        }
+        // Late with a code of its own, or with one that any program has.
+        for code in [7, 1] {
+            assert_eq!(first_with(Some(code), 60, None), StepId::Batch);
+        }
+        // Another step has failed since.
+        let later = died(StepId::Number(1), 0, 20, Some(3), None);
+        assert_eq!(first_with(Some(143), 60, Some(later)), StepId::Batch);
     }
 
     #[test]
