@@ -87,6 +87,9 @@ typedef int (*spk_get_item_fn)(spk_handle spank, unsigned int item, ...);
 typedef unsigned int (*spk_context_fn)(void);
 /* spank_option_register: allowed in slurm_spank_init only. Copies the struct. */
 typedef int (*spk_option_register_fn)(spk_handle spank, struct spk_option *opt);
+/* spank_setenv, spank_unsetenv: the environment of the step's tasks, in slurmstepd before they are forked. */
+typedef int (*spk_setenv_fn)(spk_handle spank, const char *name, const char *value, int overwrite);
+typedef int (*spk_unsetenv_fn)(spk_handle spank, const char *name);
 /* slurm_api_version: the API number is in bits 16 to 23. */
 typedef long (*spk_api_version_fn)(void);
 /*

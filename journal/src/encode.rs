@@ -308,7 +308,7 @@ mod tests {
                 }.into(),
                 MemoryHigh { pressure_some_percent: real, level, ..MemoryHigh::default() }.into(),
                 NodeBooted { previous_boot: text(10), booted_at: time }.into(),
-                Note { kind: text(4), text: text(5), percent: real, pid: small(6) }.into(),
+                Note { kind: text(4), text: text(5), percent: real, pid: small(6), file_end: numbers[7] }.into(),
             ];
             for body in bodies {
                 for bound in [bound, 2048] {

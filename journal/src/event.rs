@@ -511,8 +511,10 @@ record! {
         text: Option<String>,
         /// Progress in percent.
         percent: Option<f64>,
-        /// Process that said it.
+        /// Process that said it, where it sent it to the agent.
         pid: Option<u32>,
+        /// Where it ends in the step's file of notes (`INQUEST_NOTE`), in bytes, where it was there.
+        file_end: Option<u64>,
     }
 }
 

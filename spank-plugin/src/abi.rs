@@ -68,6 +68,20 @@ impl Host {
         say(look_up!("slurm_error" as spk_log_fn), text);
     }
 
+    /// Sets a variable of the tasks' environment, or removes it.
+    pub(crate) fn set_env(&self, handle: spk_handle, name: &CStr, value: Option<&CStr>) {
+        // Slurm copies both. What it refuses is as it was.
+        if let Some(value) = value {
+            if let Some(f) = look_up!("spank_setenv" as spk_setenv_fn) {
+                // SAFETY: the handle is the one of this hook, the strings are NUL-terminated.
+                unsafe { f(handle, name.as_ptr(), value.as_ptr(), 1) };
+            }
+        } else if let Some(f) = look_up!("spank_unsetenv" as spk_unsetenv_fn) {
+            // SAFETY: as above.
+            unsafe { f(handle, name.as_ptr()) };
+        }
+    }
+
     /// Registers an option of sbatch, salloc and srun. Slurm copies it.
     pub(crate) fn register(&self, handle: spk_handle, option: &mut spk_option) {
         if let Some(f) = self.option_register {

@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) refused: Vec<String>,
     /// Users may say `--inquest=off`.
     pub(crate) opt_out: bool,
+    /// Directory of the files in which jobs leave notes.
+    pub(crate) note: Option<PathBuf>,
     /// The hook that panics, in builds for tests.
     #[cfg(feature = "inject-faults")]
     pub(crate) inject: Option<String>,
@@ -51,6 +53,7 @@ impl Default for Config {
             env: Vec::new(),
             refused: Vec::new(),
             opt_out: false,
+            note: None,
             #[cfg(feature = "inject-faults")]
             inject: None,
         }
@@ -72,11 +75,14 @@ impl fmt::Display for BadArgument {
     }
 }
 
-const KNOWN: &str = "unknown, the plugin takes journal=, cluster=, sync=, env= and optout=";
+const KNOWN: &str = "unknown, the plugin takes journal=, cluster=, sync=, env=, optout= and note=";
 
 /// More keys than anybody has, and few enough that looking each variable of a
 /// job up among them costs nothing.
 const ENV_KEYS_MAX: usize = 64;
+
+/// Longest path of a directory of notes.
+const NOTE_MAX: usize = 256;
 
 impl Config {
     /// Reads the arguments.
@@ -97,6 +103,12 @@ impl Config {
                         return Err(bad("must be an absolute path"));
                     }
                     config.journal = PathBuf::from(value);
+                }
+                "note" => {
+                    if !value.starts_with('/') || value.len() > NOTE_MAX {
+                        return Err(bad("must be an absolute path of no more than 256 bytes"));
+                    }
+                    config.note = Some(PathBuf::from(value));
                 }
                 "cluster" => {
                     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');

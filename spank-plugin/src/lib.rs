@@ -22,6 +22,7 @@ mod cgroup;
 mod facts;
 mod guard;
 mod kmsg;
+mod notes;
 mod small;
 mod step;
 mod version;

@@ -145,6 +145,28 @@ impl Drop for Dir {
     }
 }
 
+/// Makes a directory for `uid` alone, unless something is there. Says whether something is.
+pub(crate) fn own_new_dir(path: &CStr, uid: u32) -> bool {
+    // SAFETY: path is NUL-terminated.
+    unsafe {
+        if libc::mkdir(path.as_ptr(), 0o700) != 0 {
+            return *libc::__errno_location() == libc::EEXIST;
+        }
+        let flags = libc::O_PATH | libc::O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+        let fd = libc::open(path.as_ptr(), flags);
+        if fd < 0 {
+            return false;
+        }
+        let fd = Fd(fd);
+        // By its descriptor, and with the group as it is: nothing by this name can be led elsewhere.
+        if libc::fchownat(fd.0, c"".as_ptr(), uid, libc::gid_t::MAX, libc::AT_EMPTY_PATH) == 0 {
+            return true;
+        }
+        libc::rmdir(path.as_ptr());
+        false
+    }
+}
+
 /// Which file a descriptor means.
 fn identity(fd: libc::c_int) -> Option<(libc::dev_t, libc::ino_t)> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();

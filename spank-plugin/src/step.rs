@@ -13,6 +13,7 @@ use crate::args::{Config, Sync};
 use crate::cgroup::{Limit, StepCgroup, Usage};
 use crate::facts::{self, End, JobEnv};
 use crate::kmsg::Kmsg;
+use crate::notes;
 use crate::small::{monotonic_ns, text};
 
 /// Files behind descriptors 1 and 2.
@@ -106,13 +107,15 @@ impl Step {
                 return None;
             }
         };
+        let uid = spank.u32(SPK_JOB_UID);
+        notes::offer(spank, &config, uid, job, step, pid);
         Some(Step {
             host: *spank.host,
             config,
             writer,
             job,
             step,
-            uid: spank.u32(SPK_JOB_UID),
+            uid,
             stepd_pid: pid,
             began,
             run: None,

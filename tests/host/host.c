@@ -144,6 +144,22 @@ int spank_option_register(spk_handle h, struct spk_option *opt)
 	return 0;
 }
 
+int spank_setenv(spk_handle h, const char *name, const char *value, int overwrite)
+{
+	if ((void *) h != handle_memory || !overwrite)
+		return ESPANK_BAD_ARG;
+	fprintf(report, "setenv %s=%s\n", name, value);
+	return 0;
+}
+
+int spank_unsetenv(spk_handle h, const char *name)
+{
+	if ((void *) h != handle_memory)
+		return ESPANK_BAD_ARG;
+	fprintf(report, "unsetenv %s\n", name);
+	return 0;
+}
+
 static void say(const char *level, const char *format, va_list ap)
 {
 	fprintf(report, "%s ", level);

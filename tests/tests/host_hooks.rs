@@ -107,6 +107,38 @@ fn an_array_member_and_an_interactive_step() {
 }
 
 #[test]
+fn tasks_are_told_where_to_leave_notes() {
+    let steps = "load\ninit\nfork 0 0 true\nreap 0\nexit";
+    let host = || Host::new().step(3).script("arg note=@dir@/notes");
+    let before = host().script(steps);
+    let notes = before.dir.path().join("notes");
+    // Nobody has made the directory of all: no variable, not even one that was handed on.
+    let run = before.run();
+    assert_eq!((run.said("unsetenv"), run.said("setenv").len()), (vec!["INQUEST_NOTE"], 0));
+
+    let with = host().script(steps);
+    let notes_there = with.dir.path().join("notes");
+    std::fs::create_dir(&notes_there).unwrap();
+    let run = with.run();
+    let uid = run.events[0]["uid"].as_u64().unwrap();
+    let set = run.said("setenv");
+    let [set] = set[..] else { panic!("{set:?}") };
+    let job = run.events[0]["job_id"].as_str().unwrap();
+    let pid = fields(&run, "step_started")["stepd_pid"].as_u64().unwrap();
+    assert_eq!(set, format!("INQUEST_NOTE={}/{uid}/{job}.3.{pid}", notes_there.display()));
+    let made = std::fs::metadata(notes_there.join(uid.to_string())).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((u64::from(made.uid()), made.mode() & 0o7777), (uid, 0o700));
+    assert!(!notes.exists());
+
+    // The extern step has nobody to tell, and without the argument there is none.
+    let quiet = Host::new().step(EXTERN).script("arg note=/run").script("load\ninit\npost_fork\nexit").run();
+    assert!(quiet.said("setenv").is_empty() && quiet.said("unsetenv").is_empty());
+    let quiet = Host::new().step(3).script(steps).run();
+    assert!(quiet.said("setenv").is_empty() && quiet.said("unsetenv").is_empty());
+}
+
+#[test]
 fn a_failed_launch_is_a_start_and_an_end() {
     let run = Host::new().step(3).script("load\ninit\nexit").run();
     assert_eq!(run.types(), ["step_started", "step_ended"]);

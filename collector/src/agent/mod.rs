@@ -10,7 +10,7 @@ by job id it does not need the plugin.
 | /dev/kmsg | `oom_kill` |
 | memory cgroups of live steps | `memory_high` |
 | a new boot id | `node_booted` |
-| a socket for `inquest note` | `note` |
+| a socket for `inquest note`, and files that jobs append to | `note` |
 
 One thread waits for all of them; while nothing happens it does not run.
 */
@@ -18,6 +18,7 @@ One thread waits for all of them; while nothing happens it does not run.
 mod cgroup;
 mod deaths;
 mod execs;
+mod files;
 mod handover;
 pub mod host;
 mod keys;
@@ -30,10 +31,12 @@ pub mod note;
 mod oom;
 mod rate;
 pub mod retention;
+mod sources;
 mod state;
 mod steps;
 mod tail;
 mod taskstats;
+mod watches;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -43,16 +46,15 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use inquest_journal::{Identity, JobId, Level, OpenError, Source, Stamp, StepId, Writer};
+use inquest_journal::{Identity, JobId, OpenError, Source, Stamp, Writer};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::inotify;
 
 use cgroup::Mounts;
-use kmsg::{Got, Kmsg};
-use memory::{LOOK_US, Seen, Watch};
-use netlink::Messages;
+use files::Files;
+use kmsg::Kmsg;
+use memory::Watch;
 use node::Node;
-use oom::Record;
 use state::{State, StateFile};
 use steps::{Change, Key};
 use tail::Tail;
@@ -68,7 +70,7 @@ pub struct Options {
     pub cluster: String,
     /// Directory of what is remembered from life to life.
     pub state: PathBuf,
-    /// Where jobs send notes.
+    /// Where jobs send notes. The directory `notes` beside it is for those who append them to a file.
     pub socket: PathBuf,
     /// How long the node keeps its journal.
     pub keep: retention::Keep,
@@ -109,6 +111,7 @@ const LOG: u64 = 2;
 const EXECS: u64 = 3;
 const ENDS: u64 = 4;
 const NOTES: u64 = 5;
+const FILES: u64 = 6;
 /// Tokens from here on are those of watched steps.
 const STEPS: u64 = 16;
 
@@ -116,6 +119,8 @@ const STEPS: u64 = 16;
 const BATCH: usize = 256;
 /// Time between two tries to follow the journal.
 const FOLLOW_US: u64 = 10_000_000;
+/// Time between two looks at files of notes. Whoever writes all the time wakes nobody more often.
+const FILES_US: u64 = 100_000;
 const HOUR_US: u64 = 3_600_000_000;
 
 /// Runs until SIGTERM or SIGINT.
@@ -155,6 +160,8 @@ struct Agent {
     /// The log was read up to what was written before the agent began.
     caught_up: bool,
     notes: Option<note::Socket>,
+    files: Option<Files>,
+    files_us: Option<u64>,
     watches: HashMap<u64, Watch>,
     /// Live jobs of which a `memory_high` has told.
     high_jobs: HashSet<JobId>,
@@ -210,6 +217,14 @@ impl Agent {
         if let Some(notes) = &notes {
             watch(notes, NOTES)?;
         }
+        let dir_of_files = options.socket.with_file_name("notes");
+        let files = Files::open(&dir_of_files)
+            .inspect_err(|e| warn(&format!("files of notes below {}", dir_of_files.display()), e))
+            .ok();
+        if let Some(files) = &files {
+            let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+            epoll::add(&epoll, files, epoll::EventData::new_u64(FILES), once)?;
+        }
         let drops = ends.as_ref().and_then(netlink::Socket::drops).unwrap_or(0);
         let mut agent = Agent {
             node: Node::new(writer, Mounts::of_this_host()),
@@ -228,6 +243,8 @@ impl Agent {
             log,
             caught_up: false,
             notes,
+            files,
+            files_us: None,
             watches: HashMap::new(),
             high_jobs: HashSet::new(),
             next_watch: STEPS,
@@ -243,7 +260,11 @@ impl Agent {
         self.follow_journal();
         self.read_journal(true);
         let live: Vec<Key> = self.node.steps().live().collect();
-        live.into_iter().for_each(|key| self.watch_step(key));
+        live.into_iter().for_each(|key| self.step_began(key));
+        if let Some(files) = &self.files {
+            self.node.read_old_files(files, Stamp::now());
+            self.node.read_files(files, None, Stamp::now());
+        }
 
         let now = Stamp::now();
         let boot = self.node.boot().to_owned();
@@ -291,6 +312,7 @@ impl Agent {
                         self.read_ends();
                     }
                     NOTES => self.read_notes(),
+                    FILES => self.files_us = Some(Stamp::now().mono_us + FILES_US),
                     step => self.look_at(step),
                 }
             }
@@ -312,10 +334,10 @@ impl Agent {
             self.remember();
         }
         if self.look_us.is_some_and(|at| at <= now.mono_us) {
-            let polled = self.watches.iter().filter(|(_, w)| w.event.is_none()).map(|(t, _)| *t);
-            let polled: Vec<u64> = polled.collect();
-            self.look_us = (!polled.is_empty()).then_some(now.mono_us + LOOK_US);
-            polled.into_iter().for_each(|token| self.look_at(token));
+            self.look_at_polled(now);
+        }
+        if self.files_us.is_some_and(|at| at <= now.mono_us) {
+            self.read_files(now);
         }
         if self.clean_us.is_some_and(|at| at <= now.mono_us) {
             self.clean_us = Some(now.mono_us + HOUR_US);
@@ -330,7 +352,7 @@ impl Agent {
                 self.read_journal(false);
             }
         }
-        next = [next, self.look_us, self.clean_us, self.follow_us].into_iter().flatten().min();
+        next = [next, self.look_us, self.clean_us, self.follow_us, self.files_us].into_iter().flatten().min();
         let wait_us = next?.saturating_sub(now.mono_us);
         Some(Timespec {
             tv_sec: i64::try_from(wait_us / 1_000_000).unwrap_or(i64::MAX),
@@ -390,203 +412,17 @@ impl Agent {
         }
         for change in changes {
             match change {
-                Change::Started(key) => self.watch_step(key),
+                Change::Started(key) => self.step_began(key),
                 Change::Ended(key) => {
+                    if let Some(files) = &self.files {
+                        self.node.read_files(files, Some(key), now);
+                    }
                     self.watches.retain(|_, watch| watch.key != key);
                     if self.node.steps().live().any(|live| live.0 == key.0) {
                         self.watch_job(key.0);
                     } else {
                         self.high_jobs.remove(&key.0);
                     }
-                }
-            }
-        }
-    }
-
-    fn watch_step(&mut self, key: Key) {
-        self.watches.retain(|_, watch| watch.key != key);
-        let step = self.node.steps().get(key);
-        let watch = step.and_then(|step| Watch::new(key, step, self.node.mounts()));
-        watch.into_iter().for_each(|watch| self.add_watch(watch));
-        self.watch_job(key.0);
-    }
-
-    /// Watches a job of several steps as a whole, until it was told of.
-    fn watch_job(&mut self, job: JobId) {
-        let watched = |w: &Watch| w.level == Level::Job && w.key.0 == job;
-        if self.high_jobs.contains(&job) || self.watches.values().any(watched) {
-            return;
-        }
-        let steps = self.node.steps();
-        let several = |key: &Key| key.0 == job && key.1 != StepId::Extern;
-        let live: Vec<Key> = steps.live().filter(several).take(2).collect();
-        let &[key, _] = &live[..] else { return };
-        let watch = steps.get(key).and_then(|step| Watch::of_job(key, step, self.node.mounts()));
-        watch.into_iter().for_each(|watch| self.add_watch(watch));
-    }
-
-    fn add_watch(&mut self, watch: Watch) {
-        let key = watch.key;
-        let token = self.next_watch;
-        self.next_watch += 1;
-        if let Some(event) = &watch.event {
-            let data = epoll::EventData::new_u64(token);
-            if let Err(e) = epoll::add(&self.epoll, event, data, epoll::EventFlags::IN) {
-                eprintln!("inquest agent: cannot watch step {}.{}: {e}", key.0, key.1);
-                return;
-            }
-        }
-        self.watches.insert(token, watch);
-        self.look_at(token);
-    }
-
-    /// Looks at a step that woke us, or whose time has come.
-    fn look_at(&mut self, token: u64) {
-        let Some(watch) = self.watches.get_mut(&token) else { return };
-        let woke = watch.event.as_ref().is_some_and(|event| rustix::io::read(event, &mut [0; 8]).is_ok());
-        let mut seen = watch.look();
-        if let (Some(job), Seen::High(_)) =
-            (self.watches.get(&token).filter(|w| w.level == Level::Job), &seen)
-            && self
-                .watches
-                .values()
-                .any(|w| w.level == Level::Step && w.key.0 == job.key.0 && w.is_most_of(job))
-        {
-            // That step will say so itself, or end.
-            seen = Seen::Low;
-        }
-        let Some(watch) = self.watches.get_mut(&token) else { return };
-        match seen {
-            Seen::Low => {
-                // The charge is past the threshold, and that was all cache:
-                // the kernel will not wake us a second time.
-                if woke {
-                    watch.event = None;
-                }
-                if watch.event.is_none() {
-                    self.look_us.get_or_insert(Stamp::now().mono_us + LOOK_US);
-                }
-            }
-            seen => {
-                let key = watch.key;
-                self.watches.remove(&token);
-                if matches!(seen, Seen::High(_)) {
-                    self.high_jobs.insert(key.0);
-                    self.watches.retain(|_, w| w.level != Level::Job || w.key.0 != key.0);
-                }
-                self.node.high(key, seen, Stamp::now());
-            }
-        }
-    }
-
-    /// Takes a batch of beginnings.
-    fn read_execs(&mut self) {
-        let Some(execs) = &self.execs else { return };
-        let mut buffer = [MaybeUninit::uninit(); 1024];
-        for _ in 0..BATCH {
-            match execs.receive(&mut buffer) {
-                Ok(Some(datagram)) => {
-                    let now = Stamp::now();
-                    Messages::new(datagram)
-                        .filter_map(|m| execs::parse(&m))
-                        .for_each(|pid| self.node.began(pid, now));
-                }
-                Ok(None) => return,
-                // Some were dropped: their ends are told without a name.
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(e) => {
-                    eprintln!("inquest agent: members of packed steps are no longer named: {e}");
-                    self.execs = None;
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Takes a batch of records; says whether there may be more.
-    fn read_ends(&mut self) -> bool {
-        let Some(ends) = &self.ends else { return false };
-        let mut buffer = [MaybeUninit::uninit(); 8192];
-        // First find out about all of them, then write: a disk that takes its
-        // time must not let parents slip away.
-        let mut found = Vec::new();
-        let mut more = true;
-        for _ in 0..BATCH {
-            match ends.receive(&mut buffer) {
-                Ok(Some(datagram)) => {
-                    let now = Stamp::now();
-                    let messages = Messages::new(datagram);
-                    for ended in messages.filter_map(|m| taskstats::parse(&m, ends.family()).ok()) {
-                        let membership = self.node.find(&ended, now);
-                        found.push((ended, membership, now));
-                    }
-                }
-                Ok(None) => {
-                    more = false;
-                    break;
-                }
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    let total = ends.drops();
-                    let count = total.map(|t| t.saturating_sub(self.drops));
-                    self.drops = total.unwrap_or(self.drops);
-                    self.node.dropped(count, Stamp::now());
-                }
-                Err(e) => {
-                    eprintln!("inquest agent: no more process_died events: {e}");
-                    self.ends = None;
-                    more = false;
-                    break;
-                }
-            }
-        }
-        for (ended, membership, stamp) in found {
-            self.node.ended(ended, membership, stamp);
-        }
-        more
-    }
-
-    /// Reads what is new in the log and `wanted` by its number.
-    fn read_log(&mut self, wanted: impl Fn(u64) -> bool) {
-        let Some(log) = &mut self.log else { return };
-        let mut kills = false;
-        loop {
-            match log.read() {
-                Ok(Got::Record(bytes)) => {
-                    let Some(record) = Record::parse(bytes) else { continue };
-                    if wanted(record.seq) {
-                        kills |= self.node.log(&record, self.caught_up, Stamp::now());
-                    }
-                    self.node.kmsg_seq = Some(record.seq);
-                }
-                Ok(Got::Overwritten) => self.node.log_overwritten(Stamp::now()),
-                Ok(Got::Nothing) => break,
-                Err(e) => {
-                    eprintln!("inquest agent: no more oom_kill events: {e}");
-                    self.log = None;
-                    break;
-                }
-            }
-        }
-        if kills && self.caught_up && !self.node.has_open_kills() {
-            self.remember();
-        }
-    }
-
-    fn read_notes(&mut self) {
-        let Some(notes) = &mut self.notes else { return };
-        for _ in 0..BATCH {
-            match notes.receive() {
-                Ok(Some(got)) => {
-                    let words = self.node.note(&got, Stamp::now());
-                    if let Some(from) = got.from {
-                        notes.answer(&from, words);
-                    }
-                }
-                Ok(None) => return,
-                Err(e) => {
-                    eprintln!("inquest agent: no more notes: {e}");
-                    self.notes = None;
-                    return;
                 }
             }
         }

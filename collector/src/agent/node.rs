@@ -13,6 +13,7 @@ use inquest_journal::{
 
 use super::cgroup::{Mounts, StepPath, step_path};
 use super::deaths::{Deaths, Waiting};
+use super::files::{Files, Piece};
 use super::keys::{self, Keys, Processes};
 use super::members::{Look, Members, Membership};
 use super::memory::Seen;
@@ -104,11 +105,12 @@ impl Node {
     pub(super) fn line(&mut self, line: &[u8], now: Stamp) -> Option<Change> {
         let head = Head::parse(line).ok()?;
         let ours = head.boot == self.boot() && head.node == self.writer.identity().node();
-        if !ours || !matches!(head.source, Source::Plugin | Source::Agent) {
+        if !ours || head.source == Source::Collector {
             return None;
         }
         let wanted = match head.event_type.as_ref() {
             "step_started" | "step_ended" | "task_started" => head.source == Source::Plugin,
+            "note" => head.source == Source::User && head.stream != self.writer.identity().stream(),
             "process_died" | "oom_kill" | "node_booted" => head.source == Source::Agent,
             _ => false,
         };
@@ -359,6 +361,38 @@ impl Node {
         }
     }
 
+    /// Reads what is new in the files of notes of all live steps, or of one that has ended.
+    pub(super) fn read_files(&mut self, files: &Files, ended: Option<Key>, now: Stamp) {
+        let wanted: Vec<_> = self.steps.files().filter(|f| ended.map_or(f.3, |key| key == f.0)).collect();
+        for (key, uid, name, _) in wanted {
+            let (mut notes, mut skipped) = (Vec::new(), 0);
+            let from = self.steps.step(key, now.mono_us).file;
+            let read = files.read(uid, &name, from, ended.is_some(), |piece| match piece {
+                Piece::Line(line, end) => notes.extend(note::parse_line(line, end)),
+                Piece::Skipped => skipped += 1,
+            });
+            let step = self.steps.step(key, now.mono_us);
+            step.file_skipped += skipped;
+            let all = notes.len();
+            notes.retain(|_| step.notes.take(now.mono_us));
+            if skipped > 0 || notes.len() < all {
+                self.tell_later(now.mono_us);
+            }
+            for (body, severity) in notes {
+                self.emit(now, severity, Source::User, Some(key), None, body);
+            }
+            if let Some(read) = read {
+                self.steps.step(key, now.mono_us).file = read.done(&name);
+            }
+        }
+    }
+
+    /// Reads what is left in the files of steps that ended while nobody watched.
+    pub(super) fn read_old_files(&mut self, files: &Files, now: Stamp) {
+        let ended: Vec<Key> = self.steps.files().filter(|f| !f.3).map(|f| f.0).collect();
+        ended.into_iter().for_each(|key| self.read_files(files, Some(key), now));
+    }
+
     /// A step, or its job, passed 90 % of its limit.
     pub(super) fn high(&mut self, key: Key, seen: Seen, now: Stamp) {
         let Seen::High(body) = seen else { return };
@@ -407,9 +441,12 @@ impl Node {
         for (key, step) in self.steps.iter_mut() {
             let deaths = step.signals.take_held_back() + step.exits.take_held_back();
             let notes = step.notes.take_held_back();
-            for (n, what) in
-                [(deaths, "process_died above the rate limit"), (notes, "note above the rate limit")]
-            {
+            let skipped = std::mem::take(&mut step.file_skipped);
+            for (n, what) in [
+                (deaths, "process_died above the rate limit"),
+                (notes, "note above the rate limit"),
+                (skipped, "note too long, or more of them than can wait"),
+            ] {
                 if n > 0 {
                     lost.push((Some(key), Severity::Warn, Some(n), what));
                 }

@@ -55,7 +55,20 @@ struct Wire {
 /// Reads a datagram: the event's body and its severity, or nothing.
 pub(super) fn parse(datagram: &[u8], pid: u32) -> Option<(Note, Severity)> {
     let text = String::from_utf8_lossy(datagram);
-    let wire: Wire = serde_json::from_str(&text).ok()?;
+    let (note, severity) = note_of(serde_json::from_str(&text).ok()?)?;
+    Some((Note { pid: Some(pid), ..note }, severity))
+}
+
+/// Reads a line of a file of notes, which ends at `file_end`. What is no JSON is a message as it stands: in
+/// a shell that is what one writes first.
+pub(super) fn parse_line(line: &[u8], file_end: u64) -> Option<(Note, Severity)> {
+    let text = String::from_utf8_lossy(line);
+    let plain = || note_of(Wire { kind: None, text: text.clone().into_owned(), percent: None });
+    let (note, severity) = serde_json::from_str(&text).ok().and_then(note_of).or_else(plain)?;
+    Some((Note { file_end: Some(file_end), ..note }, severity))
+}
+
+fn note_of(wire: Wire) -> Option<(Note, Severity)> {
     let kind = wire.kind.unwrap_or(if wire.percent.is_some() { Kind::Progress } else { Kind::Message });
     let percent = wire.percent.filter(|p| p.is_finite()).map(|p| p.clamp(0.0, 100.0));
     let word = match kind {
@@ -69,7 +82,7 @@ pub(super) fn parse(datagram: &[u8], pid: u32) -> Option<(Note, Severity)> {
     if text.is_none() && percent.is_none() {
         return None;
     }
-    Some((Note { kind: Some(word.into()), text, percent, pid: Some(pid) }, severity))
+    Some((Note { kind: Some(word.into()), text, percent, ..Note::default() }, severity))
 }
 
 fn cut(text: &str) -> &str {
@@ -233,6 +246,9 @@ mod tests {
         let (note, _) = parse(br#"{"percent":120}"#, 42).unwrap();
         assert_eq!((note.kind.as_deref(), note.percent), (Some("progress"), Some(100.0)));
         assert_eq!(parse(br#"{"kind":"error","text":"x"}"#, 1).unwrap().1, Severity::Error);
+        for plain in ["epoch 4 \u{1b}[31m", "{\"text\":7}", "[]"] {
+            assert_eq!(parse_line(plain.as_bytes(), 1).unwrap().0.text.as_deref(), Some(plain));
+        }
         for bad in [&b""[..], b"{}", b"{\"text\":7}", b"[]", b"{\"kind\":\"root\",\"text\":\"x\"}"] {
             assert!(parse(bad, 1).is_none());
         }
@@ -243,7 +259,17 @@ mod tests {
         let (note, _) = parse(br#"{"text":"x","pid":1,"job_id":"5","uid":0}"#, 42).unwrap();
         assert_eq!(
             note,
-            Note { kind: Some("message".into()), text: Some("x".into()), percent: None, pid: Some(42) }
+            Note { kind: Some("message".into()), text: Some("x".into()), pid: Some(42), ..Note::default() }
+        );
+        let (note, _) = parse_line(br#"{"text":"x","pid":1,"file_end":9,"job_id":"5"}"#, 60).unwrap();
+        assert_eq!(
+            note,
+            Note {
+                kind: Some("message".into()),
+                text: Some("x".into()),
+                file_end: Some(60),
+                ..Note::default()
+            }
         );
     }
 
@@ -272,7 +298,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_datagram_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
-            let _ = parse(&bytes, 1);
+            let _ = (parse(&bytes, 1), parse_line(&bytes, 1));
             let wire = serde_json::to_vec(&Wire { kind: None, text: text.repeat(200), percent: None }).unwrap();
             if let Some((note, _)) = parse(&wire, 1) {
                 prop_assert!(note.text.unwrap().len() <= TEXT_MAX);

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use inquest_journal::{Body, Head, JobId, StepId};
 
 use super::cgroup::StepPath;
+use super::files;
 use super::rate::{Bucket, Rate};
 
 /// A step of a job on this node.
@@ -52,6 +53,11 @@ pub(super) struct Step {
     pub(super) signals: Bucket,
     pub(super) exits: Bucket,
     pub(super) notes: Bucket,
+    /// How far its file of notes was read, and what could not be taken from it.
+    pub(super) file: files::Place,
+    pub(super) file_skipped: u64,
+    /// Of slurmstepd.
+    pid: Option<u32>,
     dir: Option<String>,
     touched_us: u64,
 }
@@ -67,6 +73,9 @@ impl Step {
             signals: Bucket::new(DEATHS),
             exits: Bucket::new(DEATHS),
             notes: Bucket::new(NOTES),
+            file: files::Place::default(),
+            file_skipped: 0,
+            pid: None,
             dir: None,
             touched_us: now_us,
         }
@@ -134,6 +143,7 @@ impl Steps {
                 }
                 let step = self.step(key, now_us);
                 step.uid = b.uid;
+                step.pid = b.stepd_pid;
                 step.memory = b.cgroup.clone().map(|path| (path, b.cgroup_version));
                 step.limit_bytes = b.limit_bytes;
                 step.live = true;
@@ -155,6 +165,13 @@ impl Steps {
             Body::TaskStarted(b) => {
                 if let (Some(pid), true) = (b.pid, self.tasks.len() < MOST_TASKS) {
                     self.tasks.insert(pid, Task { place: Place { key, task: head.task }, ended_us: None });
+                }
+                None
+            }
+            Body::Note(b) => {
+                // Written by an earlier life.
+                if let (Some(at), Some(step)) = (b.file_end, self.steps.get_mut(&key)) {
+                    step.file = files::Place { at, cut_out: false };
                 }
                 None
             }
@@ -213,6 +230,14 @@ impl Steps {
         let step = self.steps.entry(key).or_insert_with(|| Step::new(now_us));
         step.touched_us = now_us;
         step
+    }
+
+    /// Steps that have a file of notes: whose it is and its name, `7.0.4711`, and whether the step lives.
+    pub(super) fn files(&self) -> impl Iterator<Item = (Key, u32, String, bool)> {
+        self.steps.iter().filter_map(|(key, step)| {
+            let name = format!("{}.{}.{}", key.0, key.1, step.pid?);
+            Some((*key, step.uid?, name, step.live))
+        })
     }
 
     /// Whether a live step belongs to this user.
