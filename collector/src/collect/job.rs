@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use inquest_journal::JobId;
+use inquest_journal::{JobId, Timestamp};
 use memchr::memchr_iter;
 
 use super::course::{Course, JOB_ID};
@@ -31,6 +31,10 @@ pub(super) struct Job {
     /// How its story stands, as of the last time it was folded.
     pub(super) over: bool,
     pub(super) steps_ended: bool,
+    /// The time limit that its steps know.
+    pub(super) limit: Option<Timestamp>,
+    /// Slurm has said that it waits in the queue again.
+    pub(super) requeued: bool,
     /// An event since then may have changed that.
     pub(super) unsure: bool,
     /// The ledger does not know its newest state.
@@ -64,6 +68,8 @@ impl Job {
             unknown_before: None,
             over: false,
             steps_ended: false,
+            limit: None,
+            requeued: false,
             unsure: false,
             changed: false,
             touched: now,
@@ -95,6 +101,7 @@ impl Collector {
         let mut job = Job::new(member, course, self.now);
         job.open = row.open;
         job.unknown_before = self.runs.get(&row.run).map(|r| r.tail.flushed());
+        job.requeued = self.runs.get(&row.run).is_some_and(|r| r.head.requeued.contains(&row.chunk));
         job.unsure = true;
         job.class = self.stored_verdict(&job.member)?.map(|v| v.class);
         if job.open {

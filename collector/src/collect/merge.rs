@@ -73,6 +73,7 @@ impl Collector {
         self.stats.events += 1;
         self.newest = event.head.timestamp;
         let cluster = self.cluster(&event.head.cluster);
+        self.met_boot(cluster, &event.head)?;
         let Some(job_id) = event.head.job_id else {
             let path = std::path::Path::new(&self.clusters[usize::from(cluster)].1).join(SITE);
             let mut text = Vec::new();
@@ -90,7 +91,8 @@ impl Collector {
         };
         match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
             Some(run) => {
-                self.begin(key, run, body.as_ref(), None, &event)?;
+                let restart = RESTART.number(event.line).unwrap_or(0);
+                self.begin(key, run, body.as_ref(), None, &moment(&event.head), restart)?;
                 self.release(key)?;
                 self.add(key, &event)
             }
@@ -157,15 +159,15 @@ impl Collector {
     }
 
     /// Makes a job, and its run when it is the first of it.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         key: JobKey,
         run_key: RunKey,
         body: Option<&Body>,
         uid: Option<u32>,
-        event: &Event<'_>,
+        after: &Moment,
+        restart: u32,
     ) -> Result<(), CollectError> {
-        let head = &event.head;
         let cluster = self.clusters[usize::from(key.0)].1.clone();
         let user = self.user_name(&cluster, body.and_then(uid_of).or(uid));
         let mut name: RunName = (cluster, user, run_key.won.run_id(JobId(key.1)));
@@ -176,18 +178,18 @@ impl Collector {
         };
         if let Some(run) = known.and_then(|id| self.runs.get(&id))
             && let Some(idle) = run_key.won.idle_us()
-            && !run.is_near(head.timestamp, idle)
+            && !run.is_near(after.wall, idle)
         {
             // An id that came round again names another run.
             known = None;
             if self.run_named(&name)?.is_some() {
-                name.2 = format!("{}-{}", name.2, head.timestamp.day());
+                name.2 = format!("{}-{}", name.2, after.wall.day());
                 known = self.run_named(&name)?;
             }
         }
         let id = known.unwrap_or_else(|| {
             self.last_run += 1;
-            let run = Run::new(self.last_run, name.clone(), run_key.clone(), head.timestamp);
+            let run = Run::new(self.last_run, name.clone(), run_key.clone(), after.wall);
             self.run_names.insert(name, self.last_run);
             self.runs.insert(self.last_run, run);
             self.last_run
@@ -196,14 +198,13 @@ impl Collector {
             self.alike.insert(group, id);
         }
         self.touched.push(id);
-        let after = moment(head);
         let (array, task) = body.map_or((None, None), array_of);
         let chunk = self.chunk(id, run_key.won.kind, task)?;
         let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
         let first = run.tail.length();
         if run.head.count == 0 || run.head.ended.is_some() {
             let fields = RunStarted { backend: "slurm", run_key: &run_key };
-            self.derive(id, "run_started", Severity::Info, &after, None, None, &fields);
+            self.derive(id, "run_started", Severity::Info, after, None, None, &fields);
         }
         let member = MemberRow {
             run: id,
@@ -212,15 +213,15 @@ impl Collector {
             array_job_id: array,
             array_task_id: task,
             attempts: 1,
-            started: head.timestamp.0,
-            last: head.timestamp.0,
+            started: after.wall.0,
+            last: after.wall.0,
             first,
             end: first,
             verdict: None,
             name: run_key.won.member.clone(),
         };
         let fields = ChunkStarted { run_key: &run_key };
-        self.derive(id, "chunk_started", Severity::Info, &after, Some(chunk), Some(JobId(key.1)), &fields);
+        self.derive(id, "chunk_started", Severity::Info, after, Some(chunk), Some(JobId(key.1)), &fields);
         if let Some(run) = self.runs.get_mut(&id) {
             run.know(&member);
             run.users += 1;
@@ -234,7 +235,7 @@ impl Collector {
             run.turned |= run.head.ended.take().is_some();
             run.touch();
         }
-        let course = Course::new(RESTART.number(event.line).unwrap_or(0));
+        let course = Course::new(restart);
         let mut job = Job::new(member, course, self.now);
         job.changed = true;
         if let Some(former) = self.jobs.insert(key, job) {
@@ -340,7 +341,8 @@ impl Collector {
             let Some(line) = held.rows.first().map(|r| r.line.clone()) else { continue };
             let Some(event) = Event::parse(&line) else { continue };
             let uid = held.rows.iter().find_map(|r| r.uid);
-            self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &event)?;
+            let restart = RESTART.number(event.line).unwrap_or(0);
+            self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &moment(&event.head), restart)?;
             self.release(key)?;
         }
         Ok(())
@@ -397,13 +399,16 @@ impl Collector {
         }
         job.course.begin_attempt(restart);
         job.record = None;
+        job.requeued = false;
         job.member.attempts = attempts;
         job.member.verdict = None;
         let (run, chunk) = (job.member.run, job.member.chunk);
-        if let Some(class) = job.class.take()
-            && let Some(run) = self.runs.get_mut(&run)
-        {
-            run.count(Some(class), None);
+        let class = job.class.take();
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.head.requeued.remove(&chunk);
+            if class.is_some() {
+                run.count(class, None);
+            }
         }
         let (after, fields) = (moment(&event.head), ChunkRetried { attempt: attempts });
         let id = Some(JobId(key.1));
@@ -424,7 +429,23 @@ impl Collector {
         job_id: Option<JobId>,
         fields: &T,
     ) -> u64 {
-        let Some(run) = self.runs.get_mut(&run) else { return 0 };
+        self.derive_at(run, event_type, severity, after, chunk_id, job_id, fields);
+        self.runs.get(&run).map_or(0, |run| run.tail.length())
+    }
+
+    /// As [`Collector::derive`]; says where in the appender's block it is.
+    #[allow(clippy::too_many_arguments)] // One flat record, named at every call.
+    pub(super) fn derive_at<T: Serialize>(
+        &mut self,
+        run: i64,
+        event_type: &str,
+        severity: Severity,
+        after: &Moment,
+        chunk_id: Option<u32>,
+        job_id: Option<JobId>,
+        fields: &T,
+    ) -> (u32, u32) {
+        let Some(run) = self.runs.get_mut(&run) else { return (0, 0) };
         let seq = run.head.next_seq;
         run.head.next_seq += 1;
         let event = Derived {
@@ -438,9 +459,9 @@ impl Collector {
             job_id,
             fields,
         };
-        self.appender.append(&mut run.tail, |out| derived_line(out, &event, &mut self.clock));
+        let place = self.appender.append(&mut run.tail, |out| derived_line(out, &event, &mut self.clock));
         run.touch();
-        run.tail.length()
+        place
     }
 
     /// The user's name as this machine knows it: the name of a directory, which

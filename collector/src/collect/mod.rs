@@ -17,6 +17,7 @@ mod daemon;
 pub mod health;
 mod indexer;
 mod job;
+mod lost;
 mod manager;
 mod merge;
 mod run;
@@ -146,6 +147,9 @@ pub struct Collector {
     /// Runs that changed since the last checkpoint.
     touched: Vec<i64>,
     last_run: i64,
+    /// Cluster, node and boot of the line before, and the newest boot met of every node.
+    boot: (u16, Box<str>, Box<str>),
+    boots: HashMap<(u16, Box<str>), Box<str>, FastHash>,
     /// Runs whose end is to be told at the end of the pass.
     closing: BTreeSet<i64>,
     /// Files that are no run's: registries, events of no job.
@@ -228,6 +232,8 @@ impl Collector {
             runs: HashMap::default(),
             run_names: HashMap::new(),
             alike: HashMap::new(),
+            boot: (u16::MAX, "".into(), "".into()),
+            boots: HashMap::default(),
             touched: Vec::new(),
             closing: BTreeSet::new(),
             others: BTreeMap::new(),

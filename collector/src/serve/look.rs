@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use inquest_journal::Source;
-
 use super::access::Viewer;
 use super::data::{Problem, Sources};
 use crate::slurm::target::Target;
@@ -94,7 +92,6 @@ pub fn job(sources: &Sources<'_>, viewer: &Viewer, name: &Name, chunk: u32) -> R
     let cut = each_line(&file, &place, &mut |line| {
         let mut scratch = Vec::new();
         if let Some((head, body)) = read_line(line, &mut scratch)
-            && head.source != Source::Collector
             && head.job_id == Some(place.job_id)
         {
             story.apply(&head, body);

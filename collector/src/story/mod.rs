@@ -160,6 +160,9 @@ pub struct StepNode {
     pub started: Option<Moment>,
     /// When it ended; a start without an end is a dead slurmstepd or node.
     pub ended: Option<Moment>,
+    /// When it was seen that the node had come up anew under it: nothing can
+    /// end it any more.
+    pub lost: Option<Moment>,
     /// Memory limit in bytes.
     pub limit_bytes: Option<u64>,
     /// Processes killed for memory, of the whole step on this node.
@@ -259,16 +262,33 @@ pub struct Note {
 }
 
 impl Attempt {
+    /// The same job, as if nothing had been seen of this attempt.
+    #[must_use]
+    pub fn without_course(&self) -> Attempt {
+        Attempt { restart: self.restart, facts: self.facts.clone(), ..Attempt::default() }
+    }
+
     /// Exit of the job script, when there was one and it ended.
     pub fn batch_exit(&self) -> Option<&Exit> {
         let script = self.steps.get(&StepId::Batch).or_else(|| self.steps.get(&StepId::Interactive))?;
         script.tasks.values().next()?.exit.as_ref()
     }
 
-    /// Every step that began on some node has ended there.
+    /// Every step that began on some node has ended there, or with the node.
     pub fn all_steps_ended(&self) -> bool {
         !self.steps.is_empty()
-            && self.steps.values().flat_map(|s| s.nodes.values()).all(|n| n.ended.is_some())
+            && self
+                .steps
+                .values()
+                .flat_map(|s| s.nodes.values())
+                .all(|n| n.ended.is_some() || n.lost.is_some())
+    }
+
+    /// Parts of steps that ended with their node.
+    pub fn lost_parts(&self) -> impl Iterator<Item = (&StepId, &String, &StepNode)> {
+        let parts =
+            self.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, node, part)));
+        parts.filter(|(_, _, part)| part.lost.is_some() && part.ended.is_none())
     }
 
     /// Nothing of it can still be running: all steps ended, and with them one
