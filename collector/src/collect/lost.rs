@@ -51,6 +51,7 @@ impl Collector {
         let booted_at = Timestamp(head.timestamp.0.saturating_sub_unsigned(head.mono_us));
         let story = self.fold(key)?;
         let Some(boot) = story.attempts.last().and_then(|a| boot_before(a, head, booted_at)) else {
+            self.unfold(key, story);
             return Ok(());
         };
         let Some(job) = self.jobs.get(&key) else { return Ok(()) };

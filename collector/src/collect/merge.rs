@@ -56,7 +56,7 @@ impl Collector {
         node: &str,
         met: &mut Counts,
     ) -> Result<(), CollectError> {
-        let event = match Event::parse(line) {
+        let mut event = match Event::parse(line) {
             Some(event) => event,
             None => {
                 met.bad += 1;
@@ -82,7 +82,7 @@ impl Collector {
         };
         let key = (cluster, job_id.0);
         if self.recall(key, event.head.timestamp)? {
-            self.add(key, &event)?;
+            self.add(key, &mut event)?;
             return self.look_for_alias(key, &event);
         }
         let body = match event.head.event_type.as_ref() {
@@ -92,12 +92,12 @@ impl Collector {
         match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
             Some(run) => {
                 let restart = RESTART.number(event.line).unwrap_or(0);
-                self.begin(key, run, body.as_ref(), None, &moment(&event.head), restart)?;
+                self.begin(key, run, body.as_deref(), None, &moment(&event.head), restart)?;
                 self.release(key)?;
-                self.add(key, &event)
+                self.add(key, &mut event)
             }
             None => {
-                self.hold(key, body.as_ref().and_then(uid_of), &event);
+                self.hold(key, body.as_deref().and_then(uid_of), &event);
                 Ok(())
             }
         }
@@ -324,8 +324,8 @@ impl Collector {
             self.released.push(key);
         }
         for row in rows {
-            if let Some(event) = Event::parse(&row.line) {
-                self.add(key, &event)?;
+            if let Some(mut event) = Event::parse(&row.line) {
+                self.add(key, &mut event)?;
             }
         }
         Ok(())
@@ -349,7 +349,7 @@ impl Collector {
     }
 
     /// Appends an event to its job.
-    fn add(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
+    fn add(&mut self, key: JobKey, event: &mut Event<'_>) -> Result<(), CollectError> {
         let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let Some(run) = self.runs.get_mut(&job.member.run) else { return Ok(()) };
         let (head, member) = (&event.head, &mut job.member);
@@ -374,6 +374,14 @@ impl Collector {
         }
         job.touched = self.now;
         job.unsure = true;
+        if event.form.is_none() {
+            job.story = None; // As it stands in the store is how it is told.
+        }
+        if let Some(story) = &mut job.story
+            && let Some(body) = event.take_body(&mut self.scratch)
+        {
+            story.apply(&event.head, body);
+        }
         let hint = job.course.see(event);
         if hint.further {
             self.look_for_attempt(key, event)?;
@@ -390,9 +398,10 @@ impl Collector {
     /// Says it when a further attempt of the job has begun with `event`.
     fn look_for_attempt(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
         let story = self.fold(key)?;
-        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
         let restart = story.attempts.last().map_or(0, |a| a.restart);
+        self.unfold(key, story);
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         if attempts <= job.member.attempts {
             job.course.restart = restart;
             return Ok(());

@@ -104,6 +104,7 @@ impl Collector {
         if story.attempts.last().is_some_and(whole) {
             self.judge(key, &story)?;
         }
+        self.unfold(key, story);
         Ok(())
     }
 
@@ -128,6 +129,7 @@ impl Collector {
         job.over = story.attempts.last().is_some_and(Attempt::is_over);
         job.steps_ended = story.attempts.last().is_some_and(Attempt::all_steps_ended);
         job.limit = story.attempts.last().and_then(|a| a.facts.end_limit);
+        self.unfold(key, story);
         Ok(())
     }
 
