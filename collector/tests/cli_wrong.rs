@@ -8,7 +8,7 @@ use std::fs;
 use support::{End, Job, Lab};
 
 /// Verbs that take a job or a run, with what they take beside it.
-const VERBS: [(&str, &[&str]); 11] = [
+const VERBS: [(&str, &[&str]); 10] = [
     ("why", &[]),
     ("run", &[]),
     ("timeline", &[]),
@@ -19,7 +19,6 @@ const VERBS: [(&str, &[&str]); 11] = [
     ("rerun", &[]),
     ("top", &["--once"]),
     ("compare", &["7"]),
-    ("export", &["members"]),
 ];
 
 /// What is asked for, the exit code, the thing that is named, and how to mend it.
@@ -44,7 +43,7 @@ fn words<'a>(verb: &'a str, more: &[&'a str], target: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
-fn eleven_verbs_refuse_nine_wrong_targets() {
+fn ten_verbs_refuse_nine_wrong_targets() {
     let lab = lab();
     for (verb, more) in VERBS {
         for (target, code, thing, mend) in WRONG {
@@ -54,7 +53,7 @@ fn eleven_verbs_refuse_nine_wrong_targets() {
 }
 
 #[test]
-fn eleven_verbs_refuse_a_store_that_is_none() {
+fn ten_verbs_refuse_a_store_that_is_none() {
     let lab = lab();
     let file = lab.log("file", "no directory\n");
     for (verb, more) in VERBS {
