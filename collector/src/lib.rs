@@ -8,7 +8,8 @@ job's log, [`runs`] groups jobs, [`store`] keeps runs on disk, [`report`] shows
 them, [`recover`] plans to run jobs again, [`cli`] is what a person types.
 [`collect`] is the one loop that moves the data. [`agent`] runs on a node and
 only writes a journal. [`check`] says what is wrong with an installation.
-[`serve`] shows what is stored to everybody who may see it. [`config`] is the
+[`serve`] shows what is stored to everybody who may see it, and [`export`] hands
+it to other tools. [`config`] is the
 file that says how both of them run.
 */
 
@@ -17,6 +18,7 @@ pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod export;
 pub mod follow;
 pub mod ledger;
 pub mod logs;

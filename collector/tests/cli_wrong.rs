@@ -8,7 +8,7 @@ use std::fs;
 use support::{End, Job, Lab};
 
 /// Verbs that take a job or a run, with what they take beside it.
-const VERBS: [(&str, &[&str]); 10] = [
+const VERBS: [(&str, &[&str]); 11] = [
     ("why", &[]),
     ("run", &[]),
     ("timeline", &[]),
@@ -19,6 +19,7 @@ const VERBS: [(&str, &[&str]); 10] = [
     ("rerun", &[]),
     ("top", &["--once"]),
     ("compare", &["7"]),
+    ("export", &["members"]),
 ];
 
 /// What is asked for, the exit code, the thing that is named, and how to mend it.
@@ -43,7 +44,7 @@ fn words<'a>(verb: &'a str, more: &[&'a str], target: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
-fn ten_verbs_refuse_nine_wrong_targets() {
+fn eleven_verbs_refuse_nine_wrong_targets() {
     let lab = lab();
     for (verb, more) in VERBS {
         for (target, code, thing, mend) in WRONG {
@@ -53,7 +54,7 @@ fn ten_verbs_refuse_nine_wrong_targets() {
 }
 
 #[test]
-fn ten_verbs_refuse_a_store_that_is_none() {
+fn eleven_verbs_refuse_a_store_that_is_none() {
     let lab = lab();
     let file = lab.log("file", "no directory\n");
     for (verb, more) in VERBS {

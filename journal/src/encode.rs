@@ -6,11 +6,7 @@ belong to jobs and may be of any length; they are cut to the longest bound that
 makes the line fit, and the line then says `"cut":true`.
 */
 
-use std::io::{self, Write};
-
-use serde::Serialize as _;
-use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
-
+use crate::put::{Put as _, Sink};
 use crate::{Body, JobId, LINE_MAX, SCHEMA_VERSION, Severity, Source, Stamp, StepId};
 
 /// The fixed part of every line, in the order in which it is written.
@@ -52,197 +48,84 @@ pub fn encode(out: &mut Vec<u8>, header: &Header<'_>, body: &Body) {
     let head_end = out.len();
 
     for bound in BOUNDS {
-        if append_body(out, body, bound) && out.len() - start <= LINE_MAX {
+        if append_body(out, body, bound, false) && out.len() - start <= LINE_MAX {
             return;
         }
         out.truncate(head_end);
     }
     let mut short = body.clone();
     short.drop_lists();
-    if !append_body_cut(out, &short, BOUNDS[BOUNDS.len() - 1]) || out.len() - start > LINE_MAX {
+    if !append_body(out, &short, BOUNDS[BOUNDS.len() - 1], true) || out.len() - start > LINE_MAX {
         out.truncate(head_end);
         out.extend_from_slice(b",\"cut\":true}\n");
     }
 }
 
 /// Appends `{<fields of the head>`, without a brace at the end: the body
-/// follows in the same object. By hand, because a hook of the plugin runs this
-/// once, with cold caches, and the machinery of serde for fourteen fields is
-/// then a third of what the line costs.
+/// follows in the same object.
 fn append_head(out: &mut Vec<u8>, header: &Header<'_>, event_type: &str) {
-    out.extend_from_slice(b"{\"v\":");
-    append_number(out, u64::from(SCHEMA_VERSION));
-    out.extend_from_slice(b",\"timestamp\":");
-    match header.stamp.wall.text() {
-        Some(text) => {
-            out.push(b'"');
-            out.extend_from_slice(&text);
-            out.push(b'"');
-        }
-        None => append_json(out, &header.stamp.wall),
+    // Identity is never cut: its names are bounded where it is made.
+    let mut sink = Sink::new(out, usize::MAX, false);
+    let key_of_time = b"{\"v\":1,\"timestamp\":";
+    const { assert!(SCHEMA_VERSION == 1) };
+    sink.raw(key_of_time);
+    header.stamp.wall.put(&mut sink);
+    for (key, text) in [
+        (b",\"event_type\":".as_slice(), event_type),
+        (b",\"severity\":", header.severity.word()),
+        (b",\"source\":", header.source.word()),
+        (b",\"cluster\":", header.cluster),
+        (b",\"node\":", header.node),
+        (b",\"boot\":", header.boot),
+    ] {
+        sink.raw(key);
+        sink.text(text);
     }
-    append_text(out, b",\"event_type\":", event_type);
-    append_text(out, b",\"severity\":", header.severity.word());
-    append_text(out, b",\"source\":", header.source.word());
-    append_text(out, b",\"cluster\":", header.cluster);
-    append_text(out, b",\"node\":", header.node);
-    append_text(out, b",\"boot\":", header.boot);
-    out.extend_from_slice(b",\"mono_us\":");
-    append_number(out, header.stamp.mono_us);
-    append_text(out, b",\"stream\":", header.stream);
-    out.extend_from_slice(b",\"seq\":");
-    append_number(out, header.seq);
-    if let Some(JobId(id)) = header.job_id {
-        out.extend_from_slice(b",\"job_id\":\"");
-        append_number(out, u64::from(id));
-        out.push(b'"');
+    sink.raw(b",\"mono_us\":");
+    sink.number(header.stamp.mono_us);
+    sink.raw(b",\"stream\":");
+    sink.text(header.stream);
+    sink.raw(b",\"seq\":");
+    sink.number(header.seq);
+    if let Some(id) = header.job_id {
+        sink.raw(b",\"job_id\":");
+        id.put(&mut sink);
     }
-    match header.step {
-        None => {}
-        Some(StepId::Number(id)) => {
-            out.extend_from_slice(b",\"step\":\"");
-            append_number(out, u64::from(id));
-            out.push(b'"');
-        }
-        Some(step) => {
-            out.extend_from_slice(b",\"step\":");
-            append_json(out, &step);
+    if let Some(step) = header.step {
+        sink.raw(b",\"step\":");
+        match step {
+            StepId::Number(id) => JobId(id).put(&mut sink),
+            StepId::Batch => sink.text("batch"),
+            StepId::Extern => sink.text("extern"),
+            StepId::Interactive => sink.text("interactive"),
         }
     }
     if let Some(task) = header.task {
-        out.extend_from_slice(b",\"task\":");
-        append_number(out, u64::from(task));
+        sink.raw(b",\"task\":");
+        sink.number(u64::from(task));
     }
 }
 
-/// Appends a key, as it is given, and a JSON string.
-fn append_text(out: &mut Vec<u8>, key: &[u8], text: &str) {
-    out.extend_from_slice(key);
-    if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\') {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        append_json(out, text);
+/// Appends `,<fields>}` and a newline; says whether it came to no more than a line. `cut` says that
+/// something was left out before.
+fn append_body(out: &mut Vec<u8>, body: &Body, bound: usize, cut: bool) -> bool {
+    let mut sink = Sink::new(out, bound, cut);
+    body.put_fields(&mut sink);
+    if sink.cut {
+        sink.raw(b",\"cut\":true");
     }
-}
-
-fn append_number(out: &mut Vec<u8>, mut n: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// Whatever is not worth a way of its own.
-fn append_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    // Writing to memory and serialising a string cannot fail.
-    let _ = serde_json::to_writer(&mut *out, value);
-}
-
-fn append_body(out: &mut Vec<u8>, body: &Body, bound: usize) -> bool {
-    write_body(out, body, bound, false)
-}
-
-fn append_body_cut(out: &mut Vec<u8>, body: &Body, bound: usize) -> bool {
-    write_body(out, body, bound, true)
-}
-
-/// Appends `,<fields>}` and a newline; gives up early when it grows past a line.
-fn write_body(out: &mut Vec<u8>, body: &Body, bound: usize, mut cut: bool) -> bool {
-    let at = out.len();
-    let mut target = Capped { out, room: LINE_MAX };
-    let formatter = Cutter { bound, left: bound, cut: &mut cut };
-    if body.serialize(&mut Serializer::with_formatter(&mut target, formatter)).is_err() {
-        return false;
-    }
-    if out.get(at..) == Some(b"{}") {
-        out.truncate(at);
-        out.push(b'}');
-    } else {
-        out[at] = b','; // In place of the body's own opening brace.
-    }
-    if cut {
-        out.pop();
-        out.extend_from_slice(b",\"cut\":true}");
-    }
-    out.push(b'\n');
-    true
-}
-
-/// A buffer that refuses to grow by more than a line, so that a body with a
-/// huge list costs a bounded amount of memory and time.
-struct Capped<'a> {
-    out: &'a mut Vec<u8>,
-    room: usize,
-}
-
-impl Write for Capped<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self.room.checked_sub(buf.len()) {
-            Some(room) => {
-                self.room = room;
-                self.out.extend_from_slice(buf);
-                Ok(buf.len())
-            }
-            None => Err(io::ErrorKind::WriteZero.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A compact JSON formatter that cuts every string at `bound` encoded bytes,
-/// never inside a character or an escape.
-struct Cutter<'a> {
-    bound: usize,
-    left: usize,
-    cut: &'a mut bool,
-}
-
-impl Formatter for Cutter<'_> {
-    fn begin_string<W: ?Sized + Write>(&mut self, w: &mut W) -> io::Result<()> {
-        self.left = self.bound;
-        CompactFormatter.begin_string(w)
-    }
-
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, w: &mut W, text: &str) -> io::Result<()> {
-        let keep = text.floor_char_boundary(self.left);
-        if keep < text.len() {
-            *self.cut = true;
-            self.left = 0;
-        } else {
-            self.left -= keep;
-        }
-        w.write_all(&text.as_bytes()[..keep])
-    }
-
-    fn write_char_escape<W: ?Sized + Write>(&mut self, w: &mut W, c: CharEscape) -> io::Result<()> {
-        let width = if matches!(c, CharEscape::AsciiControl(_)) { 6 } else { 2 };
-        if self.left < width {
-            *self.cut = true;
-            self.left = 0;
-            return Ok(());
-        }
-        self.left -= width;
-        CompactFormatter.write_char_escape(w, c)
-    }
+    sink.raw(b"}\n");
+    !sink.full
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Head, JobStarted, Memory, StepStarted, TaskExited};
+    use crate::*;
     use proptest::prelude::*;
+    use serde::Serialize as _;
+    use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
+    use std::io::{self, Write};
 
     fn header<'a>() -> Header<'a> {
         Header {
@@ -323,6 +206,120 @@ mod tests {
             append_head(&mut out, &header, "note");
             out.push(b'}');
             prop_assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&wire).unwrap());
+        }
+    }
+
+    /// serde's way to the same: a formatter that cuts every string at `bound` encoded bytes.
+    struct Cutter<'a> {
+        bound: usize,
+        left: usize,
+        cut: &'a mut bool,
+    }
+
+    impl Formatter for Cutter<'_> {
+        fn begin_string<W: ?Sized + Write>(&mut self, w: &mut W) -> io::Result<()> {
+            self.left = self.bound;
+            CompactFormatter.begin_string(w)
+        }
+
+        fn write_string_fragment<W: ?Sized + Write>(&mut self, w: &mut W, text: &str) -> io::Result<()> {
+            let keep = text.floor_char_boundary(self.left);
+            if keep < text.len() {
+                *self.cut = true;
+                self.left = 0;
+            } else {
+                self.left -= keep;
+            }
+            w.write_all(&text.as_bytes()[..keep])
+        }
+
+        fn write_char_escape<W: ?Sized + Write>(&mut self, w: &mut W, c: CharEscape) -> io::Result<()> {
+            let width = if matches!(c, CharEscape::AsciiControl(_)) { 6 } else { 2 };
+            if self.left < width {
+                *self.cut = true;
+                self.left = 0;
+                return Ok(());
+            }
+            self.left -= width;
+            CompactFormatter.write_char_escape(w, c)
+        }
+    }
+
+    /// `,<fields>}` and a newline as serde writes it.
+    fn body_of_serde(body: &Body, bound: usize) -> Vec<u8> {
+        let (mut out, mut cut) = (Vec::new(), false);
+        let formatter = Cutter { bound, left: bound, cut: &mut cut };
+        body.serialize(&mut Serializer::with_formatter(&mut out, formatter)).unwrap();
+        let fields = &out[1..out.len() - 1];
+        let comma: &[u8] = if fields.is_empty() { b"" } else { b"," };
+        let end: &[u8] = if cut { b",\"cut\":true}\n" } else { b"}\n" };
+        [comma, fields, end].concat()
+    }
+
+    /// Text with much that is escaped or more than a byte long.
+    fn odd_text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "[ -~]{0,12}",
+            "[\u{0}-\u{20}\"\\\\\u{7f}]{0,4}",
+            "[\u{80}-\u{800}\u{ffff}\u{10000}]{0,4}",
+            any::<String>(),
+        ];
+        proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_by_hand_is_the_body_of_serde(
+            texts in proptest::collection::vec(odd_text(), 12),
+            list in proptest::collection::vec(odd_text(), 0..4),
+            env in proptest::collection::btree_map(odd_text(), odd_text(), 0..4),
+            numbers in proptest::collection::vec(any::<Option<u64>>(), 20),
+            time in any::<Option<i64>>(), real in any::<Option<f64>>(), flag in any::<bool>(),
+            level in proptest::sample::select(&[None, Some(Level::Task), Some(Level::Step), Some(Level::Job), Some(Level::Host)][..]),
+            via in proptest::sample::select(&[None, Some(Via::Prolog), Some(Via::Epilog), Some(Via::Batch), Some(Via::Interactive), Some(Via::Step)][..]),
+            bound in 30usize..90,
+        ) {
+            let text = |n: usize| Some(texts[n].clone()).filter(|_| numbers[n].is_some());
+            let small = |n: usize| numbers[n].map(|x| x as u32);
+            let tiny = |n: usize| numbers[n].map(|x| x as u8);
+            let time = time.map(Timestamp);
+            let memory = Memory {
+                cgroup_peak_bytes: numbers[0], limit_bytes: numbers[1], limit_level: level, clipped: flag,
+                limit_hits: numbers[2], largest_process_bytes: numbers[3], anon_peak_bytes: numbers[4],
+            };
+            let victim = |n: usize| Victim {
+                pid: small(n), command: text(n), anon_rss_bytes: numbers[n + 1], cgroup: text(n + 2), uid: small(n + 3),
+            };
+            let bodies: Vec<Body> = vec![
+                JobStarted {
+                    via, uid: small(0), name: text(1), work_dir: text(2), array_job_id: small(3).map(JobId),
+                    memory_mib: numbers[4], end_limit: time, env: env.clone(), ..JobStarted::default()
+                }.into(),
+                StepStarted { name: text(0), argv: list, cgroup_version: tiny(1), env, ..StepStarted::default() }.into(),
+                StepEnded {
+                    duration_us: numbers[0], memory: memory.clone(),
+                    pressure: Pressure { cpu_some_us: numbers[5], io_full_us: numbers[6], ..Pressure::default() },
+                    ..StepEnded::default()
+                }.into(),
+                TaskExited { exit_code: tiny(7), signal: tiny(8), core: flag, memory, ..TaskExited::default() }.into(),
+                OomKill {
+                    level, victims: vec![victim(0), Victim::default(), victim(3)],
+                    reported_by_slurm: numbers[9].map(|_| flag), ..OomKill::default()
+                }.into(),
+                MemoryHigh { pressure_some_percent: real, level, ..MemoryHigh::default() }.into(),
+                NodeBooted { previous_boot: text(10), booted_at: time }.into(),
+                Note { kind: text(4), text: text(5), percent: real, pid: small(6) }.into(),
+            ];
+            for body in bodies {
+                for bound in [bound, 2048] {
+                    let mut out = Vec::new();
+                    if append_body(&mut out, &body, bound, false) {
+                        prop_assert_eq!(String::from_utf8(out).unwrap(), String::from_utf8(body_of_serde(&body, bound)).unwrap());
+                    } else {
+                        prop_assert!(body_of_serde(&body, bound).len() > LINE_MAX);
+                    }
+                }
+            }
         }
     }
 

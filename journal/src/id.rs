@@ -9,6 +9,8 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::put::append_number;
+
 /// A Slurm job id. In JSON it is a string, as in every other system's files,
 /// so that a reader never loses digits or compares it as a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,7 +152,15 @@ impl Identity {
     /// ticks since boot (field 22 of /proc/pid/stat).
     pub fn new(cluster: &str, node: &str, boot: &str, pid: u32, start: u64) -> Identity {
         let (cluster, node, boot) = (clean_name(cluster), clean_name(node), clean_name(boot));
-        let stream = format!("{node}-{boot}-{pid}-{start}");
+        let mut stream = Vec::with_capacity(node.len() + boot.len() + 32);
+        for part in [node.as_bytes(), b"-", boot.as_bytes(), b"-"] {
+            stream.extend_from_slice(part);
+        }
+        append_number(&mut stream, u64::from(pid));
+        stream.push(b'-');
+        append_number(&mut stream, start);
+        // Names are clean, digits are digits.
+        let stream = String::from_utf8(stream).unwrap_or_default();
         Identity { cluster: cluster.into(), node: node.into_owned(), boot: boot.into(), stream }
     }
 

@@ -44,6 +44,9 @@ const DAY_US: i64 = 86_400_000_000;
 impl Timestamp {
     /// The UTC day as `2026-11-21`, the name of a journal file.
     pub fn day(self) -> String {
+        if let Some(text) = self.text() {
+            return String::from_utf8_lossy(&text[..10]).into_owned();
+        }
         let (y, m, d) = civil_from_days(self.0.div_euclid(DAY_US));
         format!("{y:04}-{m:02}-{d:02}")
     }

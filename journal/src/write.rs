@@ -1,6 +1,7 @@
 /*!
 The line writer, made for the inside of slurmstepd.
 
+A line goes out with a write(2) of its own, or a few of one moment with one.
 A write never blocks on another process, never follows a symbolic link, never
 calls fsync by itself and never fails its caller: an event that cannot be
 written is counted, its `seq` stays unused for ever, and the next line that can
@@ -59,7 +60,21 @@ pub struct Writer {
     lost: u64,
     untold_reason: Option<i32>,
     line: Vec<u8>,
+    held: Held,
 }
+
+/// Lines in the buffer that wait to be written together.
+#[derive(Debug, Default)]
+struct Held {
+    wanted: bool,
+    stamp: Stamp,
+    /// Where each of them ends in the buffer.
+    ends: [usize; HELD_MAX],
+    count: usize,
+}
+
+/// Lines that wait at most: what one hook has to say.
+const HELD_MAX: usize = 4;
 
 /// The journal file as it was when it was opened.
 #[derive(Debug)]
@@ -110,6 +125,7 @@ impl Writer {
             lost: 0,
             untold_reason: None,
             line: Vec::with_capacity(LINE_MAX + 1),
+            held: Held::default(),
         };
         let failed = match writer.open_file(Stamp::now()) {
             Ok(file) => {
@@ -154,7 +170,41 @@ impl Writer {
         self.write_at(Stamp::now(), severity, job_id, step, task, body)
     }
 
-    /// Writes one event that happened at `stamp`.
+    /// From here on lines wait, a few at most, until [`Writer::release`] writes them with one call. For
+    /// events of one moment: a line that waits is lost with its process.
+    pub fn hold(&mut self) {
+        self.held.wanted = true;
+    }
+
+    /// Writes the lines that wait. Says whether all of them are in the file.
+    pub fn release(&mut self) -> bool {
+        self.held.wanted = false;
+        self.write_held()
+    }
+
+    fn write_held(&mut self) -> bool {
+        let count = std::mem::take(&mut self.held.count);
+        if count == 0 {
+            return true;
+        }
+        let line = std::mem::take(&mut self.line);
+        let (written, errno) = self.append(&line, self.held.stamp);
+        self.line = line;
+        let lost = self.held.ends[..count].iter().filter(|&&end| end > written).count() as u64;
+        self.count_lost(lost, errno);
+        lost == 0
+    }
+
+    fn count_lost(&mut self, lost: u64, errno: i32) {
+        if lost > 0 {
+            self.untold += lost;
+            self.lost += lost;
+            self.untold_reason.get_or_insert(errno);
+        }
+    }
+
+    /// Writes one event that happened at `stamp`. While lines are held, `true` says no more than that
+    /// it is among them.
     pub fn write_at(
         &mut self,
         stamp: Stamp,
@@ -164,6 +214,21 @@ impl Writer {
         task: Option<u32>,
         body: &Body,
     ) -> bool {
+        if self.held.count == HELD_MAX {
+            self.write_held();
+        }
+        // What a loss needs is told line by line.
+        if self.held.wanted && self.untold == 0 {
+            if self.held.count == 0 {
+                self.held.stamp = stamp;
+                self.line.clear();
+            }
+            self.encode(stamp, severity, job_id, step, task, body);
+            self.held.ends[self.held.count] = self.line.len();
+            self.held.count += 1;
+            self.next_seq += 1;
+            return true;
+        }
         if self.untold > 0 {
             let reason = self.untold_reason.map(|e| io::Error::from_raw_os_error(e).to_string());
             let note = Lost { count: Some(self.untold), reason };
@@ -181,11 +246,7 @@ impl Writer {
         }
         let put = self.put(stamp, severity, job_id, step, task, body);
         self.next_seq += 1;
-        if let Err(errno) = put {
-            self.untold += 1;
-            self.lost += 1;
-            self.untold_reason.get_or_insert(errno);
-        }
+        self.count_lost(u64::from(put.is_err()), put.err().unwrap_or(0));
         put.is_ok()
     }
 
@@ -209,6 +270,25 @@ impl Writer {
         task: Option<u32>,
         body: &Body,
     ) -> Result<(), i32> {
+        self.line.clear();
+        self.encode(stamp, severity, job_id, step, task, body);
+        let line = std::mem::take(&mut self.line);
+        let (written, errno) = self.append(&line, stamp);
+        let whole = written == line.len();
+        self.line = line;
+        if whole { Ok(()) } else { Err(errno) }
+    }
+
+    /// Appends a line to the buffer.
+    fn encode(
+        &mut self,
+        stamp: Stamp,
+        severity: Severity,
+        job_id: Option<JobId>,
+        step: Option<StepId>,
+        task: Option<u32>,
+        body: &Body,
+    ) {
         let id = &self.identity;
         let header = Header {
             stamp,
@@ -223,18 +303,14 @@ impl Writer {
             step,
             task,
         };
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        if self.torn {
-            line.push(b'\n');
+        if self.torn && self.line.is_empty() {
+            self.line.push(b'\n');
         }
-        encode(&mut line, &header, body);
-        let result = self.append(&line, stamp);
-        self.line = line;
-        result
+        encode(&mut self.line, &header, body);
     }
 
-    fn append(&mut self, line: &[u8], stamp: Stamp) -> Result<(), i32> {
+    /// How many bytes of it are in the file, and why not all.
+    fn append(&mut self, line: &[u8], stamp: Stamp) -> (usize, i32) {
         let today = stamp.wall.day_number();
         let wrote = match &self.file {
             Some(file) if file.day == today && file.is_ours() => file.write(line),
@@ -246,13 +322,13 @@ impl Writer {
         match wrote {
             Ok(n) if n == line.len() => {
                 self.torn = false;
-                Ok(())
+                (n, 0)
             }
             Ok(n) => {
                 self.torn = self.torn || n > 0;
-                Err(libc::ENOSPC)
+                (n, libc::ENOSPC)
             }
-            Err(errno) => Err(errno),
+            Err(errno) => (0, errno),
         }
     }
 
@@ -260,7 +336,8 @@ impl Writer {
         let dir_flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let root = open_at(libc::AT_FDCWD, &self.journal, dir_flags, "journal directory")?;
         refuse_foreign(&root)?;
-        let name = format!("{}.jsonl", stamp.wall.day());
+        let mut name = stamp.wall.day();
+        name.push_str(".jsonl");
         // In one call, where the kernel has it and nothing is missing; what
         // else there may be is found and named step by step.
         if let Some(fd) = self.open_below(&root, &name)
@@ -285,7 +362,8 @@ impl Writer {
 
     /// openat2(2) of Linux 5.6: no link is followed on the way.
     fn open_below(&self, root: &OwnedFd, name: &str) -> Option<OwnedFd> {
-        let path = CString::new([self.node.to_bytes(), name.as_bytes()].join(&b'/')).ok()?;
+        let path = [self.node.to_bytes(), b"/", name.as_bytes(), b"\0"].concat();
+        let path = CStr::from_bytes_with_nul(&path).ok()?;
         // SAFETY: zeros are a valid open_how: no flag, no mode, no restriction.
         let mut how: libc::open_how = unsafe { std::mem::zeroed() };
         how.flags = u64::try_from(FILE_FLAGS).ok()?;

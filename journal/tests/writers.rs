@@ -178,6 +178,28 @@ fn a_directory_that_others_can_write_is_refused() {
     assert!(failed.unwrap().to_string().contains("not be writable by others"));
 }
 
+#[test]
+fn lines_of_one_moment_go_out_together() {
+    let dir = journal();
+    let mut writer = open(dir.path(), 1);
+    writer.hold();
+    for n in 0..3 {
+        assert!(say(&mut writer, &format!("held {n}")));
+        assert_eq!(read_back(dir.path()).0.len(), 0);
+    }
+    assert!(writer.release());
+    assert_eq!(read_back(dir.path()).0.len(), 3);
+    // More than may wait, and what is not waited for.
+    writer.hold();
+    for n in 3..10 {
+        assert!(say(&mut writer, &format!("held {n}")));
+    }
+    assert!(writer.release() && writer.release());
+    assert!(say(&mut writer, "alone"));
+    let (events, bad) = read_back(dir.path());
+    assert_eq!((events.into_keys().map(|k| k.1).collect::<Vec<_>>(), bad), ((0..11).collect(), 0));
+}
+
 /// A file system of 64 KiB, unmounted when dropped.
 struct Small(PathBuf);
 
@@ -233,4 +255,37 @@ fn a_full_disk_loses_events_that_are_counted() {
         }
     }
     assert!(writer.lost() > 40, "the disk was never full");
+}
+
+#[test]
+fn of_lines_that_go_out_together_those_that_do_not_fit_are_counted() {
+    let dir = journal();
+    let Some(_small) = Small::mount(dir.path()) else {
+        eprintln!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let ballast = dir.path().join("ballast");
+    for length in [10, 700, 1500, 3000] {
+        let mut writer = open(dir.path(), length as u64);
+        for round in 0..30 {
+            // Room for a page or two, or none.
+            let _ = fs::write(&ballast, vec![0; (1 << 16) - 4096 * (round % 4)]);
+            let (before, first) = (writer.lost(), writer.next_seq());
+            writer.hold();
+            (0..3).for_each(|_| {
+                say(&mut writer, &"z".repeat(length));
+            });
+            let all = writer.release();
+            let lost = writer.lost() - before;
+            assert_eq!(all, lost == 0);
+            let (events, _) = read_back(dir.path());
+            let stream = writer.identity().stream().to_owned();
+            let told = events.range((stream.clone(), first)..(stream, writer.next_seq()));
+            let notes = told.filter(|(_, line)| line.windows(15).any(|w| w == b"\"event_type\":\"n")).count();
+            assert_eq!(notes as u64 + lost, 3, "round {round} of lines of {length}");
+            fs::remove_file(&ballast).unwrap();
+            fs::remove_dir_all(dir.path().join("n1")).unwrap();
+        }
+        assert!(writer.lost() > 0, "the disk was never full");
+    }
 }

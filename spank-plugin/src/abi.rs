@@ -190,6 +190,12 @@ pub(crate) struct RawStr<'a> {
 }
 
 impl<'a> RawStr<'a> {
+    /// Its first byte, 0 when it is empty.
+    pub(crate) fn first(self) -> u8 {
+        // SAFETY: start is NUL-terminated, so there is at least the NUL.
+        unsafe { self.start.cast::<u8>().read() }
+    }
+
     /// Its first bytes, at most `max`.
     pub(crate) fn head(self, max: usize) -> &'a [u8] {
         // SAFETY: start is NUL-terminated, so strnlen stays inside it and so

@@ -57,27 +57,35 @@ struct Lines<'a> {
 }
 
 /// Reads `/proc/<pid>/cgroup`; only lines that lead through a step count.
-fn parse(text: &str) -> Lines<'_> {
+fn parse(text: &[u8]) -> Lines<'_> {
     let mut lines = Lines::default();
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
+    for line in text.split(|&b| b == b'\n') {
+        let mut parts = line.splitn(3, |&b| b == b':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        if !path.contains("/step_") {
+        let unified = controllers.is_empty();
+        let memory = controllers.split(|&b| b == b',').any(|c| c == b"memory");
+        if !(unified || memory) || step_at(path).is_none() {
             continue;
         }
-        if controllers.is_empty() {
+        let Ok(path) = std::str::from_utf8(path) else { continue };
+        if unified {
             lines.unified = Some(path);
         }
-        if controllers.split(',').any(|c| c == "memory") {
+        if memory {
             lines.memory = Some(path);
         }
     }
     lines
 }
 
+/// Where the step's directory is in a path.
+fn step_at(path: &[u8]) -> Option<usize> {
+    path.windows(6).position(|w| w == b"/step_")
+}
+
 /// Splits a path into the step's directory and what lies below it.
 fn split_step(path: &str) -> Option<(&str, &str)> {
-    let at = path.find("/step_")? + 1;
+    let at = step_at(path.as_bytes())? + 1;
     let end = path[at..].find('/').map_or(path.len(), |n| at + n);
     Some(path.split_at(end))
 }
@@ -88,7 +96,7 @@ impl StepCgroup {
     pub(crate) fn of(pid: u32) -> Option<(StepCgroup, Box<str>)> {
         let mut buf = Buf::<4096>::new();
         let text = read_file(&proc_path(pid, b"cgroup")?, &mut buf)?;
-        let lines = parse(std::str::from_utf8(text).ok()?);
+        let lines = parse(text);
         // On v1 and on hybrid systems memory is where its own line says.
         let (version, path) = match (lines.memory, lines.unified) {
             (Some(path), _) => (1, path),
@@ -104,7 +112,7 @@ impl StepCgroup {
     pub(crate) fn below(&self, pid: u32) -> Option<Box<str>> {
         let mut buf = Buf::<4096>::new();
         let text = read_file(&proc_path(pid, b"cgroup")?, &mut buf)?;
-        let lines = parse(std::str::from_utf8(text).ok()?);
+        let lines = parse(text);
         let path = if self.version == 1 { lines.memory } else { lines.unified }?;
         path.strip_prefix(self.step.as_str()).filter(|rest| rest.starts_with('/')).map(Into::into)
     }
@@ -347,11 +355,11 @@ mod tests {
         let v1 = "12:memory:/slurm_n1/uid_1001/job_7/step_0/task_0\n\
                   4:cpu,cpuacct:/slurm_n1\n\
                   0::/\n";
-        let lines = parse(v1);
+        let lines = parse(v1.as_bytes());
         assert_eq!(lines.memory, Some("/slurm_n1/uid_1001/job_7/step_0/task_0"));
         assert_eq!(lines.unified, None);
         let v2 = "0::/system.slice/n1_slurmstepd.scope/s6P1M7Y1TACN00/step_extern/user/task_special\n";
-        let lines = parse(v2);
+        let lines = parse(v2.as_bytes());
         assert_eq!(
             split_step(lines.unified.unwrap()),
             Some(("/system.slice/n1_slurmstepd.scope/s6P1M7Y1TACN00/step_extern", "/user/task_special"))
@@ -360,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_path_without_a_step_is_nobodys() {
-        assert_eq!(parse("9:memory:/slurmd\n0::/user.slice/job_7\n:::\ngarbage\n"), Lines::default());
+        assert_eq!(parse(b"9:memory:/slurmd\n0::/user.slice/job_7\n:::\ngarbage\n"), Lines::default());
     }
 
     #[test]
@@ -505,7 +513,7 @@ mod tests {
             figures in "((some|full|8:0|oom_kill|usage_usec) ?(total=|rbytes=|avg10=)?[0-9.-]{0,24}[ \n]?){0,12}",
         ) {
             for text in [lines.as_str(), &figures, &String::from_utf8_lossy(&bytes)] {
-                let found = parse(text);
+                let found = parse(text.as_bytes());
                 for path in [found.memory, found.unified].into_iter().flatten() {
                     let (step, below) = split_step(path).expect("a line counts for its step only");
                     proptest::prop_assert_eq!(format!("{step}{below}"), path);

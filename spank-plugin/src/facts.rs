@@ -38,9 +38,27 @@ pub(crate) fn job_env(spank: &Spank<'_>, job: JobId, extra: &[String]) -> JobEnv
     scan_env(spank.env(), job, extra)
 }
 
+/// First letters of the variables that are looked for.
+const INITIALS: [bool; 256] = {
+    let mut wanted = [false; 256];
+    wanted[b'S' as usize] = true; // SLURM_
+    let mut at = 0;
+    while at < RUN_KEYS.len() {
+        wanted[RUN_KEYS[at].as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    wanted
+};
+
 fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
     let mut found = JobEnv::default();
+    // Most of an environment is passed over by its first letter.
+    let mut wanted = INITIALS;
+    extra.iter().filter_map(|key| key.bytes().next()).for_each(|b| wanted[usize::from(b)] = true);
     for entry in env {
+        if !wanted[usize::from(entry.first())] {
+            continue;
+        }
         let head = entry.head(KEY_MAX + 1);
         let Some(eq) = head.iter().position(|&b| b == b'=') else { continue };
         let Ok(key) = std::str::from_utf8(&head[..eq]) else { continue };

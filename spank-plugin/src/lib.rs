@@ -111,15 +111,17 @@ extern "C" fn slurm_spank_exit(handle: spk_handle, _: c_int, _: *mut *mut c_char
     // An end that is missing would read as the death of slurmstepd, so a
     // panic above is worth a second try, and then that is that.
     guard::hook(true, |state| {
-        if state.as_ref().is_some_and(|step| !step.ended) {
-            with_step(state, handle, Step::exit);
+        with_step(state, handle, Step::exit);
+        if let Some(step) = state {
+            step.flush();
         }
-    });
-    guard::hook(true, |state| *state = None)
+    })
+    // slurmstepd is about to end. What the step holds, two descriptors and a
+    // few pages, goes with it, sooner than it could be given back here.
 }
 
 fn with_step(state: &mut Option<Box<Step>>, handle: spk_handle, f: fn(&mut Step, &Spank<'_>)) {
-    if let Some(step) = state {
+    if let Some(step) = state.as_mut().filter(|step| !step.ended) {
         let host = step.host();
         f(step, &Spank { host: &host, handle });
     }

@@ -107,7 +107,8 @@ impl Fd {
 
 /// A directory that stays open from hook to hook, so that a long path is
 /// walked once. With `contain_spank` a later hook may have other descriptors:
-/// it is used, and closed, only while it still means what was opened.
+/// it is closed only while it still means what was opened. It is read from
+/// without that question: below anything else there is no task of this step.
 #[derive(Debug)]
 pub(crate) struct Dir {
     fd: libc::c_int,
@@ -127,12 +128,8 @@ impl Dir {
         Some(Dir { fd, file })
     }
 
-    /// Opens a file below for reading; `None` too when the directory's
-    /// descriptor is no longer ours.
+    /// Opens a file below for reading.
     pub(crate) fn open_file(&self, path: &CStr) -> Option<Fd> {
-        if identity(self.fd) != Some(self.file) {
-            return None;
-        }
         // SAFETY: path is NUL-terminated.
         let fd = unsafe { libc::openat(self.fd, path.as_ptr(), READ_FLAGS) };
         (fd >= 0).then_some(Fd(fd))

@@ -157,6 +157,12 @@ impl Step {
             return;
         }
         let stamp = Stamp::now();
+        self.writer.hold();
+        self.look_at_start(spank, stamp);
+        self.writer.release();
+    }
+
+    fn look_at_start(&mut self, spank: &Spank<'_>, stamp: Stamp) {
         let pid = spank.int(SPK_TASK_PID).and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
         let mut below = None;
         match (&self.cgroup, pid) {
@@ -379,6 +385,11 @@ impl Step {
         self.totals.memory = self.memory(peak, self.totals.kills);
     }
 
+    /// Writes what a panic has left waiting.
+    pub(crate) fn flush(&mut self) {
+        self.writer.release();
+    }
+
     /// The step is over: its processes are gone, on v1 its cgroups too.
     pub(crate) fn exit(&mut self, spank: &Spank<'_>) {
         if self.off {
@@ -386,6 +397,7 @@ impl Step {
             return;
         }
         let stamp = Stamp::now();
+        self.writer.hold();
         if !self.started && self.panics == 0 {
             // No task was ever forked: the launch failed.
             self.start(spank, stamp, None, &(None, None));
@@ -441,6 +453,7 @@ impl Step {
             };
             self.write(stamp, severity(end.failed()), None, body);
         }
+        self.writer.release();
         match self.config.sync {
             Sync::Always => self.writer.sync(),
             Sync::Abnormal if abnormal => self.writer.sync(),

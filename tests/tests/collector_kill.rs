@@ -3,8 +3,9 @@
 //! The journals do not change in between, so the run stores must come out byte
 //! for byte as those of a collector that nobody disturbed.
 //!
-//! `INQUEST_KILLS=10000` makes so many random kills; without it there are a
-//! few hundred, in at most a minute. `INQUEST_SEED` repeats a run.
+//! `INQUEST_KILLS=10000` makes so many random kills, over one site after the
+//! other; without it there are a few hundred, in at most a minute.
+//! `INQUEST_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,19 +27,27 @@ struct Bench {
     seed: u64,
 }
 
+/// The number that a run of these tests can be repeated by.
+fn seed() -> u64 {
+    let given = std::env::var("INQUEST_SEED").ok().and_then(|s| s.parse().ok());
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = given.unwrap_or(clock.subsec_nanos().into());
+    println!("INQUEST_SEED={seed}");
+    seed
+}
+
 impl Bench {
     fn new(nodes: u32, jobs: u32, checkpoint_kib: u32) -> Bench {
-        let given = std::env::var("INQUEST_SEED").ok().and_then(|s| s.parse().ok());
-        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let seed = given.unwrap_or(clock.subsec_nanos().into());
-        println!("INQUEST_SEED={seed}");
+        Bench::of(&Plan { nodes, jobs, days: 2, runs: None, seed: 11 }, checkpoint_kib, seed())
+    }
+
+    /// The journals of `plan`; `seed` is what a failure names.
+    fn of(plan: &Plan, checkpoint_kib: u32, seed: u64) -> Bench {
         // Neither a kill nor our own loss of power asks the disk anything, so
         // memory will do, and there is time for more of them.
         let memory = Path::new("/dev/shm");
         let dir = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
-        let made =
-            generate(&Plan { nodes, jobs, days: 2, runs: None, seed: 11 }, &dir.path().join("journal"))
-                .unwrap();
+        let made = generate(plan, &dir.path().join("journal")).unwrap();
         println!("{} events in {} bytes of {} journals", made.events, made.bytes, made.files);
         let mut bench = Bench { dir, checkpoint_kib, right: BTreeMap::new(), seed };
         bench.finish("right");
@@ -83,20 +92,16 @@ impl Bench {
     }
 }
 
-#[test]
-fn killed_at_random_nothing_is_lost_and_nothing_is_twice() {
-    let bench = Bench::new(30, 1200, 128);
-    let wanted = std::env::var("INQUEST_KILLS").ok().and_then(|n| n.parse::<u64>().ok());
-    let (until, wanted) =
-        (Instant::now() + Duration::from_secs(60), wanted.map_or((400, true), |n| (n, false)));
-    let mut random = Random::new(bench.seed);
+/// Kills of one site: they end when there were `wanted`, or at `until`. Says
+/// how many there were, and in how many whole merges.
+fn kill_at_random(bench: &Bench, random: &mut Random, wanted: u64, until: Option<Instant>) -> (u64, u64) {
     // How long an undisturbed collector takes: kills fall anywhere in it.
     let began = Instant::now();
     bench.finish("store");
     let whole = began.elapsed();
     bench.check("store", "an undisturbed merge, once more");
-    let (mut kills, mut merges) = (0, 0);
-    while kills < wanted.0 && !(wanted.1 && Instant::now() >= until) {
+    let (mut kills, mut merges) = (0, 1);
+    while kills < wanted && until.is_none_or(|until| Instant::now() < until) {
         let mut child = bench.command("store").spawn().unwrap();
         let patience = whole.mul_f64(random.below(1000) as f64 / 1500.0);
         let deadline = Instant::now() + patience;
@@ -120,8 +125,43 @@ fn killed_at_random_nothing_is_lost_and_nothing_is_twice() {
     }
     bench.finish("store");
     bench.check("store", &format!("after {kills} kills"));
-    println!("{kills} kills over {merges} whole merges, {:.1} s each", whole.as_secs_f64());
+    println!("{kills} kills over {merges} whole merges, {:.0} ms each", whole.as_secs_f64() * 1000.0);
+    (kills, merges)
+}
+
+#[test]
+fn killed_at_random_nothing_is_lost_and_nothing_is_twice() {
+    if let Some(wanted) = std::env::var("INQUEST_KILLS").ok().and_then(|n| n.parse().ok()) {
+        return many_kills(wanted);
+    }
+    let bench = Bench::new(30, 1200, 128);
+    let mut random = Random::new(bench.seed);
+    let until = Instant::now() + Duration::from_secs(60);
+    let (kills, _) = kill_at_random(&bench, &mut random, 400, Some(until));
     assert!(kills >= 50, "the machine is too slow: only {kills} kills in a minute");
+}
+
+/// Many kills of small and middling sites, each another one with checkpoints of
+/// another size, so that a kill costs little and yet falls everywhere.
+fn many_kills(wanted: u64) {
+    const EACH: u64 = 500;
+    let (seed, began) = (seed(), Instant::now());
+    let mut random = Random::new(seed);
+    let (mut kills, mut merges) = (0, 0);
+    while kills < wanted {
+        let plan = Plan {
+            nodes: 2 + random.below(40) as u32,
+            jobs: 40 << random.below(6),
+            days: 1 + random.below(3) as u32,
+            runs: [None, Some(3)][random.below(2) as usize],
+            seed: random.below(1 << 32),
+        };
+        let bench = Bench::of(&plan, 16 << random.below(5), seed);
+        let (more, whole) = kill_at_random(&bench, &mut random, EACH.min(wanted - kills), None);
+        kills += more;
+        merges += whole;
+        println!("{kills} of {wanted} kills, {merges} whole merges, {} s", began.elapsed().as_secs());
+    }
 }
 
 /// What a disk would have kept of a store, file by file.

@@ -124,7 +124,7 @@ fn follow(dir: &std::path::Path, from: u64, filter: &Filter<'_>) -> anyhow::Resu
 }
 
 /// A mistyped type would show nothing, for ever with --follow.
-fn known(types: &[String]) -> Result<(), Usage> {
+pub(super) fn known(types: &[String]) -> Result<(), Usage> {
     const DERIVED: [&str; 7] = [
         "run_started",
         "run_completed",

@@ -28,6 +28,7 @@ pub(super) fn man(arguments: &Man) -> anyhow::Result<u8> {
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
         .and_then(|()| std::fs::write(dir.join("inquest-verdicts.7"), crate::verdict::manual::page()))
         .and_then(|()| std::fs::write(dir.join("inquest-journal.5"), crate::follow::manual::page()))
+        .and_then(|()| std::fs::write(dir.join("inquest-tables.5"), crate::export::manual::page()))
         .and_then(|()| std::fs::write(dir.join("inquest.toml.5"), crate::config::page()));
     made.map_err(|e| {
         anyhow::anyhow!("cannot write manual pages into {}: {e}; name another directory", dir.display())

@@ -6,6 +6,7 @@ mod collect;
 mod compare;
 mod errors;
 mod events;
+mod export;
 mod gc;
 mod grep;
 mod index;
@@ -94,6 +95,7 @@ enum Verb {
     Agent(agent::Arguments),
     Index(index::Arguments),
     Gc(gc::Arguments),
+    Export(export::Arguments),
     Serve(serve::Arguments),
     Report(report::Arguments),
     /// Say something from inside a job: a stage, a message, an error, progress.
@@ -307,6 +309,7 @@ pub fn main() -> ExitCode {
         Verb::Agent(a) => agent::main(a),
         Verb::Index(a) => index::main(&a),
         Verb::Gc(a) => gc::main(&a, &zone),
+        Verb::Export(a) => export::main(&a, &zone),
         Verb::Report(a) => report::main(&a, &zone),
         Verb::Serve(a) => serve::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),

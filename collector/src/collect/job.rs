@@ -25,6 +25,9 @@ pub(super) struct Job {
     pub(super) class: Option<Class>,
     /// Where its events are in the run's file.
     extents: Vec<Extent>,
+    /// Its story with all its events, as long as it was followed from the first
+    /// one on: until the next checkpoint, which bounds how many are kept.
+    pub(super) story: Option<Story>,
     /// It was brought back from the ledger when the run's file had this
     /// length; where its events before that are is not known yet.
     unknown_before: Option<u64>,
@@ -61,6 +64,7 @@ impl Job {
             course,
             class: None,
             extents: Vec::new(),
+            story: Some(Story::default()),
             unknown_before: None,
             over: false,
             steps_ended: false,
@@ -94,6 +98,7 @@ impl Collector {
         let course = row.course.as_deref().and_then(Course::restore).unwrap_or_default();
         let mut job = Job::new(member, course, self.now);
         job.open = row.open;
+        job.story = None;
         job.unknown_before = self.runs.get(&row.run).map(|r| r.tail.flushed());
         job.unsure = true;
         job.class = self.stored_verdict(&job.member)?.map(|v| v.class);
@@ -132,8 +137,11 @@ impl Collector {
         Ok(Some(self.appender.read(&run.events(), &run.tail, at, length as usize)?))
     }
 
-    /// Folds a job's story from its events.
+    /// Takes the story of a job, or folds it from its events.
     pub(super) fn fold(&mut self, key: JobKey) -> Result<Story, CollectError> {
+        if let Some(story) = self.jobs.get_mut(&key).and_then(|j| j.story.take()) {
+            return Ok(story);
+        }
         let mut story = Story::default();
         let Some(run) = self.jobs.get(&key).map(|j| j.member.run) else { return Ok(story) };
         if self.jobs.get(&key).is_some_and(|j| j.unknown_before.is_some()) {
@@ -161,6 +169,13 @@ impl Collector {
         }
         self.scratch = scratch;
         Ok(story)
+    }
+
+    /// Puts the story of a job back, which goes on.
+    pub(super) fn unfold(&mut self, key: JobKey, story: Story) {
+        if let Some(job) = self.jobs.get_mut(&key).filter(|j| j.open) {
+            job.story = Some(story);
+        }
     }
 
     /// Finds the events of all jobs of a run of which it is not known where

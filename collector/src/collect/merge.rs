@@ -14,7 +14,7 @@ use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
 use crate::runs::{Candidate, KeyKind, RunKey, path_id};
-use crate::store::{Derived, derived_line, event_line, share, user_name};
+use crate::store::{Derived, SITE, derived_line, event_line, share, user_name};
 use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
@@ -22,9 +22,6 @@ const REUSE_US: i64 = 7 * 86_400 * 1_000_000;
 
 /// Names that a run may have beside its own: a hostile job has one for each step.
 const ALIASES: usize = 16;
-
-/// Store directory of events that are of no job.
-const SITE: &str = "_site";
 
 /// What begins a run, beside its envelope.
 #[derive(Serialize)]
@@ -59,7 +56,7 @@ impl Collector {
         node: &str,
         met: &mut Counts,
     ) -> Result<(), CollectError> {
-        let event = match Event::parse(line) {
+        let mut event = match Event::parse(line) {
             Some(event) => event,
             None => {
                 met.bad += 1;
@@ -84,7 +81,7 @@ impl Collector {
         };
         let key = (cluster, job_id.0);
         if self.recall(key, event.head.timestamp)? {
-            self.add(key, &event)?;
+            self.add(key, &mut event)?;
             return self.look_for_alias(key, &event);
         }
         let body = match event.head.event_type.as_ref() {
@@ -93,12 +90,12 @@ impl Collector {
         };
         match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
             Some(run) => {
-                self.begin(key, run, body.as_ref(), None, &event)?;
+                self.begin(key, run, body.as_deref(), None, &event)?;
                 self.release(key)?;
-                self.add(key, &event)
+                self.add(key, &mut event)
             }
             None => {
-                self.hold(key, body.as_ref().and_then(uid_of), &event);
+                self.hold(key, body.as_deref().and_then(uid_of), &event);
                 Ok(())
             }
         }
@@ -326,8 +323,8 @@ impl Collector {
             self.released.push(key);
         }
         for row in rows {
-            if let Some(event) = Event::parse(&row.line) {
-                self.add(key, &event)?;
+            if let Some(mut event) = Event::parse(&row.line) {
+                self.add(key, &mut event)?;
             }
         }
         Ok(())
@@ -350,7 +347,7 @@ impl Collector {
     }
 
     /// Appends an event to its job.
-    fn add(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
+    fn add(&mut self, key: JobKey, event: &mut Event<'_>) -> Result<(), CollectError> {
         let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let Some(run) = self.runs.get_mut(&job.member.run) else { return Ok(()) };
         let (head, member) = (&event.head, &mut job.member);
@@ -375,6 +372,14 @@ impl Collector {
         }
         job.touched = self.now;
         job.unsure = true;
+        if event.form.is_none() {
+            job.story = None; // As it stands in the store is how it is told.
+        }
+        if let Some(story) = &mut job.story
+            && let Some(body) = event.take_body(&mut self.scratch)
+        {
+            story.apply(&event.head, body);
+        }
         let hint = job.course.see(event);
         if hint.further {
             self.look_for_attempt(key, event)?;
@@ -391,9 +396,10 @@ impl Collector {
     /// Says it when a further attempt of the job has begun with `event`.
     fn look_for_attempt(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
         let story = self.fold(key)?;
-        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
         let restart = story.attempts.last().map_or(0, |a| a.restart);
+        self.unfold(key, story);
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         if attempts <= job.member.attempts {
             job.course.restart = restart;
             return Ok(());

@@ -431,6 +431,7 @@ impl Collector {
         for key in std::mem::take(&mut self.changed) {
             let Some(job) = self.jobs.get_mut(&key) else { continue };
             job.changed = false;
+            job.story = None;
             changes.jobs.push(JobRow {
                 key: (self.clusters[usize::from(key.0)].1.clone(), key.1),
                 run: job.member.run,

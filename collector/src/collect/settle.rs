@@ -87,6 +87,7 @@ impl Collector {
         if story.attempts.last().is_some_and(whole) {
             self.judge(key, &story)?;
         }
+        self.unfold(key, story);
         Ok(())
     }
 
@@ -113,6 +114,7 @@ impl Collector {
         job.unsure = false;
         job.over = story.attempts.last().is_some_and(Attempt::is_over);
         job.steps_ended = story.attempts.last().is_some_and(Attempt::all_steps_ended);
+        self.unfold(key, story);
         Ok(())
     }
 

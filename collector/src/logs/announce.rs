@@ -6,7 +6,7 @@ use regex::Regex;
 
 use super::finding::Cause;
 use super::rules::Strength;
-use super::text::{Line, re};
+use super::text::{Line, re, regex};
 
 struct Announcer {
     pattern: Regex,
@@ -47,7 +47,7 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
     ]
     .into_iter()
     .map(|(p, lang, default, strength)| Announcer {
-        pattern: Regex::new(p).expect("a pattern of this file compiles"),
+        pattern: regex(p),
         lang,
         default,
         strength,

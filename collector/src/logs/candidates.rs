@@ -152,7 +152,7 @@ pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
     }
     command_error(lines, &taken, &mut out);
     for (i, line) in lines.iter().enumerate() {
-        if !taken[i] && (line.level == Some(Level::Error) || may_matter(&line.text)) {
+        if !taken[i] && (line.level == Some(Level::Error) || may_matter(line.text.as_bytes())) {
             out.extend(from_line(i, line));
         }
     }
@@ -168,7 +168,7 @@ fn last_word(lines: &[Line]) -> Option<Candidate> {
     let (i, line) = lines.iter().enumerate().rev().find(|(_, l)| !l.text.trim().is_empty())?;
     let quiet = matches!(line.level, Some(Level::Info | Level::Warn));
     let fine = HARMLESS.is_match(&line.text) || success::made(&line.text) || success::progress(&line.text);
-    (LAST_WORD.is_match(&line.text) && may_matter(&line.text) && !quiet && !fine)
+    (LAST_WORD.is_match(&line.text) && may_matter(line.text.as_bytes()) && !quiet && !fine)
         .then(|| Candidate::new(i, "last_word", Cause::AppError, Strength::Weak, None, None, false))
 }
 

@@ -15,6 +15,8 @@ mod exceptions;
 mod find;
 mod finding;
 mod fingerprint;
+mod kept;
+mod kinds;
 mod rules;
 mod scan;
 pub mod text;
@@ -49,7 +51,10 @@ pub(crate) fn analyze_numbered<'a>(
             let mut states: Vec<&str> = raw.split('\r').filter(|s| !s.trim().is_empty()).collect();
             let last = states.pop();
             clean.extend(
-                states.into_iter().filter(|s| trigger::may_matter(s)).map(|s| text::clean(number, s)),
+                states
+                    .into_iter()
+                    .filter(|s| trigger::may_matter(s.as_bytes()))
+                    .map(|s| text::clean(number, s)),
             );
             clean.extend(last.map(|s| text::clean(number, s)));
         } else {

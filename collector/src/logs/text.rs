@@ -5,6 +5,9 @@
 //! the rank keeps the tracebacks of different ranks apart.
 
 use std::borrow::Cow;
+
+use regex::Regex;
+
 /// The longest line that is looked at and quoted, in bytes. Longer lines keep
 /// their end, where programs put the reason.
 pub const MAX_LINE: usize = 4096;
@@ -125,11 +128,30 @@ fn plain(s: &str) -> Cow<'_, str> {
     )
 }
 
+/// Compiles a pattern of ours. Its classes are ASCII's: those of Unicode make
+/// it a hundred times larger, and no tool reports in other digits or words.
+pub(crate) fn regex(pattern: &str) -> Regex {
+    let mut ascii = String::with_capacity(pattern.len() + 64);
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            (_, Some('w')) => ascii.push_str("[0-9A-Za-z_]"),
+            (_, Some('W')) => ascii.push_str("[^0-9A-Za-z_]"),
+            (_, Some('d')) => ascii.push_str("[0-9]"),
+            (_, Some('s')) => ascii.push_str("[\\t-\\r\\x20]"),
+            (_, Some('S')) => ascii.push_str("[^\\t-\\r\\x20]"),
+            (_, Some('b')) => ascii.push_str("(?-u:\\b)"),
+            (_, Some(other)) => ascii.extend(['\\', other]),
+            (c, None) => ascii.push(c),
+        }
+    }
+    Regex::new(&ascii).expect("a pattern of ours compiles")
+}
+
 macro_rules! re {
     ($name:ident, $pattern:expr) => {
-        static $name: ::std::sync::LazyLock<::regex::Regex> = ::std::sync::LazyLock::new(|| {
-            ::regex::Regex::new($pattern).expect("a pattern of this file compiles")
-        });
+        static $name: ::std::sync::LazyLock<::regex::Regex> =
+            ::std::sync::LazyLock::new(|| $crate::logs::text::regex($pattern));
     };
 }
 pub(crate) use re;

@@ -4,11 +4,13 @@
 //! multi-string search. Every rule's match contains one of them; lines
 //! without any are read by nobody.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
-use regex::bytes::{Regex, RegexBuilder};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-/// Fragments of words, short enough to serve several spellings.
+/// Fragments of words, short enough to serve several spellings. None has a
+/// digit: see [`super::kinds`].
 const LITERALS: &[&str] = &[
     "rror",
     "ERROR",
@@ -59,7 +61,6 @@ const LITERALS: &[&str] = &[
     "onverged",
     "No route",
     "No rule",
-    " line ",
     "No dev",
     "No lic",
     "No valid",
@@ -92,8 +93,6 @@ const LITERALS: &[&str] = &[
     "LICENSE",
     "iverge",
     "DIVERGED",
-    "HTTP 4",
-    "code 4",
     "HTTP",
     "nterrupt",
     "Exit",
@@ -181,9 +180,14 @@ const LITERALS: &[&str] = &[
     "rash",
 ];
 
-static TRIGGER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = LITERALS.iter().map(|l| regex::escape(l)).collect::<Vec<_>>().join("|");
-    RegexBuilder::new(&pattern).unicode(false).build().expect("literals make a pattern")
+// A table of states is half as long again in the making as the other kinds, and
+// twice as fast. Any match will do, so the first that ends is taken.
+static TRIGGER: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .match_kind(MatchKind::Standard)
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(LITERALS)
+        .expect("literals make a search")
 });
 
 /// The literals, for tools that run the same search beside ours.
@@ -191,12 +195,21 @@ pub fn literals() -> &'static [&'static str] {
     LITERALS
 }
 
-/// The compiled search, for use over whole blocks.
-pub(crate) fn pattern() -> &'static Regex {
-    &TRIGGER
+/// Where one of the literals stands, for use over whole blocks.
+pub(crate) fn find(block: &[u8]) -> Option<Range<usize>> {
+    TRIGGER.find(block).map(|m| m.range())
 }
 
-/// The line holds one of the literals.
-pub(crate) fn may_matter(line: &str) -> bool {
-    TRIGGER.is_match(line.as_bytes())
+/// The text holds one of the literals.
+pub(crate) fn may_matter(text: &[u8]) -> bool {
+    find(text).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    /// Lines that differ in digits alone are judged together.
+    #[test]
+    fn no_literal_has_a_digit() {
+        assert!(super::LITERALS.iter().all(|l| !l.bytes().any(|b| b.is_ascii_digit() || b == 0)));
+    }
 }

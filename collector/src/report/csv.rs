@@ -11,10 +11,13 @@ pub fn text(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A cell that begins like a formula gets an apostrophe in front, which
-/// spreadsheets take for "this is text"; numbers stay as they are.
-fn guard(cell: &str) -> String {
+/// spreadsheets take for "this is text"; numbers stay as they are. Some read
+/// the wide forms of those signs too.
+pub(crate) fn guard(cell: &str) -> String {
     let cell = super::clean(cell);
-    let formula = cell.starts_with(['=', '+', '-', '@']) && cell != "-" && cell.parse::<f64>().is_err();
+    let formula = cell.starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
+        && cell != "-"
+        && cell.parse::<f64>().is_err();
     if formula { format!("'{cell}") } else { cell }
 }
 

@@ -6,6 +6,7 @@ pub mod hostlist;
 pub mod sacct;
 pub mod states;
 pub mod target;
+pub mod when;
 
 /// The name of a signal, `SIGSEGV`, or `signal 64` for one without a name.
 pub fn signal_name(number: u8) -> String {

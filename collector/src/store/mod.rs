@@ -50,6 +50,8 @@ pub const PACKED: &str = "events.jsonl.zst";
 pub const RUN: &str = "run.json";
 /// File of a user's runs, below `runs`.
 pub const REGISTRY: &str = "_registry.jsonl";
+/// Directory of the events that are of no job, below that of the cluster.
+pub const SITE: &str = "_site";
 /// The collector's ledger, below the store.
 pub const LEDGER: &str = "ledger.db";
 

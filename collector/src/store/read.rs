@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use inquest_journal::{Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{EventsFile, Line, REGISTRY, RUN, run_dir, user_dir, user_name};
+use super::{EVENTS, EventsFile, Line, REGISTRY, RUN, SITE, run_dir, user_dir, user_name};
 use crate::runs::{Candidate, RunState, RunStatus};
 use crate::verdict::Class;
 
@@ -197,6 +197,41 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             other => other.map_err(|e| unreadable(&path, &e)),
         }
+    }
+
+    /// A run and its directory.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there any more, or cannot be read.
+    pub fn run(&self, cluster: &str, user: &str, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
+        let place = Place { cluster: cluster.to_owned(), user: user.to_owned() };
+        self.load(&place, run_id).map_err(|e| match e {
+            ReadError::Unreadable { path, .. } if !path.exists() => {
+                ReadError::NotFound(format!("the run {run_id} of {user} is not in the store any more"))
+            }
+            other => other,
+        })
+    }
+
+    /// Directories with the events that are of no job, by cluster; those that
+    /// the caller may not read are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub fn sites(&self, cluster: Option<&str>) -> Result<Vec<(String, PathBuf)>, ReadError> {
+        let mut clusters = subdirectories(&self.root)?;
+        clusters.retain(|name| cluster.is_none_or(|want| want == name));
+        clusters.sort();
+        let dir = |name: String| (self.root.join(&name).join(SITE), name);
+        let readable = |dir: &Path| fs::File::open(dir.join(EVENTS)).is_ok();
+        Ok(clusters
+            .into_iter()
+            .map(dir)
+            .filter(|(dir, _)| readable(dir))
+            .map(|(dir, name)| (name, dir))
+            .collect())
     }
 
     pub(super) fn load(&self, place: &Place, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {

@@ -17,12 +17,17 @@ impl Story {
         };
         let (index, began) = self.attempt_for(head, &body);
         let attempt = &mut self.attempts[index];
-        attempt.nodes.insert(at.node.clone());
+        if !attempt.nodes.contains(&at.node) {
+            attempt.nodes.insert(at.node.clone());
+        }
         if attempt.started.as_ref().is_none_or(|old| at.since(old) < 0) {
             attempt.started = Some(at.clone());
         }
-        if attempt.last.as_ref().is_none_or(|old| at.since(old) > 0) {
-            attempt.last = Some(at.clone());
+        match &mut attempt.last {
+            // Nearly every event is the newest: what the last one took is used again.
+            Some(old) if at.since(old) > 0 => old.clone_from(&at),
+            Some(_) => {}
+            None => attempt.last = Some(at.clone()),
         }
         attempt.apply(at, head, body);
         began && index > 0

@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for EventId {
 }
 
 /// When and where an event happened, and which event says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// Wall clock of the node.
     pub wall: Timestamp,
@@ -59,6 +59,28 @@ pub struct Moment {
     pub mono_us: u64,
     /// The event.
     pub event: EventId,
+}
+
+impl Clone for Moment {
+    fn clone(&self) -> Moment {
+        Moment {
+            wall: self.wall,
+            node: self.node.clone(),
+            boot: self.boot.clone(),
+            mono_us: self.mono_us,
+            event: self.event.clone(),
+        }
+    }
+
+    /// Uses the memory that is there.
+    fn clone_from(&mut self, from: &Moment) {
+        self.wall = from.wall;
+        self.node.clone_from(&from.node);
+        self.boot.clone_from(&from.boot);
+        self.mono_us = from.mono_us;
+        self.event.stream.clone_from(&from.event.stream);
+        self.event.seq = from.event.seq;
+    }
 }
 
 impl Moment {

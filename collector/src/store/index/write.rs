@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
 use super::put::{Memory, Put, Trouble};
@@ -74,6 +75,8 @@ impl Writer {
         let open = || -> rusqlite::Result<(Connection, u32)> {
             let mut db = Connection::open(&path)?;
             db.busy_timeout(BUSY)?;
+            // Else statements are made anew whenever other values are given to them.
+            db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             db.pragma_update(None, "journal_mode", "WAL")?;
             // What a power cut takes away is read again from the stores.
             db.pragma_update(None, "synchronous", "NORMAL")?;
