@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use inquest::collect::{Collector, Options};
-use inquest::slurm::accounting::{Accounting, JobRecord, News};
+use inquest::slurm::accounting::{Accounting, JobRecord, News, Submitted};
 use inquest_journal::{JobId, Timestamp};
 use serde_json::{Value, json};
 
@@ -43,7 +43,14 @@ fn record(state: &str) -> JobRecord {
 
 fn news(job: u32, end: i64, record: JobRecord) -> News {
     let at = |s: i64| Some(Timestamp(EPOCH + s * 1_000_000));
-    News { cluster: "LAB".into(), job: JobId(job), start: at(end - 10), end: at(end), record }
+    News {
+        cluster: "LAB".into(),
+        job: JobId(job),
+        start: at(end - 10),
+        end: at(end),
+        record,
+        submitted: None,
+    }
 }
 
 fn collect(lab: &Lab, told: &Told) {
@@ -98,4 +105,115 @@ fn a_run_that_seemed_well_fails_when_the_accounting_says_so() {
     collect(&lab, &told);
     let run = &lab.json(&["runs", "--json"])["runs"][0];
     assert_eq!((&run["status"], &run["classes"]), (&json!("failed"), &json!({"infra": 1})));
+}
+
+#[test]
+fn a_requeued_job_waits_and_has_no_verdict_before_its_next_end() {
+    let lab = Lab::new();
+    lab.job(&Job::new(7, End::Signal(15)));
+    let waiting = JobRecord { restarts: 1, reason: "BeginTime".into(), ..record("PENDING") };
+    let mut told = Told::of(7, "PENDING");
+    told.now.insert(7, waiting);
+    for _ in 0..3 {
+        collect(&lab, &told);
+    }
+    let run = &lab.json(&["runs", "--json"])["runs"][0];
+    assert_eq!((&run["status"], &run["n_failed"]), (&json!("running"), &json!(0)));
+    let member = &lab.json(&["run", "job-7", "--json"])["run"]["members"]["1"];
+    assert_eq!((&member["state"], &member["verdict"]), (&json!("requeued"), &Value::Null), "{member}");
+    let (code, table, _) = lab.run(&["run", "7"]);
+    assert!(code == 0 && table.contains("REQUEUED"), "{table}");
+    let ends_now = ends(&lab, "job-7");
+    assert_eq!(ends_now.len(), 1, "said once: {ends_now:?}");
+    assert_eq!(
+        (&ends_now[0]["event_type"], &ends_now[0]["state"]),
+        (&json!("chunk_requeued"), &json!("PENDING"))
+    );
+
+    // The next attempt ends well.
+    lab.job(&Job { restart: 1, start: 60, ..Job::new(7, End::Code(0)) });
+    told.now.insert(7, JobRecord { restarts: 1, ..record("COMPLETED") });
+    collect(&lab, &told);
+    let types: Vec<String> =
+        ends(&lab, "job-7").iter().map(|e| e["event_type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(types, ["chunk_requeued", "chunk_retried", "chunk_completed"]);
+    let member = &lab.json(&["run", "job-7", "--json"])["run"]["members"]["1"];
+    assert_eq!((&member["state"], &member["attempts"]), (&Value::Null, &json!(2)), "{member}");
+}
+
+#[test]
+fn a_requeued_job_that_is_cancelled_in_the_queue_was_cancelled() {
+    let lab = Lab::new();
+    lab.job(&Job::new(7, End::Signal(9)));
+    let mut told = Told::of(7, "PENDING");
+    told.now.insert(7, JobRecord { restarts: 1, ..record("REQUEUE_HOLD") });
+    collect(&lab, &told);
+    told.now.insert(7, JobRecord { restarts: 1, cancelled_by: Some(0), ..record("CANCELLED") });
+    collect(&lab, &told);
+    let ends = ends(&lab, "job-7");
+    let last = &ends.last().unwrap()["verdict"];
+    assert_eq!((&last["class"], &last["first_failure"]), (&json!("cancelled"), &Value::Null), "{last}");
+    // A job that Slurm has forgotten meanwhile is judged by what its node said.
+    let lab = Lab::new();
+    lab.job(&Job::new(7, End::Signal(9)));
+    told.now.insert(7, JobRecord { restarts: 1, ..record("PENDING") });
+    collect(&lab, &told);
+    told.now.clear();
+    collect(&lab, &told);
+    assert_eq!(lab.json(&["runs", "--json"])["runs"][0]["status"], "failed");
+}
+
+#[test]
+fn a_job_that_never_reached_a_node_is_a_member_of_its_run_with_its_end() {
+    let lab = Lab::new();
+    lab.job(&Job { array: Some((40, 1)), name: "sweep".into(), ..Job::new(41, End::Code(0)) });
+    let told = Told::of(41, "COMPLETED");
+    collect(&lab, &told);
+    let at = |s: i64| Some(Timestamp(EPOCH + s * 1_000_000));
+    let never = |job: u32, state: &str, by: Option<u32>, reason: &str, submitted: Submitted| News {
+        start: at(50),
+        end: at(50),
+        record: JobRecord { never_ran: true, reason: reason.into(), cancelled_by: by, ..record(state) },
+        submitted: Some(Submitted { at: at(5), uid: Some(4_294_967_294), ..submitted }),
+        ..news(job, 50, record(state))
+    };
+    let named = |name: &str| Submitted { name: Some(name.into()), ..Submitted::default() };
+    let member = Submitted { array: Some(JobId(40)), index: Some(2), ..named("sweep") };
+    *told.later.borrow_mut() = Ok(vec![
+        never(42, "CANCELLED", None, "Dependency", member),
+        never(50, "CANCELLED", Some(4_294_967_294), "JobHeldUser", named("held")),
+        never(51, "BOOT_FAIL", None, "None", named("boot")),
+        never(52, "DEADLINE", None, "None", named("=cmd()\u{1b}[2J")),
+        never(53, "CANCELLED", None, "None", named("newer")),
+        never(54, "PENDING", None, "Dependency", named("waits")),
+        // Ran where nothing is recorded: not ours to tell.
+        news(60, 50, record("FAILED")),
+    ]);
+    for _ in 0..3 {
+        collect(&lab, &told);
+    }
+    let array = lab.json(&["run", "array-40", "--json"])["run"].clone();
+    let lost = &array["members"]["2"];
+    assert_eq!((&lost["job_id"], &lost["verdict"]["class"]), (&json!("42"), &json!("dependency")), "{array}");
+    assert_eq!((&array["status"], &array["classes"]), (&json!("failed"), &json!({"ok": 1, "dependency": 1})));
+    for (job, cause, confidence) in [
+        ("50", "cancelled_user", "fact"),
+        ("51", "boot_fail", "fact"),
+        ("52", "deadline", "fact"),
+        ("53", "dependency", "inferred"),
+    ] {
+        let verdict = &lab.json(&["run", job, "--json"])["run"]["members"]["1"]["verdict"];
+        assert_eq!((&verdict["cause"], &verdict["confidence"]), (&json!(cause), &json!(confidence)), "{job}");
+        let (code, said, err) = lab.run(&["why", job]);
+        assert!(code == 1 && said.contains(verdict["detail"].as_str().unwrap()), "{job}: {said} {err}");
+        assert!(!said.contains('\u{1b}'));
+        for verb in ["timeline", "events", "errors", "logs"] {
+            let (code, _, err) = lab.run(&[verb, job]);
+            assert!(code <= 1, "{verb} {job}: {err}");
+        }
+        assert_eq!(ends(&lab, &format!("job-{job}")).len(), 1, "told once");
+    }
+    for absent in ["54", "60"] {
+        lab.refuses(&["why", absent], 3, &[absent]);
+    }
 }

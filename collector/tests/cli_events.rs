@@ -64,6 +64,33 @@ fn following_shows_what_comes_in_once() {
 }
 
 #[test]
+fn following_goes_on_through_compression_and_back() {
+    // Long ago by any clock: only what has rested is compressed.
+    let job = |id| Job { run: Some("r"), start: -900 * 86_400, ..Job::new(id, End::Code(7)) };
+    let lab = Lab::with([job(1), job(2)]);
+    let events = lab.events_of("r");
+    let pack = || {
+        assert_eq!(lab.json(&["gc", "--json", "--compress-hours", "0"])["compressed"], 1);
+        assert!(!events.exists());
+    };
+    pack();
+    let arguments = ["events", "r", "-f", "-t", "task_exited"];
+    let mut child = Running(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let before = [lines.next().unwrap(), lines.next().unwrap()];
+    assert!(before[0].contains("1.batch/0") && before[1].contains("2.batch/0"), "{before:?}");
+    for id in 3..6 {
+        // What is compressed comes back when more is to be written, and goes again.
+        lab.job(&job(id));
+        lab.collect();
+        assert!(events.exists());
+        let new = lines.next().unwrap();
+        assert!(new.contains(&format!("{id}.batch/0")), "{new}");
+        pack();
+    }
+}
+
+#[test]
 fn wrong_input_to_events() {
     let lab = lab();
     lab.refuses(&["events", "999"], 3, &["no job 999"]);

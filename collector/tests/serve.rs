@@ -123,13 +123,9 @@ fn a_coordinator_sees_the_jobs_of_the_account_and_no_more() {
         return;
     }
     let lab = lab();
-    let bin = lab.path().join("bin");
-    fs::create_dir(&bin).unwrap();
-    let fake = bin.join("sacctmgr");
-    fs::write(&fake, format!("#!/bin/sh\necho 'secret-account|{ANN}'\n")).unwrap();
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = fake(&lab, "sacctmgr", &format!("secret-account|{ANN}"));
     let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
-        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        command.env("PATH", path);
     });
     let ann = uid(ANN);
     assert_eq!(server.get(ann, "/api/v1/me").json()["role"], "coordinator");
@@ -140,6 +136,51 @@ fn a_coordinator_sees_the_jobs_of_the_account_and_no_more() {
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/job-777123")).status, 200);
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/job-777123/jobs/1")).status, 200);
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/bobs-secret-run")).status, 404);
+}
+
+/// A command of Slurm that says `text`, first in the path.
+fn fake(lab: &Lab, program: &str, text: &str) -> String {
+    let bin = lab.path().join(format!("bin-{program}"));
+    fs::create_dir_all(&bin).unwrap();
+    let file = bin.join(program);
+    fs::write(&file, format!("#!/bin/sh\ncat <<'E'\n{text}\nE\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:/usr/bin:/bin", bin.display())
+}
+
+/// With PrivateData as Slurm has it, and as the configuration says instead.
+#[test]
+fn whose_jobs_are_seen_follows_private_data() {
+    if !is_root() {
+        return;
+    }
+    for (private, cluster, jobs, public) in [
+        ("none", "lab", "slurm", true),
+        ("accounts,usage", "lab", "slurm", true),
+        ("accounts,jobs", "lab", "slurm", false),
+        ("none", "another", "slurm", false),
+        ("none", "lab", "own", false),
+        ("jobs", "lab", "all", true),
+    ] {
+        let lab = lab();
+        let path = fake(&lab, "scontrol", &format!("ClusterName = {cluster}\nPrivateData = {private}"));
+        let server = Server::with(lab.path(), &lab.store(), &format!("jobs = {jobs:?}"), |command| {
+            command.env("PATH", path);
+        });
+        let seen = || server.get(uid(ANN), "/api/v1/jobs").body.contains("777123");
+        let deadline = Instant::now() + Duration::from_secs(if public { 60 } else { 1 });
+        while !seen() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(seen(), public, "{private} of {cluster}, jobs = {jobs}");
+        let status = |path: &str| server.get(uid(ANN), path).status;
+        let expected = if public { 200 } else { 404 };
+        assert_eq!(status(&format!("/runs/lab/{BOB}/job-777123")), expected);
+        assert_eq!(status(&format!("/api/v1/runs/lab/{BOB}/job-777123/jobs/1")), expected);
+        // What the collector met is no job.
+        assert_eq!(status("/health"), 403);
+        assert_eq!(server.get(uid(ANN), "/api/v1/me").json()["role"], "user");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What somebody may try who wants to see what is not theirs: each attempt is
 //! a line of a table, and none shows a word of it, in an answer or an error.
 
+#[path = "support/attempts.rs"]
+mod attempts;
 #[path = "support/server.rs"]
 mod server;
 mod support;
@@ -10,7 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use server::{Server, is_root, request, uid};
+use attempts::{Wanted, try_all};
+use server::{Server, is_root, uid};
 use support::{EPOCH, End, Job, Lab};
 
 const ANN: &str = "inquest-test1";
@@ -43,68 +46,6 @@ fn lab() -> Lab {
     lab
 }
 
-/// An attempt: what it is, the address, further headers.
-type Attempt = (&'static str, String, Vec<(&'static str, String)>);
-
-fn attempts() -> Vec<Attempt> {
-    let run = format!("lab/{BOB}/{RUN}");
-    let plain = |what, path: String| (what, path, Vec::new());
-    let with =
-        |what, name, value: &str| (what, format!("/api/v1/runs/{run}"), vec![(name, value.to_owned())]);
-    vec![
-        plain("the run of another", format!("/runs/{run}")),
-        plain("a job of it", format!("/runs/{run}/jobs/1")),
-        plain("the run by the API", format!("/api/v1/runs/{run}")),
-        plain("its verdict", format!("/api/v1/runs/{run}/jobs/1")),
-        plain("its events", format!("/api/v1/runs/{run}/events")),
-        plain("its events from the middle", format!("/api/v1/runs/{run}/events?from=1")),
-        plain("encoded slashes", format!("/runs/lab%2F{BOB}%2F{RUN}")),
-        plain("up and down again", format!("/runs/lab/{ANN}/..%2F..%2F{BOB}%2Fruns%2F{RUN}")),
-        plain("dots as they are", format!("/runs/lab/{ANN}/../{BOB}/{RUN}")),
-        plain("twice encoded dots", format!("/runs/lab/{ANN}/%252e%252e%252f{BOB}/jobs/1")),
-        plain("the file system by a cluster", "/runs/..%2F..%2F..%2Fetc/passwd/x".into()),
-        plain("a file as static", "/static/..%2F..%2Findex.db".into()),
-        plain("a file as static, plainly", "/static/../../../../etc/passwd".into()),
-        plain("a NUL in a name", format!("/runs/lab/{BOB}%00/{RUN}")),
-        plain("no UTF-8 in a name", format!("/runs/lab/{BOB}%ff/{RUN}")),
-        plain("another case", format!("/runs/LAB/{}/{RUN}", BOB.to_uppercase())),
-        plain("two slashes", format!("//runs/{run}")),
-        plain("the whole address", format!("http://localhost/runs/{run}")),
-        plain("jobs of a user", format!("/api/v1/jobs?user={BOB}")),
-        plain("jobs of an account", "/api/v1/jobs?account=secret-account".into()),
-        plain("jobs of a node", "/api/v1/jobs?node=secretnode".into()),
-        plain("jobs of a name", "/api/v1/jobs?name=bobs-secret-name".into()),
-        plain("counts of a user", format!("/api/v1/failures?by=name&user={BOB}")),
-        plain("counts by node", "/api/v1/failures?by=node".into()),
-        plain("counts by account", "/api/v1/failures?by=account".into()),
-        plain("nodes beside their peers", "/api/v1/nodes".into()),
-        plain("runs of a user", format!("/api/v1/runs?user={BOB}&status=failed")),
-        plain(
-            "a page before the first",
-            "/api/v1/jobs?before=9223372036854775807.9223372036854775807".into(),
-        ),
-        plain("SQL in a name", format!("/api/v1/jobs?user={BOB}%27%20OR%20%271%27%3D%271")),
-        plain("SQL in a class", "/api/v1/jobs?class=oom)%20OR%20(1%3D1".into()),
-        plain("SQL in a cursor", "/api/v1/jobs?before=1.1%20OR%201%3D1".into()),
-        plain("a parameter twice", format!("/api/v1/jobs?user={ANN}&user={BOB}")),
-        plain("a parameter of the server's own", "/api/v1/jobs?visible=all&operator=true".into()),
-        plain("the collector's health", "/health".into()),
-        plain("the collector's health by the API", "/api/v1/health".into()),
-        plain("the metrics", "/metrics".into()),
-        plain("the search of a fingerprint", "/fingerprints/1-0000000000000000".into()),
-        with("a header of a proxy", "X-Remote-User", BOB),
-        with("a header of a proxy for root", "X-Remote-User", "root"),
-        with("another proxy's header", "X-Forwarded-User", "root"),
-        with("a guessed secret", "X-Inquest-Secret", "guess"),
-        with("a password", "Authorization", "Basic cm9vdDpyb290"),
-        with("an invented credential", "Authorization", "MUNGE AwQFAAC1jz8:"),
-        with("a cookie", "Cookie", "user=root; session=1"),
-        with("another method by header", "X-HTTP-Method-Override", "DELETE"),
-        with("another address by header", "X-Original-URL", "/health"),
-        with("a host of somebody else", "Host", "evil.example"),
-    ]
-}
-
 #[test]
 fn nothing_that_is_tried_shows_what_is_not_theirs() {
     if !is_root() {
@@ -122,48 +63,16 @@ fn nothing_that_is_tried_shows_what_is_not_theirs() {
     let all = server.get(0, &format!("/api/v1/runs/lab/{BOB}/{RUN}/events")).body;
     assert!(SECRETS.iter().all(|s| all.contains(s)), "{all}");
     let ann = uid(ANN);
-    let nothing = server.get(ann, "/runs/lab/nobody/nothing");
-    let attempts = attempts();
-    assert!(attempts.len() >= 30);
-    for (what, path, headers) in attempts {
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
-        for (answer, how) in
-            [(server.ask(ann, &path, &headers), "socket"), (server.tcp(&path, &headers), "TCP")]
-        {
-            assert!((200..500).contains(&answer.status), "{what} by {how}: {answer:?}");
-            for secret in SECRETS {
-                assert!(!answer.body.contains(secret), "{what} by {how} shows {secret}: {}", answer.body);
-            }
-            assert!(
-                !answer.body.contains("root:") && !answer.body.contains("SQLite"),
-                "{what}: {}",
-                answer.body
-            );
-        }
-        // Not theirs and not there are the same, word for word.
-        if path == format!("/runs/lab/{BOB}/{RUN}") {
-            assert_eq!(server.get(ann, &path).body, nothing.body);
-        }
-    }
-    // Raw bytes that are no polite request.
-    let huge = request("/", &[("X-Big", &"x".repeat(100_000))]);
-    let many: Vec<(&str, &str)> = vec![("X-Many", "1"); 200];
-    for (what, bytes) in [
-        ("no HTTP", b"hello\r\n\r\n".to_vec()),
-        ("a header too long", huge),
-        ("too many headers", request("/", &many)),
-        ("two requests as one", b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
-        ("a body", b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello".to_vec()),
-        ("DELETE", format!("DELETE /runs/lab/{BOB}/{RUN} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()),
-        ("POST", b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()),
-        ("two hosts", b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n".to_vec()),
-        ("an address too long", request(&format!("/?user={}", "x".repeat(9000)), &[])),
-        ("a header in the address", b"GET /?a=b%0d%0aX-Remote-User:%20root HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec()),
-    ] {
-        let answer = server.send(ann, &bytes);
-        assert!(answer.status == 0 || (400..500).contains(&answer.status), "{what}: {answer:?}");
-        assert!(SECRETS.iter().all(|s| !answer.body.contains(s)), "{what}: {answer:?}");
-    }
+    let wanted = Wanted {
+        me: ANN,
+        owner: BOB,
+        cluster: "lab",
+        run: RUN,
+        account: "secret-account",
+        node: "secretnode",
+        name: "bobs-secret-name",
+    };
+    try_all(&server, ann, &wanted, &SECRETS);
     // It has survived all of it, and still knows who is who.
     assert_eq!(server.get(uid(BOB), &format!("/runs/lab/{BOB}/{RUN}")).status, 200);
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/{RUN}")).status, 404);

@@ -4,8 +4,8 @@ use inquest::slurm::accounting::JobRecord;
 use inquest::story::Story;
 use inquest::verdict::{Class, Confidence, judge, rules};
 use inquest_journal::{
-    Body, Head, JobId, JobStarted, Level, OomKill, Severity, Source, StepEnded, StepId, StepStarted,
-    TaskExited, TaskStarted, Timestamp, Victim,
+    Body, Head, JobId, JobStarted, Level, NodeBooted, OomKill, Severity, Source, StepEnded, StepId,
+    StepStarted, TaskExited, TaskStarted, Timestamp, Victim,
 };
 
 const T0: i64 = 1_763_735_400_000_000;
@@ -30,10 +30,17 @@ impl Script {
         body: impl Into<Body>,
     ) -> &mut Script {
         let body = body.into();
-        let head = Head {
+        let head = self.head(ms, node, step, task, body.event_type());
+        self.seq += 1;
+        self.story.apply(&head, body);
+        self
+    }
+
+    fn head(&self, ms: i64, node: &str, step: StepId, task: Option<u32>, event_type: &str) -> Head<'static> {
+        Head {
             v: 1,
             timestamp: Timestamp(T0 + ms * 1000),
-            event_type: body.event_type().into(),
+            event_type: event_type.to_owned().into(),
             severity: Severity::Info,
             source: Source::Plugin,
             cluster: "lab".into(),
@@ -45,10 +52,7 @@ impl Script {
             job_id: Some(JobId(7)),
             step: Some(step),
             task,
-        };
-        self.seq += 1;
-        self.story.apply(&head, body);
-        self
+        }
     }
 
     fn start(
@@ -171,6 +175,15 @@ fn every_rule_has_a_story() {
     let mut lost = Script::new();
     lost.start(0, "n1", BATCH, &[0], Some(0));
     is(&lost, None, Class::Infra, "lost");
+
+    let mut reboot = Script::new();
+    reboot.start(0, "n1", BATCH, &[0], Some(0));
+    let head = Head { boot: "5eedf00d".into(), ..reboot.head(300_000, "n1", BATCH, None, "node_booted") };
+    reboot.story.apply(&head, NodeBooted::default().into());
+    is(&reboot, None, Class::Infra, "node_reboot");
+    // The end was recorded and came late.
+    reboot.exit(1000, "n1", BATCH, 0, Some(0), None).end(1001, "n1", BATCH);
+    is(&reboot, None, Class::Ok, "ok");
 
     let requeued = JobRecord { state: "PENDING".into(), restarts: 1, ..JobRecord::default() };
     assert_eq!(cause(&batch(None, Some(15)), Some(&requeued)), (Class::Preempted, "requeued".into()));

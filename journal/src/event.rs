@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::own::{self, Cursor, Fields, Own};
 use crate::put::Sink;
 use crate::{JobId, Timestamp};
 
@@ -150,6 +151,25 @@ macro_rules! record {
             /// Every field that is there, with a comma before it.
             pub(crate) fn put_fields(&self, sink: &mut Sink<'_>) {
                 $(sink.field(concat!(",\"", stringify!($field), "\":").as_bytes(), &self.$field);)*
+            }
+        }
+
+        impl Fields for $name {
+            fn fields(at: &mut Cursor<'_>, mut sep: u8) -> Option<$name> {
+                let mut record = $name::default();
+                $(if at.field(sep, concat!("\"", stringify!($field), "\":")) {
+                    record.$field = Own::own(at)?;
+                    sep = b',';
+                })*
+                // A record inside of another has fields, or is left out.
+                (sep == b',').then_some(record)
+            }
+        }
+
+        #[cfg(test)]
+        impl own::tests::Made for $name {
+            fn made(r: &mut dyn FnMut(u64) -> u64) -> $name {
+                $name { $($field: own::tests::Made::made(r),)* }
             }
         }
     };
@@ -569,6 +589,17 @@ macro_rules! bodies {
                     _ => None,
                 }
             }
+
+            /// Reads the body at the end of a line that our own writer wrote,
+            /// from the comma before its first field or from the closing
+            /// brace. `None` for everything that is not exactly in its form;
+            /// that is for [`Body::parse`] to decide.
+            pub fn own(event_type: &str, rest: &str) -> Option<Body> {
+                match event_type {
+                    $($name => own::rest_of_line(rest).map(Body::$variant),)*
+                    _ => None,
+                }
+            }
         }
 
         $(impl From<$variant> for Body {
@@ -576,6 +607,14 @@ macro_rules! bodies {
                 Body::$variant(body)
             }
         })*
+
+        #[cfg(test)]
+        impl Body {
+            /// One of every type, made of the numbers that `r` yields.
+            pub(crate) fn made(r: &mut dyn FnMut(u64) -> u64) -> Vec<Body> {
+                vec![$(Body::$variant(own::tests::Made::made(r))),*]
+            }
+        }
 
         #[cfg(feature = "schema")]
         pub(crate) fn body_schemas(g: &mut schemars::SchemaGenerator) -> Vec<(&'static str, schemars::Schema)> {

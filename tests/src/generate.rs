@@ -38,6 +38,23 @@ pub struct Plan {
     pub seed: u64,
 }
 
+/// How the people of a site work, and its nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// Nodes go away with what they run.
+    pub losses: bool,
+    /// Of a hundred single jobs, those that a user runs under a name of six hours.
+    pub named: u64,
+    /// Most steps of a job on one core.
+    pub steps: u64,
+}
+
+impl Default for Habits {
+    fn default() -> Habits {
+        Habits { losses: true, named: 10, steps: 0 }
+    }
+}
+
 /// What was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Made {
@@ -47,6 +64,8 @@ pub struct Made {
     pub bytes: u64,
     /// Files.
     pub files: u64,
+    /// Jobs that were submitted.
+    pub jobs: u32,
     /// Jobs whose last attempt ended badly or never ended.
     pub failed: u64,
 }
@@ -65,22 +84,52 @@ const BLOCK: usize = 24 << 10;
 ///
 /// When a file cannot be written, or `out` holds something already.
 pub fn generate(plan: &Plan, out: &Path) -> io::Result<Made> {
+    generate_by(plan, out, EPOCH, plan.days, Habits::default(), &mut |_| Ok(()))
+}
+
+/// Writes the journals of `plan` as [`generate`] does, from the midnight
+/// `begin` on, and stops after every `days` days for `each`, which is told what
+/// was made until then. It may take the files away, but not the directories:
+/// no later slice writes to a file of an earlier one.
+///
+/// # Errors
+///
+/// As [`generate`], and what `each` says.
+pub fn generate_by(
+    plan: &Plan,
+    out: &Path,
+    begin: Timestamp,
+    days: u32,
+    habits: Habits,
+    each: &mut dyn FnMut(Made) -> io::Result<()>,
+) -> io::Result<Made> {
     fs::DirBuilder::new().recursive(true).mode(0o750).create(out)?;
     if fs::read_dir(out)?.next().is_some() {
         let reason = format!("{} is not empty; give a new directory", out.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
     }
-    let mut site = Site::new(plan, out)?;
-    let span = i64::from(plan.days.max(1)) * 86_400 * SECOND;
-    let mut next = 1;
+    let mut site = Site::new(plan, out, begin)?;
+    site.habits = habits;
+    let day = 86_400 * SECOND;
+    let span = i64::from(plan.days.max(1)) * day;
+    let (mut next, mut slice) = (1, begin.0 + i64::from(days.max(1)) * day);
     while next <= plan.jobs {
         // Submissions keep the pace of the jobs that they bring.
-        let now = EPOCH.0 + span / i64::from(plan.jobs) * i64::from(next - 1);
+        let now = begin.0 + span / i64::from(plan.jobs) * i64::from(next - 1);
+        while slice <= now {
+            site.advance(slice)?;
+            site.write_all()?;
+            site.made.jobs = next - 1;
+            each(site.made())?;
+            slice += i64::from(days.max(1)) * day;
+        }
         site.advance(now)?;
         next += site.submit(now, next, plan.jobs - next + 1);
     }
     site.advance(i64::MAX)?;
-    site.finish()
+    site.write_all()?;
+    site.made.jobs = next - 1;
+    Ok(site.made())
 }
 
 /// A small generator of numbers: splitmix64.
@@ -163,6 +212,8 @@ type Later = (i64, u64, u32, Box<[u8]>);
 
 struct Site {
     out: PathBuf,
+    begin: Timestamp,
+    habits: Habits,
     random: Random,
     nodes: Vec<Node>,
     future: BinaryHeap<Reverse<Later>>,
@@ -184,7 +235,7 @@ struct Stepd {
 }
 
 impl Site {
-    fn new(plan: &Plan, out: &Path) -> io::Result<Site> {
+    fn new(plan: &Plan, out: &Path, begin: Timestamp) -> io::Result<Site> {
         let mut random = Random::new(plan.seed);
         let nodes = (1..=plan.nodes.max(1)).map(|n| Node {
             name: format!("n{n:04}"),
@@ -201,6 +252,8 @@ impl Site {
         }
         Ok(Site {
             out: out.to_owned(),
+            begin,
+            habits: Habits::default(),
             random,
             nodes,
             future: BinaryHeap::new(),
@@ -217,6 +270,7 @@ impl Site {
         let r = &mut self.random;
         let mut user = 10_000 + r.spread(1, 200) as u32;
         let (nodes, tasks, steps) = match r.below(100) {
+            0..80 if self.habits.steps > 0 => (1, 1, r.below(self.habits.steps + 1) as u32),
             0..80 => (1, 1, 0),
             80..92 => (1, r.spread(2, 64) as u32, 1 + r.below(2) as u32),
             92..97 => (r.spread(2, 32) as u32, r.spread(4, 32) as u32, 1 + r.below(3) as u32),
@@ -225,7 +279,7 @@ impl Site {
         let array = r.percent(4) && nodes == 1 && tasks <= 8;
         let size = if array { (r.spread(8, 1000) as u32).min(room) } else { 1 };
         // A sweep that a user drives by hand: single jobs under one name.
-        let sweep = !array && r.percent(10);
+        let sweep = !array && r.percent(self.habits.named);
         let mut run = sweep.then(|| format!("sweep-{user}-{}", now / (6 * 3600 * SECOND)));
         if let Some(runs) = self.runs {
             let number = id % runs.max(1);
@@ -258,7 +312,10 @@ impl Site {
         for restart in 0.. {
             let first = self.random.below(self.nodes.len() as u64) as u32;
             let bad = self.nodes[first as usize].bad;
-            let end = self.end(bad);
+            let end = match self.end(bad) {
+                End::NodeLost if !self.habits.losses => End::Timeout,
+                end => end,
+            };
             let stopped = self.attempt(job, restart, first, start, end);
             if end != End::NodeLost || restart == 3 {
                 self.made.failed += u64::from(end != End::Well);
@@ -479,7 +536,7 @@ impl Site {
     fn stepd(&mut self, node: u32, job: &Job, step: StepId, at: i64) -> Stepd {
         let n = &mut self.nodes[node as usize];
         n.next_pid = if n.next_pid > 4_000_000 { 2000 } else { n.next_pid + 7 };
-        let ticks = ((at - EPOCH.0) / 10_000).unsigned_abs() + 8_640_000;
+        let ticks = ((at - self.begin.0) / 10_000).unsigned_abs() + 8_640_000;
         let identity = Identity::new(CLUSTER, &n.name, &n.boot, n.next_pid, ticks);
         Stepd { node, identity, pid: n.next_pid, seq: 0, job: JobId(job.id), step }
     }
@@ -585,7 +642,7 @@ impl Site {
         body: impl Into<Body>,
     ) {
         let agent = stepd.job.0 == 0;
-        let mono_us = (at - EPOCH.0 + 86_400 * SECOND).unsigned_abs();
+        let mono_us = (at - self.begin.0 + 86_400 * SECOND).unsigned_abs();
         let header = Header {
             stamp: Stamp { wall: Timestamp(at), mono_us },
             severity,
@@ -642,11 +699,13 @@ impl Site {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<Made> {
-        for n in 0..self.nodes.len() as u32 {
-            self.write(n)?;
-        }
-        Ok(Made { files: self.files.len() as u64, ..self.made })
+    /// Leaves nothing waiting.
+    fn write_all(&mut self) -> io::Result<()> {
+        (0..self.nodes.len() as u32).try_for_each(|n| self.write(n))
+    }
+
+    fn made(&self) -> Made {
+        Made { files: self.files.len() as u64, ..self.made }
     }
 }
 
@@ -723,6 +782,28 @@ mod tests {
         assert_eq!(files.iter().map(|(_, b)| b.len() as u64).sum::<u64>(), made.bytes);
         assert_eq!(files.len() as u64, made.files);
         assert!(made.failed > 10 && made.failed < 200, "{made:?}");
+    }
+
+    /// Slices together are the site that is made at once.
+    #[test]
+    fn a_site_in_slices_is_the_same_site() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan { nodes: 20, jobs: 400, days: 4, runs: None, seed: 9 };
+        let whole = generate(&plan, &dir.path().join("whole")).unwrap();
+        let (out, mut files, mut stops) = (dir.path().join("slices"), Vec::new(), Vec::new());
+        let made = generate_by(&plan, &out, EPOCH, 1, Habits::default(), &mut |made| {
+            for (name, bytes) in content(&out) {
+                fs::remove_file(out.join(&name))?;
+                files.push((name, bytes));
+            }
+            stops.push(made.events);
+            Ok(())
+        });
+        files.extend(content(&out));
+        files.sort();
+        assert_eq!(made.unwrap(), whole);
+        assert_eq!(files, content(&dir.path().join("whole")));
+        assert!(stops.len() == 3 && stops.is_sorted() && stops[0] > 0, "{stops:?}");
     }
 
     #[test]

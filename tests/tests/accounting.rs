@@ -18,17 +18,24 @@ fn slurmdbd_says_who_cancelled_and_its_absence_costs_only_that() {
     let by_user = cluster.sbatch(USERS[0], &["-n1"], sleep).unwrap();
     let by_root = cluster.sbatch(USERS[0], &["-n1"], sleep).unwrap();
     let fine = cluster.sbatch(USERS[0], &["-n1"], "#!/bin/sh\nsrun true\n").unwrap();
+    // Two that no node will ever see.
+    let fails = cluster.sbatch(USERS[0], &["-n1"], "#!/bin/sh\nexit 3\n").unwrap();
+    let after = format!("--dependency=afterok:{fails}");
+    let waits = ["-n1", &after, "--kill-on-invalid-dep=yes"];
+    let waits = cluster.sbatch(USERS[0], &waits, "#!/bin/sh\ntrue\n").unwrap();
+    let held = cluster.sbatch(USERS[0], &["-n1", "--hold"], "#!/bin/sh\ntrue\n").unwrap();
+    cluster.scancel(&[&held.to_string()]).unwrap();
     for job in [by_user, by_root] {
         cluster.wait_state(job, "RUNNING", SOON).unwrap();
     }
     let cancel = cluster.command(Some(USERS[0]), "scancel").arg(by_user.to_string()).output().unwrap();
     assert!(cancel.status.success(), "{cancel:?}");
     cluster.scancel(&[&by_root.to_string()]).unwrap();
-    for job in [by_user, by_root, fine] {
+    for job in [by_user, by_root, fine, fails, waits, held] {
         cluster.wait_end(job, SOON).unwrap();
     }
     let ended = |events: &[Value]| {
-        events.iter().filter(|e| e["event_type"] == "step_ended" && e["step"] == "extern").count() == 3
+        events.iter().filter(|e| e["event_type"] == "step_ended" && e["step"] == "extern").count() == 4
     };
     cluster.wait_events(SOON, ended).unwrap();
 
@@ -44,8 +51,8 @@ fn slurmdbd_says_who_cancelled_and_its_absence_costs_only_that() {
         let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
         let output =
             command.args(["run", &job.to_string(), "--json", "--store"]).arg(&store).output().unwrap();
-        let run: Value = serde_json::from_slice(&output.stdout).unwrap();
-        run["run"]["members"]["1"]["verdict"]["cause"].as_str().unwrap().to_owned()
+        let run: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        run["run"]["members"]["1"]["verdict"]["cause"].as_str().unwrap_or("none").to_owned()
     };
     // The daemon is away: verdicts come from nodes and slurmctld, and the log says so.
     let dbd = cluster.processes_named("slurmdbd");
@@ -66,14 +73,20 @@ fn slurmdbd_says_who_cancelled_and_its_absence_costs_only_that() {
 
     // It is back, and tells late: what was judged is judged again.
     let deadline = Instant::now() + SOON;
-    while cause(by_user) == "cancelled" || cause(by_root) == "cancelled" {
+    let untold = || {
+        cause(by_user) == "cancelled"
+            || cause(by_root) == "cancelled"
+            || [waits, held].iter().any(|job| cause(*job) == "none")
+    };
+    while untold() {
         assert!(
             Instant::now() < deadline,
-            "slurmdbd has not told who cancelled jobs {by_user} and {by_root}"
+            "slurmdbd has not told who cancelled jobs {by_user} and {by_root}, and of {waits} and {held}"
         );
         collect();
     }
     assert_eq!((cause(by_user).as_str(), cause(by_root).as_str()), ("cancelled_user", "cancelled_admin"));
-    assert_eq!(cause(fine), "ok");
+    assert_eq!((cause(fine).as_str(), cause(fails).as_str()), ("ok", "app_error"));
+    assert_eq!((cause(waits).as_str(), cause(held).as_str()), ("dependency", "cancelled_admin"));
     cluster.stop().unwrap();
 }

@@ -13,12 +13,13 @@ pub(super) const JOURNAL: &str = "/var/spool/inquest";
 /// What a line may say, and whether a value makes sense; as the plugin itself
 /// reads it, which is held to this by a test of both.
 type Sense = fn(&str) -> bool;
-const ARGUMENTS: [(&str, Sense, &str); 5] = [
+const ARGUMENTS: [(&str, Sense, &str); 6] = [
     ("journal", |v| v.starts_with('/'), "an absolute path"),
     ("cluster", is_name, "1 to 64 letters, digits, dots, dashes or underscores"),
     ("sync", |v| ["abnormal", "always", "never"].contains(&v), "abnormal, always or never"),
     ("env", |v| v.split(',').all(is_variable), "names of variables with commas between"),
     ("optout", |v| ["yes", "no"].contains(&v), "yes or no"),
+    ("note", |v| v.starts_with('/') && v.len() <= 256, "an absolute path of no more than 256 bytes"),
 ];
 
 fn is_name(value: &str) -> bool {

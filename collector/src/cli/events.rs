@@ -125,7 +125,7 @@ fn follow(dir: &std::path::Path, from: u64, filter: &Filter<'_>) -> anyhow::Resu
 
 /// A mistyped type would show nothing, for ever with --follow.
 pub(super) fn known(types: &[String]) -> Result<(), Usage> {
-    const DERIVED: [&str; 7] = [
+    const DERIVED: [&str; 9] = [
         "run_started",
         "run_completed",
         "run_failed",
@@ -133,6 +133,8 @@ pub(super) fn known(types: &[String]) -> Result<(), Usage> {
         "chunk_completed",
         "chunk_failed",
         "chunk_retried",
+        "chunk_requeued",
+        "run_alias",
     ];
     let all = || Body::TYPES.iter().chain(&DERIVED);
     match types.iter().find(|t| !all().any(|known| known == t)) {

@@ -31,7 +31,9 @@ A file of rules, /etc/inquest/rules.toml for a site:
   job_name = [\"fit-*\"]
 
 Rules that say nothing of logs are tried by the collector too; rules with a
-pattern, and markers of success, by why, run, errors, compare and rerun.";
+pattern, and markers of success, by why, run, errors, compare and rerun. The
+counts of runs, top and the site's pages are the collector's, which reads no
+logs: there such a job has the class that its events alone give it.";
 
 /// Show the rules of verdicts, or check a site's own.
 ///

@@ -7,7 +7,10 @@ use crate::report::runs;
 const EXAMPLES: &str = "\
 Examples:
   inquest runs
-  inquest runs -u ann -o RUN,STATUS,FAILED -P";
+  inquest runs -u ann -o RUN,STATUS,FAILED -P
+
+The counts are the collector's and rest on events. A class that only a job's log
+tells, as by a site's rule with a pattern, is what run and errors show.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

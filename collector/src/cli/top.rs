@@ -27,7 +27,9 @@ Examples:
 Keys: q quits, up and down choose a run, Enter says why, / filters, ? helps.
 
 Exit status: 0 nothing failed in the runs that were shown last, 1 something
-did, 2 wrong usage, 3 not found or unreadable, 4 permission denied.";
+did, 2 wrong usage, 3 not found or unreadable, 4 permission denied.
+
+Classes and counts are the collector's, which reads no logs; why reads them.";
 
 /// Between two looks at the keyboard and at signals.
 const TICK: Duration = Duration::from_millis(100);

@@ -142,7 +142,8 @@ pub(super) fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError
     let to = members.map(|m| m.range.1).max().unwrap_or(0);
     let between = [(from, to)];
     read_parts(&found.dir, found.parts.as_deref().unwrap_or(&between), |line, raw| {
-        if line.source == Source::Collector {
+        // Of its own events, one is about what happened on a node.
+        if line.source == Source::Collector && line.event_type != "node_booted" {
             return;
         }
         if let Some(story) = line.job_id.and_then(|id| stories.get_mut(&id))

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use inquest_journal::Timestamp;
+use inquest_journal::{Body, JobStarted, Timestamp};
 
 use super::{CollectError, Collector, JobKey};
+use crate::runs::RunKey;
 use crate::slurm::accounting::News;
-use crate::story::Attempt;
+use crate::story::{Attempt, EventId, Moment, Story};
 
 /// Between two looks at what slurmdbd has learned.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
@@ -63,7 +64,7 @@ impl Collector {
         }
         if !self.jobs.contains_key(&key) {
             let cluster = self.clusters[usize::from(key.0)].1.clone();
-            let Some(row) = self.ledger.job(&cluster, key.1)? else { return Ok(()) };
+            let Some(row) = self.ledger.job(&cluster, key.1)? else { return self.never_ran(key, news) };
             let Some(member) = self.ledger.member(row.run, row.chunk)? else { return Ok(()) };
             if !self.runs.contains_key(&row.run) {
                 loaded.insert(row.run);
@@ -97,6 +98,41 @@ impl Collector {
             self.changed.push(key);
         }
         Ok(())
+    }
+
+    /// A job that ended before any node saw it becomes a member of its run, with
+    /// what the accounting says as its only fact.
+    fn never_ran(&mut self, key: JobKey, news: &News) -> Result<(), CollectError> {
+        let Some(submitted) = &news.submitted else { return Ok(()) };
+        let Some(end) = news.end.or(submitted.at) else { return Ok(()) };
+        let began = submitted.at.unwrap_or(end).min(end);
+        let facts = JobStarted {
+            uid: submitted.uid,
+            name: submitted.name.clone(),
+            work_dir: submitted.work_dir.clone(),
+            array_job_id: submitted.array,
+            array_task_id: submitted.index,
+            ..JobStarted::default()
+        };
+        // No node, no boot, no event of a node.
+        let event = EventId { stream: format!("sacct-{}-{}", news.cluster, news.job), seq: 0 };
+        let at = |wall| Moment {
+            wall,
+            node: String::new(),
+            boot: String::new(),
+            mono_us: 0,
+            event: event.clone(),
+        };
+        let mut attempt = Attempt { started: Some(at(began)), last: Some(at(end)), ..Attempt::default() };
+        attempt.facts.learn_job(facts.clone());
+        let body = Body::JobStarted(facts);
+        let run_key = RunKey::of(news.job, &body).unwrap_or_else(|| RunKey::of_job(news.job));
+        self.begin(key, run_key, Some(&body), submitted.uid, &at(began), 0)?;
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.record = Some(news.record.clone());
+            job.member.last = job.member.last.max(end.0);
+        }
+        self.judge(key, &Story { attempts: vec![attempt] })
     }
 
     /// Lets go of runs that were loaded for nothing.

@@ -122,6 +122,12 @@ impl Course {
         self.steps.drain(..self.steps.len().saturating_sub(1));
     }
 
+    /// Something is at work, and something of the job has been seen on this
+    /// node (hashed).
+    pub(super) fn may_be_on(&self, node: u64) -> bool {
+        self.nodes.contains(&node) && self.steps.iter().any(|s| s.open)
+    }
+
     /// For the ledger.
     pub(super) fn save(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + 8 * self.nodes.len() + 17 * self.steps.len());

@@ -9,9 +9,14 @@ use inquest_journal::Timestamp;
 use super::health::{Daemon, NodeSeen};
 use super::manager::Manager;
 use super::{CollectError, Collector, Stats};
+use crate::follow::Hints;
 
-/// Between two passes it rests so many times as long as looking took.
+/// Between two looks at all nodes pass so many times as long as looking takes: on
+/// a site of many nodes it may take a tenth of a core.
 const LOOK_SHARE: u32 = 9;
+
+/// The same as long as every change was told, too, and looks are for what is not.
+const TOLD_SHARE: u32 = 49;
 
 /// A pass that took so long is worth a line in the log.
 const LONG: Duration = Duration::from_secs(10);
@@ -102,20 +107,34 @@ impl Collector {
         if let Some(watchman) = &self.watchman {
             watchman.manager.ready();
         }
+        let (mut hints, mut due) = (Hints::new(), Instant::now());
         loop {
             let began = Instant::now();
-            let stats = self.pass(false)?;
+            let told = hints.take();
+            let look = if began < due {
+                self.watch.look_at(told)
+            } else {
+                let share = if hints.relied_on() { TOLD_SHARE } else { LOOK_SHARE };
+                let look = self.look_around(false)?;
+                due = began + interval.max(self.looked * share);
+                for journal in look.journals.iter().filter(|j| self.has_news(j)) {
+                    let node = journal.node();
+                    if !told.contains(node) {
+                        hints.was_silent_on(node);
+                    }
+                }
+                hints.listen_to(&self.options.journal, self.watch.nodes());
+                look
+            };
+            let stats = self.merge(&look, false)?;
             let took = began.elapsed();
             self.tidy(now())?;
             let Some(watchman) = &mut self.watchman else { return Ok(()) };
             watchman.passed(&stats, took);
             if watchman.goes_on() {
-                // On a site of many nodes looking takes time, found or not: it
-                // may take a tenth of a core.
-                let pause = interval.saturating_sub(began.elapsed()).max(self.looked * LOOK_SHARE);
                 select! {
                     recv(stop) -> _ => {}
-                    recv(after(pause)) -> _ => continue,
+                    recv(after(interval.saturating_sub(began.elapsed()))) -> _ => continue,
                 }
             }
             watchman.manager.stopping();

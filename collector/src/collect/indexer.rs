@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 use crate::ledger::RunName;
 use crate::store::index::{IndexError, Writer, catch_up};
 
+/// The thread's place among those that want the processor.
+const LAST: i32 = 10;
+
 /// Runs that wait; beyond, all stores are looked at instead.
 const WAITING: usize = 200_000;
 
@@ -139,6 +142,9 @@ fn next(shared: &Shared) -> Next {
 }
 
 fn work(shared: &Shared, store: &Path) {
+    // Events come first, also where there is one core. On Linux this is the
+    // thread's own affair.
+    let _ = rustix::process::nice(LAST);
     let mut writer: Option<Writer> = None;
     loop {
         let next = next(shared);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use inquest_journal::JobId;
+use inquest_journal::{JobId, Timestamp};
 use memchr::memchr_iter;
 
 use super::course::{Course, JOB_ID};
@@ -25,12 +25,19 @@ pub(super) struct Job {
     pub(super) class: Option<Class>,
     /// Where its events are in the run's file.
     extents: Vec<Extent>,
+    /// Its story with all its events, as long as it was followed from the first
+    /// one on: until the next checkpoint, which bounds how many are kept.
+    pub(super) story: Option<Story>,
     /// It was brought back from the ledger when the run's file had this
     /// length; where its events before that are is not known yet.
     unknown_before: Option<u64>,
     /// How its story stands, as of the last time it was folded.
     pub(super) over: bool,
     pub(super) steps_ended: bool,
+    /// The time limit that its steps know.
+    pub(super) limit: Option<Timestamp>,
+    /// Slurm has said that it waits in the queue again.
+    pub(super) requeued: bool,
     /// An event since then may have changed that.
     pub(super) unsure: bool,
     /// The ledger does not know its newest state.
@@ -61,9 +68,12 @@ impl Job {
             course,
             class: None,
             extents: Vec::new(),
+            story: Some(Story::default()),
             unknown_before: None,
             over: false,
             steps_ended: false,
+            limit: None,
+            requeued: false,
             unsure: false,
             changed: false,
             touched: now,
@@ -94,7 +104,9 @@ impl Collector {
         let course = row.course.as_deref().and_then(Course::restore).unwrap_or_default();
         let mut job = Job::new(member, course, self.now);
         job.open = row.open;
+        job.story = None;
         job.unknown_before = self.runs.get(&row.run).map(|r| r.tail.flushed());
+        job.requeued = self.runs.get(&row.run).is_some_and(|r| r.head.requeued.contains(&row.chunk));
         job.unsure = true;
         job.class = self.stored_verdict(&job.member)?.map(|v| v.class);
         if job.open {
@@ -132,8 +144,11 @@ impl Collector {
         Ok(Some(self.appender.read(&run.events(), &run.tail, at, length as usize)?))
     }
 
-    /// Folds a job's story from its events.
+    /// Takes the story of a job, or folds it from its events.
     pub(super) fn fold(&mut self, key: JobKey) -> Result<Story, CollectError> {
+        if let Some(story) = self.jobs.get_mut(&key).and_then(|j| j.story.take()) {
+            return Ok(story);
+        }
         let mut story = Story::default();
         let Some(run) = self.jobs.get(&key).map(|j| j.member.run) else { return Ok(story) };
         if self.jobs.get(&key).is_some_and(|j| j.unknown_before.is_some()) {
@@ -161,6 +176,13 @@ impl Collector {
         }
         self.scratch = scratch;
         Ok(story)
+    }
+
+    /// Puts the story of a job back, which goes on.
+    pub(super) fn unfold(&mut self, key: JobKey, story: Story) {
+        if let Some(job) = self.jobs.get_mut(&key).filter(|j| j.open) {
+            job.story = Some(story);
+        }
     }
 
     /// Finds the events of all jobs of a run of which it is not known where

@@ -56,7 +56,7 @@ impl Collector {
         node: &str,
         met: &mut Counts,
     ) -> Result<(), CollectError> {
-        let event = match Event::parse(line) {
+        let mut event = match Event::parse(line) {
             Some(event) => event,
             None => {
                 met.bad += 1;
@@ -73,6 +73,7 @@ impl Collector {
         self.stats.events += 1;
         self.newest = event.head.timestamp;
         let cluster = self.cluster(&event.head.cluster);
+        self.met_boot(cluster, &event.head)?;
         let Some(job_id) = event.head.job_id else {
             let path = std::path::Path::new(&self.clusters[usize::from(cluster)].1).join(SITE);
             let mut text = Vec::new();
@@ -81,7 +82,7 @@ impl Collector {
         };
         let key = (cluster, job_id.0);
         if self.recall(key, event.head.timestamp)? {
-            self.add(key, &event)?;
+            self.add(key, &mut event)?;
             return self.look_for_alias(key, &event);
         }
         let body = match event.head.event_type.as_ref() {
@@ -90,12 +91,13 @@ impl Collector {
         };
         match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
             Some(run) => {
-                self.begin(key, run, body.as_ref(), None, &event)?;
+                let restart = RESTART.number(event.line).unwrap_or(0);
+                self.begin(key, run, body.as_deref(), None, &moment(&event.head), restart)?;
                 self.release(key)?;
-                self.add(key, &event)
+                self.add(key, &mut event)
             }
             None => {
-                self.hold(key, body.as_ref().and_then(uid_of), &event);
+                self.hold(key, body.as_deref().and_then(uid_of), &event);
                 Ok(())
             }
         }
@@ -157,15 +159,15 @@ impl Collector {
     }
 
     /// Makes a job, and its run when it is the first of it.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         key: JobKey,
         run_key: RunKey,
         body: Option<&Body>,
         uid: Option<u32>,
-        event: &Event<'_>,
+        after: &Moment,
+        restart: u32,
     ) -> Result<(), CollectError> {
-        let head = &event.head;
         let cluster = self.clusters[usize::from(key.0)].1.clone();
         let user = self.user_name(&cluster, body.and_then(uid_of).or(uid));
         let mut name: RunName = (cluster, user, run_key.won.run_id(JobId(key.1)));
@@ -176,18 +178,18 @@ impl Collector {
         };
         if let Some(run) = known.and_then(|id| self.runs.get(&id))
             && let Some(idle) = run_key.won.idle_us()
-            && !run.is_near(head.timestamp, idle)
+            && !run.is_near(after.wall, idle)
         {
             // An id that came round again names another run.
             known = None;
             if self.run_named(&name)?.is_some() {
-                name.2 = format!("{}-{}", name.2, head.timestamp.day());
+                name.2 = format!("{}-{}", name.2, after.wall.day());
                 known = self.run_named(&name)?;
             }
         }
         let id = known.unwrap_or_else(|| {
             self.last_run += 1;
-            let run = Run::new(self.last_run, name.clone(), run_key.clone(), head.timestamp);
+            let run = Run::new(self.last_run, name.clone(), run_key.clone(), after.wall);
             self.run_names.insert(name, self.last_run);
             self.runs.insert(self.last_run, run);
             self.last_run
@@ -196,14 +198,13 @@ impl Collector {
             self.alike.insert(group, id);
         }
         self.touched.push(id);
-        let after = moment(head);
         let (array, task) = body.map_or((None, None), array_of);
         let chunk = self.chunk(id, run_key.won.kind, task)?;
         let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
         let first = run.tail.length();
         if run.head.count == 0 || run.head.ended.is_some() {
             let fields = RunStarted { backend: "slurm", run_key: &run_key };
-            self.derive(id, "run_started", Severity::Info, &after, None, None, &fields);
+            self.derive(id, "run_started", Severity::Info, after, None, None, &fields);
         }
         let member = MemberRow {
             run: id,
@@ -212,15 +213,15 @@ impl Collector {
             array_job_id: array,
             array_task_id: task,
             attempts: 1,
-            started: head.timestamp.0,
-            last: head.timestamp.0,
+            started: after.wall.0,
+            last: after.wall.0,
             first,
             end: first,
             verdict: None,
             name: run_key.won.member.clone(),
         };
         let fields = ChunkStarted { run_key: &run_key };
-        self.derive(id, "chunk_started", Severity::Info, &after, Some(chunk), Some(JobId(key.1)), &fields);
+        self.derive(id, "chunk_started", Severity::Info, after, Some(chunk), Some(JobId(key.1)), &fields);
         if let Some(run) = self.runs.get_mut(&id) {
             run.know(&member);
             run.users += 1;
@@ -234,7 +235,7 @@ impl Collector {
             run.turned |= run.head.ended.take().is_some();
             run.touch();
         }
-        let course = Course::new(RESTART.number(event.line).unwrap_or(0));
+        let course = Course::new(restart);
         let mut job = Job::new(member, course, self.now);
         job.changed = true;
         if let Some(former) = self.jobs.insert(key, job) {
@@ -323,8 +324,8 @@ impl Collector {
             self.released.push(key);
         }
         for row in rows {
-            if let Some(event) = Event::parse(&row.line) {
-                self.add(key, &event)?;
+            if let Some(mut event) = Event::parse(&row.line) {
+                self.add(key, &mut event)?;
             }
         }
         Ok(())
@@ -340,14 +341,15 @@ impl Collector {
             let Some(line) = held.rows.first().map(|r| r.line.clone()) else { continue };
             let Some(event) = Event::parse(&line) else { continue };
             let uid = held.rows.iter().find_map(|r| r.uid);
-            self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &event)?;
+            let restart = RESTART.number(event.line).unwrap_or(0);
+            self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &moment(&event.head), restart)?;
             self.release(key)?;
         }
         Ok(())
     }
 
     /// Appends an event to its job.
-    fn add(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
+    fn add(&mut self, key: JobKey, event: &mut Event<'_>) -> Result<(), CollectError> {
         let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let Some(run) = self.runs.get_mut(&job.member.run) else { return Ok(()) };
         let (head, member) = (&event.head, &mut job.member);
@@ -372,6 +374,14 @@ impl Collector {
         }
         job.touched = self.now;
         job.unsure = true;
+        if event.form.is_none() {
+            job.story = None; // As it stands in the store is how it is told.
+        }
+        if let Some(story) = &mut job.story
+            && let Some(body) = event.take_body(&mut self.scratch)
+        {
+            story.apply(&event.head, body);
+        }
         let hint = job.course.see(event);
         if hint.further {
             self.look_for_attempt(key, event)?;
@@ -388,22 +398,26 @@ impl Collector {
     /// Says it when a further attempt of the job has begun with `event`.
     fn look_for_attempt(&mut self, key: JobKey, event: &Event<'_>) -> Result<(), CollectError> {
         let story = self.fold(key)?;
-        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
         let restart = story.attempts.last().map_or(0, |a| a.restart);
+        self.unfold(key, story);
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         if attempts <= job.member.attempts {
             job.course.restart = restart;
             return Ok(());
         }
         job.course.begin_attempt(restart);
         job.record = None;
+        job.requeued = false;
         job.member.attempts = attempts;
         job.member.verdict = None;
         let (run, chunk) = (job.member.run, job.member.chunk);
-        if let Some(class) = job.class.take()
-            && let Some(run) = self.runs.get_mut(&run)
-        {
-            run.count(Some(class), None);
+        let class = job.class.take();
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.head.requeued.remove(&chunk);
+            if class.is_some() {
+                run.count(class, None);
+            }
         }
         let (after, fields) = (moment(&event.head), ChunkRetried { attempt: attempts });
         let id = Some(JobId(key.1));
@@ -424,7 +438,23 @@ impl Collector {
         job_id: Option<JobId>,
         fields: &T,
     ) -> u64 {
-        let Some(run) = self.runs.get_mut(&run) else { return 0 };
+        self.derive_at(run, event_type, severity, after, chunk_id, job_id, fields);
+        self.runs.get(&run).map_or(0, |run| run.tail.length())
+    }
+
+    /// As [`Collector::derive`]; says where in the appender's block it is.
+    #[allow(clippy::too_many_arguments)] // One flat record, named at every call.
+    pub(super) fn derive_at<T: Serialize>(
+        &mut self,
+        run: i64,
+        event_type: &str,
+        severity: Severity,
+        after: &Moment,
+        chunk_id: Option<u32>,
+        job_id: Option<JobId>,
+        fields: &T,
+    ) -> (u32, u32) {
+        let Some(run) = self.runs.get_mut(&run) else { return (0, 0) };
         let seq = run.head.next_seq;
         run.head.next_seq += 1;
         let event = Derived {
@@ -438,9 +468,9 @@ impl Collector {
             job_id,
             fields,
         };
-        self.appender.append(&mut run.tail, |out| derived_line(out, &event, &mut self.clock));
+        let place = self.appender.append(&mut run.tail, |out| derived_line(out, &event, &mut self.clock));
         run.touch();
-        run.tail.length()
+        place
     }
 
     /// The user's name as this machine knows it: the name of a directory, which

@@ -17,6 +17,7 @@ mod daemon;
 pub mod health;
 mod indexer;
 mod job;
+mod lost;
 mod manager;
 mod merge;
 mod run;
@@ -31,7 +32,7 @@ use inquest_journal::{Lines, Timestamp};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
-use crate::follow::{self, Chunks, FollowError, Position, Watch};
+use crate::follow::{self, Chunks, FollowError, Look, Position, Watch};
 use crate::ledger::{
     Changes, Counts, FastHash, HeldRow, JobRow, Ledger, LedgerError, MemberRow, Output, RunName, StreamState,
 };
@@ -146,6 +147,9 @@ pub struct Collector {
     /// Runs that changed since the last checkpoint.
     touched: Vec<i64>,
     last_run: i64,
+    /// Cluster, node and boot of the line before, and the newest boot met of every node.
+    boot: (u16, Box<str>, Box<str>),
+    boots: HashMap<(u16, Box<str>), Box<str>, FastHash>,
     /// Runs whose end is to be told at the end of the pass.
     closing: BTreeSet<i64>,
     /// Files that are no run's: registries, events of no job.
@@ -161,13 +165,15 @@ pub struct Collector {
     now: Instant,
     scratch: Vec<u8>,
     watch: Watch,
-    /// How long the last look at the journals took.
+    /// How long a look at all nodes takes.
     looked: Duration,
     /// What journals are read into.
     buffer: Vec<u8>,
-    /// Journals that could not be read in this pass, and why.
+    /// Journals that could not be read when they were looked at last, with their
+    /// node, and why.
+    failed: BTreeMap<(String, PathBuf), String>,
+    /// These, and what could not be looked at; it was said in the log.
     unreadable: BTreeMap<PathBuf, String>,
-    warned: BTreeMap<PathBuf, String>,
     health: Health,
     health_due: Instant,
     /// Names of users, which the name service takes its time to tell.
@@ -228,6 +234,8 @@ impl Collector {
             runs: HashMap::default(),
             run_names: HashMap::new(),
             alike: HashMap::new(),
+            boot: (u16::MAX, "".into(), "".into()),
+            boots: HashMap::default(),
             touched: Vec::new(),
             closing: BTreeSet::new(),
             others: BTreeMap::new(),
@@ -241,8 +249,8 @@ impl Collector {
             watch,
             looked: Duration::ZERO,
             buffer: Vec::new(),
+            failed: BTreeMap::new(),
             unreadable: BTreeMap::new(),
-            warned: BTreeMap::new(),
             health: Health::default(),
             health_due: Instant::now(),
             users: HashMap::new(),
@@ -300,16 +308,31 @@ impl Collector {
     /// When a journal, the store or the ledger fails in a way that going on
     /// would lose something. The collector must then be opened anew.
     pub fn pass(&mut self, last: bool) -> Result<Stats, CollectError> {
+        let look = self.look_around(last)?;
+        self.merge(&look, last)
+    }
+
+    /// Looks at all nodes.
+    fn look_around(&mut self, everything: bool) -> Result<Look, CollectError> {
+        let began = Instant::now();
+        let look = self.watch.look(everything)?;
+        let took = began.elapsed();
+        // A single one that had to wait for something counts for little.
+        self.looked = if self.looked.is_zero() { took } else { (self.looked * 3 + took) / 4 };
+        Ok(look)
+    }
+
+    fn has_news(&self, journal: &follow::Journal) -> bool {
+        follow::has_news(journal, self.positions.get(&journal.name))
+    }
+
+    /// Merges what a look has found and settles what is over.
+    fn merge(&mut self, look: &Look, last: bool) -> Result<Stats, CollectError> {
         self.stats = Stats::default();
         self.now = Instant::now();
-        let look = self.watch.look(last)?;
-        self.looked = self.now.elapsed();
-        if look.everything {
-            self.unreadable.clear();
-        }
-        self.unreadable.extend(look.errors.iter().map(|e| (e.path.clone(), e.to_string())));
+        self.failed.retain(|(node, _), _| !look.listed.contains(node));
         for journal in &look.journals {
-            if !follow::has_news(journal, self.positions.get(&journal.name)) {
+            if !self.has_news(journal) {
                 continue;
             }
             if !self.goes_on() {
@@ -326,20 +349,23 @@ impl Collector {
                     CollectError::Follow(e) if e.is_gone() => self.watch.again(journal),
                     CollectError::Follow(e) => {
                         self.watch.again(journal);
-                        self.unreadable.insert(e.path.clone(), e.to_string());
+                        self.failed.insert((journal.node().to_owned(), e.path.clone()), e.to_string());
                     }
                     fatal => return Err(fatal),
                 }
             }
         }
-        self.stats.unreadable = self.unreadable.len() as u64;
-        for (path, said) in &self.unreadable {
+        let failed = self.failed.iter().map(|((_, path), said)| (path.clone(), said.clone()));
+        let mut unreadable: BTreeMap<PathBuf, String> = failed.collect();
+        unreadable.extend(look.errors.iter().map(|e| (e.path.clone(), e.to_string())));
+        self.stats.unreadable = unreadable.len() as u64;
+        for (path, said) in &unreadable {
             // Once, and not with every pass.
-            if self.warned.get(path) != Some(said) {
+            if self.unreadable.get(path) != Some(said) {
                 tracing::warn!("{said}");
             }
         }
-        self.warned.clone_from(&self.unreadable);
+        self.unreadable = unreadable;
         self.settle(last)?;
         self.checkpoint(true, last)?;
         self.tell_health(last)?;
@@ -356,7 +382,7 @@ impl Collector {
     }
 
     fn merge_chunks(&mut self, journal: &follow::Journal, chunks: &mut Chunks) -> Result<(), CollectError> {
-        let node = journal.name.split('/').next().unwrap_or_default();
+        let node = journal.node();
         while let Some(piece) = chunks.piece()? {
             self.now = Instant::now();
             let mut lines = Lines::new(piece);
@@ -431,6 +457,7 @@ impl Collector {
         for key in std::mem::take(&mut self.changed) {
             let Some(job) = self.jobs.get_mut(&key) else { continue };
             job.changed = false;
+            job.story = None;
             changes.jobs.push(JobRow {
                 key: (self.clusters[usize::from(key.0)].1.clone(), key.1),
                 run: job.member.run,

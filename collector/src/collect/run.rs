@@ -1,6 +1,6 @@
 //! A run in memory: what is needed to go on with it, without its members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::ledger::{Ledger, LedgerError, MemberRow, RunName, RunRow};
-use crate::runs::{RunKey, RunStatus, SCHEMA, failed};
+use crate::runs::{MemberState, RunKey, RunStatus, SCHEMA, failed};
 use crate::store::{EVENTS, RegistryEntry, Tail, user_dir};
 use crate::story::Moment;
 use crate::verdict::Class;
@@ -38,6 +38,9 @@ pub(super) struct Head {
     pub(super) ended: Option<RunStatus>,
     /// The end of its last member, when the run's has not been told yet.
     pub(super) closing: Option<Moment>,
+    /// Members that wait in the queue again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) requeued: BTreeSet<u32>,
 }
 
 /// A run with an open job, or whose shown state is old.
@@ -81,6 +84,7 @@ impl Run {
             classes: BTreeMap::new(),
             ended: None,
             closing: None,
+            requeued: BTreeSet::new(),
         };
         Run {
             id,
@@ -211,6 +215,7 @@ impl Run {
             attempts: m.attempts,
             started: Timestamp(m.started),
             last: Timestamp(m.last),
+            state: self.head.requeued.contains(&m.chunk).then_some(MemberState::Requeued),
             verdict: m.verdict.and_then(&verdict),
             range: (m.first, m.end),
             name: m.name.as_deref(),
@@ -278,6 +283,8 @@ struct Member<'a> {
     attempts: u32,
     started: Timestamp,
     last: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<MemberState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'a RawValue>,
     range: (u64, u64),

@@ -28,6 +28,12 @@ const RETRY: Duration = Duration::from_secs(60);
 /// its slurmstepd or its node.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Slurm ends a job at its time limit, at the latest after OverTimeLimit, KillWait and
+/// UnkillableStepTimeout, which are minutes. A job that was silent for so long after the limit that
+/// its steps knew is not running any more, unless somebody gave it more time: should it speak
+/// again, the verdict is revised.
+const OVERDUE_US: i64 = 3_600_000_000;
+
 /// A job that is over must be quiet for so long before it is judged, so that
 /// the journals of its other nodes can catch up.
 const GRACE: Duration = Duration::from_millis(300);
@@ -44,6 +50,14 @@ struct ChunkEnded<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     verdict: &'a RawValue,
+}
+
+/// An attempt is over, and the job waits in the queue again.
+#[derive(Serialize)]
+struct ChunkRequeued<'a> {
+    attempt: u32,
+    state: &'a str,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -65,6 +79,9 @@ impl Collector {
         }
         self.ask_slurm(&over, last);
         for key in over {
+            if self.waits_again(key)? {
+                continue;
+            }
             if self.jobs.get(&key).is_some_and(|j| self.is_ready(j, last)) {
                 let story = self.fold(key)?;
                 self.judge(key, &story)?;
@@ -87,16 +104,14 @@ impl Collector {
         if story.attempts.last().is_some_and(whole) {
             self.judge(key, &story)?;
         }
+        self.unfold(key, story);
         Ok(())
     }
 
-    /// Open jobs that may be over, in the order of their ids. Jobs without any
-    /// sign of an end are looked at only when Slurm can be asked about them.
+    /// Open jobs that may be over, in the order of their ids; those without any
+    /// sign of an end when they have been silent for a while.
     fn candidates(&mut self, last: bool) -> Vec<JobKey> {
         self.ending.retain(|key| self.jobs.get(key).is_some_and(|j| j.open));
-        if self.accounting.is_none() && !last {
-            return self.ending.iter().copied().collect();
-        }
         let silent = |j: &Job| last || j.touched.elapsed() >= SILENCE;
         let silent = self.jobs.iter().filter(|(_, j)| j.open && silent(j)).map(|(key, _)| *key);
         self.ending.iter().copied().chain(silent).collect::<BTreeSet<_>>().into_iter().collect()
@@ -113,6 +128,8 @@ impl Collector {
         job.unsure = false;
         job.over = story.attempts.last().is_some_and(Attempt::is_over);
         job.steps_ended = story.attempts.last().is_some_and(Attempt::all_steps_ended);
+        job.limit = story.attempts.last().and_then(|a| a.facts.end_limit);
+        self.unfold(key, story);
         Ok(())
     }
 
@@ -121,6 +138,7 @@ impl Collector {
         match (job.over, job.steps_ended) {
             (true, _) => last || quiet >= GRACE,
             (_, true) => last || quiet >= self.options.quiet,
+            _ if is_overdue(job) => last || quiet >= SILENCE,
             _ => self.accounting.is_some() && (last || quiet >= SILENCE),
         }
     }
@@ -132,7 +150,7 @@ impl Collector {
             return;
         }
         let due = |job: &Job| {
-            let again = if job.over { ASK_AGAIN } else { SILENCE };
+            let again = if job.over && !job.requeued { ASK_AGAIN } else { SILENCE };
             job.record.is_none() && (last || job.asked.is_none_or(|at| at.elapsed() >= again))
         };
         let ids: BTreeSet<JobId> =
@@ -152,14 +170,43 @@ impl Collector {
             let Some(job) = self.jobs.get_mut(key).filter(|_| ids.contains(&JobId(key.1))) else { continue };
             job.asked = Some(Instant::now());
             let restart = job.course.restart;
-            job.record = answer.get(&JobId(key.1)).filter(|r| r.is_final() || r.restarts > restart).cloned();
+            let known = answer.get(&JobId(key.1));
+            job.record = known.filter(|r| r.is_final() || r.restarts > restart).cloned();
+            // Of a job that Slurm has forgotten, nothing more will be known than what its nodes said.
+            job.requeued &= known.is_some();
         }
+    }
+
+    /// Whether the attempt that is over was put back into the queue, by what
+    /// Slurm says now: what became of the job is not known before its next
+    /// attempt ends. Says so in the run, once.
+    fn waits_again(&mut self, key: JobKey) -> Result<bool, CollectError> {
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(false) };
+        let Some(record) = job.record.take_if(|r| !r.is_final()) else {
+            return Ok(job.requeued && job.record.is_none());
+        };
+        job.requeued = true;
+        let (run, chunk) = (job.member.run, job.member.chunk);
+        if self.runs.get(&run).is_none_or(|r| r.head.requeued.contains(&chunk)) {
+            return Ok(true);
+        }
+        let story = self.fold(key)?;
+        let Some(after) = story.attempts.last().and_then(|a| a.last.clone()) else { return Ok(true) };
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.head.requeued.insert(chunk);
+            run.turned = true;
+        }
+        let attempt = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
+        let fields = ChunkRequeued { attempt, state: &record.state, reason: &record.reason };
+        self.touched.push(run);
+        self.derive(run, "chunk_requeued", Severity::Warn, &after, Some(chunk), Some(JobId(key.1)), &fields);
+        Ok(true)
     }
 
     fn is_ready(&self, job: &Job, last: bool) -> bool {
         if !job.steps_ended {
-            // Only Slurm can say that a job is over whose steps never ended.
-            return job.record.is_some();
+            // Only Slurm and the clock can say that a job is over whose steps never ended.
+            return job.record.is_some() || is_overdue(job);
         }
         let waiting = self.accounting.is_some()
             && self.accounting_retry.is_none_or(|at| Instant::now() >= at)
@@ -177,6 +224,12 @@ impl Collector {
             self.changed.push(key);
         }
         self.ending.remove(&key);
+        job.requeued = false;
+        let (run, chunk) = (job.member.run, job.member.chunk);
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.head.requeued.remove(&chunk);
+        }
+        let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let verdict = judge(attempt, job.record.as_ref());
         let nodes: Vec<&str> = attempt.nodes.iter().map(String::as_str).collect();
         let verdict = self.rules.refine(&attempt.facts, &nodes, &verdict, None).unwrap_or(verdict);
@@ -263,4 +316,10 @@ impl Collector {
             self.derive(id, event, severity, &after, None, None, &fields);
         }
     }
+}
+
+/// The time limit that its steps knew passed long ago.
+fn is_overdue(job: &Job) -> bool {
+    let now = jiff::Timestamp::now().as_microsecond();
+    job.limit.is_some_and(|limit| now.saturating_sub(limit.0) > OVERDUE_US)
 }

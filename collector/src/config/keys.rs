@@ -159,6 +159,10 @@ section! {
         /// Unix group whose members see everything, as operators of Slurm do. Root
         /// and the server's own account do, too.
         operators: String = "inquest".into(), "";
+        /// Whose jobs people see who are no operators: "own" and those of accounts that
+        /// they coordinate; "all"; or "slurm": all when scontrol says that PrivateData
+        /// lacks jobs and the store holds no other cluster, else own.
+        jobs: Jobs = Jobs::Slurm, "";
         /// Ask sacctmgr who coordinates which accounts; coordinators see the jobs of
         /// their accounts.
         coordinators: bool = false, "";
@@ -196,6 +200,18 @@ pub enum LogLevel {
     Info,
     /// Everything.
     Debug,
+}
+
+/// Whose jobs people see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Jobs {
+    /// As Slurm's PrivateData has it.
+    Slurm,
+    /// Their own, and those of accounts that they coordinate.
+    Own,
+    /// Everybody's.
+    All,
 }
 
 /// Whom to ask for Slurm's own word.

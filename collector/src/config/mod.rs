@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use check::Problem;
-pub use keys::{Agent, Collect, Keep, Key, LogLevel, Serve, Site, Source};
+pub use keys::{Agent, Collect, Jobs, Keep, Key, LogLevel, Serve, Site, Source};
 pub use manual::{example, page};
 
 /// Where the file is, unless told otherwise.

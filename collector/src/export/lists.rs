@@ -2,7 +2,7 @@
 
 use super::{Cell, Column, Kind};
 use crate::report::runs::status;
-use crate::runs::{Member, RunState};
+use crate::runs::{Member, MemberState, RunState};
 use crate::store::RegistryEntry;
 use crate::verdict::Class;
 
@@ -47,7 +47,7 @@ const RUNS: [OfRun; 15] = [
     }),
 ];
 
-const MEMBERS: [OfMember; 30] = [
+const MEMBERS: [OfMember; 31] = [
     ("cluster", Kind::Text, "Name of the cluster.", |p| Cell::text(&p.0.cluster)),
     ("user", Kind::Text, "Whose job it is.", |p| Cell::text(&p.0.user)),
     ("run_id", Kind::Text, "The run.", |p| Cell::text(&p.0.run_id)),
@@ -63,6 +63,13 @@ const MEMBERS: [OfMember; 30] = [
     ("attempts", Kind::Unsigned, "Attempts so far.", |p| Cell::Unsigned(p.2.attempts.into())),
     ("started", Kind::Time, "First event.", |p| Cell::Time(p.2.started)),
     ("last", Kind::Time, "Newest event.", |p| Cell::Time(p.2.last)),
+    ("state", Kind::Text, "ended, running, or requeued: waiting in the queue again.", |p| {
+        Cell::text(match (&p.2.verdict, p.2.state) {
+            (Some(_), _) => "ended",
+            (None, Some(MemberState::Requeued)) => "requeued",
+            (None, None) => "running",
+        })
+    }),
     ("class", Kind::Text, "Class of the verdict; empty while it runs.", |p| {
         Cell::of(p.2.verdict.as_ref(), |v| Cell::text(v.class.to_string()))
     }),

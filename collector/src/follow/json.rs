@@ -1,5 +1,7 @@
 //! Whether bytes are JSON, without making anything of them.
 
+use inquest_journal::special;
+
 /// Whether a name stands in the head of a line or in the store's envelope: a
 /// body has no fields of these names.
 fn is_taken(name: &[u8]) -> bool {
@@ -168,20 +170,6 @@ impl Scan<'_> {
             self.at += 1;
         }
     }
-}
-
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-
-/// The high bit of every byte that is `"`, `\` or below 0x20 is set; bits of
-/// bytes behind the first such byte may be wrong.
-fn special(n: u64) -> u64 {
-    let equal = |b: u8| {
-        let x = n ^ (ONES * u64::from(b));
-        x.wrapping_sub(ONES) & !x
-    };
-    let control = n.wrapping_sub(ONES * 0x20) & !n;
-    (equal(b'"') | equal(b'\\') | control) & HIGHS
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ way is left to the general parser, which decides.
 
 use std::borrow::Cow;
 
-use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp};
+use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp, special};
 
 use super::json;
 
@@ -22,6 +22,8 @@ pub struct Event<'a> {
     pub line: &'a [u8],
     /// For a line in our writers' own form.
     pub form: Option<Form>,
+    /// What was read of the body to prove that the line is whole.
+    read: Option<Body>,
 }
 
 /// No writer lives to count so far; a number beyond is damage, and believing
@@ -44,11 +46,11 @@ impl<'a> Event<'a> {
         // Serde would let broken UTF-8 pass in fields that it skips.
         let text = std::str::from_utf8(line.trim_ascii_end()).ok()?;
         let line = text.as_bytes();
-        if let Some((head, form)) = own_form(text) {
-            return Some(Event { head, line, form: Some(form) });
+        if let Some((head, form, read)) = own_form(text) {
+            return Some(Event { head, line, form: Some(form), read });
         }
         let head = Head::parse(line).ok()?;
-        (head.seq <= SEQ_MAX).then_some(Event { head, line, form: None })
+        (head.seq <= SEQ_MAX).then_some(Event { head, line, form: None, read: None })
     }
 
     /// The event at the end of a line that begins with something else: what a
@@ -63,23 +65,37 @@ impl<'a> Event<'a> {
 
     /// The event's own fields; `None` for a type of a newer version and when a
     /// field has another JSON type than the schema says.
-    pub fn body(&self, scratch: &mut Vec<u8>) -> Option<Body> {
-        match self.form {
-            Some(form) => parse_body(&self.head.event_type, &self.line[form.body..], scratch),
-            None => Body::parse(&self.head.event_type, self.line)?.ok(),
+    pub fn body(&self, scratch: &mut Vec<u8>) -> Option<Cow<'_, Body>> {
+        if let Some(body) = &self.read {
+            return Some(Cow::Borrowed(body));
         }
+        let body = match self.form {
+            Some(form) => general_body(&self.head.event_type, &self.line[form.body..], scratch),
+            None => Body::parse(&self.head.event_type, self.line)?.ok(),
+        };
+        body.map(Cow::Owned)
+    }
+
+    /// The same, to keep.
+    pub fn take_body(&mut self, scratch: &mut Vec<u8>) -> Option<Body> {
+        self.read.take().or_else(|| self.body(scratch).map(Cow::into_owned))
     }
 }
 
-/// Reads a body from the end of a line that begins with the comma before it.
-pub fn parse_body(event_type: &str, rest: &[u8], scratch: &mut Vec<u8>) -> Option<Body> {
+/// Reads a body from the end of a line, from the comma before its first field
+/// or from the closing brace.
+pub fn parse_body(event_type: &str, rest: &str, scratch: &mut Vec<u8>) -> Option<Body> {
+    Body::own(event_type, rest).or_else(|| general_body(event_type, rest.as_bytes(), scratch))
+}
+
+fn general_body(event_type: &str, rest: &[u8], scratch: &mut Vec<u8>) -> Option<Body> {
     scratch.clear();
     scratch.push(b'{');
     scratch.extend_from_slice(rest.strip_prefix(b",").unwrap_or(rest));
     Body::parse(event_type, scratch)?.ok()
 }
 
-fn own_form(line: &str) -> Option<(Head<'_>, Form)> {
+fn own_form(line: &str) -> Option<(Head<'_>, Form, Option<Body>)> {
     let mut at = Cursor { text: line, at: 0 };
     at.skip("{\"v\":")?;
     let v = u32::try_from(at.number()?).ok().filter(|v| *v == SCHEMA_VERSION)?;
@@ -93,7 +109,10 @@ fn own_form(line: &str) -> Option<(Head<'_>, Form)> {
     let source = source(at.plain()?)?;
     let middle = at.at;
     let (head, body) = at.head(v, timestamp, event_type, severity, source)?;
-    json::is_tail_of_object(&line.as_bytes()[body..]).then_some((head, Form { middle, body }))
+    let (form, rest) = (Form { middle, body }, &line[body..]);
+    // What could be read is JSON.
+    let read = Body::own(&head.event_type, rest);
+    (read.is_some() || json::is_tail_of_object(rest.as_bytes())).then_some((head, form, read))
 }
 
 pub(crate) fn severity(name: &str) -> Option<Severity> {
@@ -151,7 +170,16 @@ impl<'a> Cursor<'a> {
     /// The rest of a string that needs no unescaping, without its quote.
     pub(crate) fn plain(&mut self) -> Option<&'a str> {
         let rest = &self.text.as_bytes()[self.at..];
-        let len = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
+        let mut len = 0;
+        while let Some(eight) = rest.get(len..len + 8) {
+            let found = special(u64::from_le_bytes(eight.try_into().ok()?));
+            if found != 0 {
+                len += (found.trailing_zeros() / 8) as usize;
+                break;
+            }
+            len += 8;
+        }
+        len += rest[len..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
         if rest[len] != b'"' {
             return None;
         }
@@ -277,7 +305,7 @@ mod tests {
             prop_assert_eq!(ours.as_ref().map(|e| &e.head), theirs.as_ref());
             if let Some(event) = ours {
                 let body = Body::parse(&event.head.event_type, &line).and_then(Result::ok);
-                prop_assert_eq!(event.body(&mut Vec::new()), body);
+                prop_assert_eq!(event.body(&mut Vec::new()).map(Cow::into_owned), body);
             }
         }
     }

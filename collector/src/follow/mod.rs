@@ -13,6 +13,7 @@ symbolic links are not followed.
 */
 
 mod chunks;
+mod hints;
 mod json;
 mod line;
 pub mod manual;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use chunks::Chunks;
+pub use hints::Hints;
 pub(crate) use line::{Cursor, severity, source};
 pub use line::{Event, Form, parse_body};
 pub use watch::{Look, Watch, find};
@@ -63,6 +65,13 @@ pub struct Journal {
     pub file: (u64, u64),
     /// Time of last change, in nanoseconds since 1970.
     pub changed: i64,
+}
+
+impl Journal {
+    /// The node in whose directory it lies.
+    pub fn node(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
 }
 
 /// Something that keeps a journal from being read. The others go on.

@@ -3,19 +3,21 @@ Which journals there are, and which of them may have grown.
 
 Nothing here depends on being told by the kernel: a shared file system tells
 nobody. A look costs two `stat` calls a node, for its directory and for its
-newest journal, however many journals it has kept; all of them are looked at
-now and then, because an old one may have been replaced.
+newest journal, however many journals it has kept. All of them are looked at
+now and then, because an old one may have been replaced: a few nodes with each
+look, so that no look is long.
 */
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{FollowError, Journal, changed};
 
-/// Between two looks at everything.
+/// The time in which every journal is looked at once.
 const EVERYTHING: Duration = Duration::from_secs(10);
 
 /// The journals below one directory.
@@ -26,7 +28,16 @@ pub struct Watch {
     nodes: BTreeMap<String, Node>,
     /// Files below the root itself that are no journals' directories.
     errors: Vec<(PathBuf, &'static str)>,
-    everything: Option<Instant>,
+    turn: Turn,
+}
+
+/// Whose journals are all looked at next.
+#[derive(Debug)]
+struct Turn {
+    /// When it was somebody's turn last.
+    since: Instant,
+    /// The node that was the last one.
+    node: String,
 }
 
 /// What was seen in one look.
@@ -37,8 +48,8 @@ pub struct Look {
     pub journals: Vec<Journal>,
     /// What cannot be looked at.
     pub errors: Vec<FollowError>,
-    /// Every file was looked at.
-    pub everything: bool,
+    /// Nodes of which every journal was looked at.
+    pub listed: BTreeSet<String>,
 }
 
 /// One node's directory as it was when it was listed.
@@ -47,6 +58,8 @@ struct Node {
     changed: i64,
     files: Vec<File>,
     errors: Vec<(PathBuf, Why)>,
+    /// Why it could not be listed, when it was looked at last.
+    failed: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -81,57 +94,98 @@ impl Watch {
     /// Journals below `root`; nothing is looked at yet.
     pub fn new(root: &Path) -> Watch {
         let (nodes, errors) = (BTreeMap::new(), Vec::new());
-        Watch { root: root.to_owned(), root_changed: 0, nodes, errors, everything: None }
+        let turn = Turn { since: Instant::now(), node: String::new() };
+        Watch { root: root.to_owned(), root_changed: 0, nodes, errors, turn }
+    }
+
+    /// Nodes that have a directory.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
     }
 
     /// Journals that are new or have changed since they were last reported,
     /// sorted by name, and all that cannot be looked at. With `everything`,
-    /// every file is looked at, which else happens every ten seconds.
+    /// every file is looked at; else some are that have not been for long.
     ///
     /// # Errors
     ///
     /// When the directory itself cannot be listed.
     pub fn look(&mut self, everything: bool) -> Result<Look, FollowError> {
-        let everything = everything || self.everything.is_none_or(|due| Instant::now() >= due);
-        if everything {
-            self.everything = Some(Instant::now() + EVERYTHING);
-        }
         let meta = std::fs::metadata(&self.root).map_err(|e| fail(&self.root, e))?;
-        if everything || changed(&meta) != self.root_changed {
+        let listed = self.whose_turn(everything);
+        // The list of nodes is made anew with the first one's turn.
+        let first = self.nodes.first_key_value().is_some_and(|(name, _)| listed.contains(name));
+        if everything || first || changed(&meta) != self.root_changed {
             self.list()?;
             self.root_changed = changed(&meta);
         }
-        let (mut found, mut errors) = (Vec::new(), Vec::new());
-        for (path, why) in &self.errors {
-            errors.push(fail(path, io::Error::other(*why)));
-        }
-        for (name, node) in &mut self.nodes {
-            if let Err(e) = node.look(&self.root.join(name), name, everything) {
-                if e.kind() != io::ErrorKind::NotFound {
-                    errors.push(fail(&self.root.join(name), e));
+        let nodes: Vec<String> = self.nodes.keys().cloned().collect();
+        Ok(self.look_into(nodes, |name| everything || listed.contains(name)))
+    }
+
+    /// The same for some nodes only, by what is known of the others.
+    pub fn look_at(&mut self, nodes: BTreeSet<String>) -> Look {
+        self.look_into(nodes, |_| false)
+    }
+
+    fn look_into(&mut self, nodes: impl IntoIterator<Item = String>, whole: impl Fn(&str) -> bool) -> Look {
+        let (mut found, mut errors, mut listed) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for name in nodes {
+            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            match node.look(&self.root.join(&name), &name, whole(&name)) {
+                Ok(true) => _ = listed.insert(name.clone()),
+                Ok(false) => {}
+                Err(e) => {
+                    node.failed = Some(e).filter(|e| e.kind() != io::ErrorKind::NotFound);
+                    continue;
                 }
-                continue;
             }
-            for (path, why) in &node.errors {
-                let source = match why {
-                    Why::Fixed(why) => io::Error::other(*why),
-                    Why::System(e) => io::Error::new(e.kind(), e.to_string()),
-                };
-                errors.push(fail(path, source));
-            }
+            node.failed = None;
             for file in node.files.iter_mut().filter(|f| !f.told) {
                 file.told = true;
                 found.push(file.journal.clone());
             }
         }
-        Ok(Look { journals: found, errors, everything })
+        for (path, why) in &self.errors {
+            errors.push(fail(path, io::Error::other(*why)));
+        }
+        let again = |e: &io::Error| io::Error::new(e.kind(), e.to_string());
+        for (name, node) in &self.nodes {
+            errors.extend(node.failed.iter().map(|e| fail(&self.root.join(name), again(e))));
+            errors.extend(node.errors.iter().map(|(path, why)| match why {
+                Why::Fixed(why) => fail(path, io::Error::other(*why)),
+                Why::System(e) => fail(path, again(e)),
+            }));
+        }
+        Look { journals: found, errors, listed }
+    }
+
+    /// The next nodes in the order of their names: as many as keep the pace.
+    fn whose_turn(&mut self, everything: bool) -> BTreeSet<String> {
+        let now = Instant::now();
+        if everything {
+            self.turn = Turn { since: now, node: String::new() };
+            return BTreeSet::new();
+        }
+        let share = now.duration_since(self.turn.since).as_secs_f64() / EVERYTHING.as_secs_f64();
+        let count = (share.min(1.0) * self.nodes.len() as f64) as usize;
+        if count == 0 {
+            return BTreeSet::new(); // A little later it is one.
+        }
+        let after = (Bound::Excluded(self.turn.node.as_str()), Bound::Unbounded);
+        let next: Vec<&String> =
+            self.nodes.range::<str, _>(after).chain(&self.nodes).map(|(name, _)| name).take(count).collect();
+        let listed = next.iter().copied().cloned().collect();
+        if let Some(last) = next.last() {
+            self.turn = Turn { since: now, node: String::clone(last) };
+        }
+        listed
     }
 
     /// The journal could not be read as it was: it is reported again when
     /// everything is looked at.
     pub fn again(&mut self, journal: &Journal) {
-        let node = journal.name.split('/').next().unwrap_or_default();
-        if let Some(node) = self.nodes.get_mut(node) {
+        if let Some(node) = self.nodes.get_mut(journal.node()) {
             node.files.retain(|f| f.journal.name != journal.name);
         }
     }
@@ -162,12 +216,13 @@ impl Watch {
 }
 
 impl Node {
-    fn look(&mut self, path: &Path, name: &str, everything: bool) -> io::Result<()> {
+    /// Says whether it looked at all journals.
+    fn look(&mut self, path: &Path, name: &str, everything: bool) -> io::Result<bool> {
         let now = changed(&std::fs::metadata(path)?);
         if everything || now != self.changed {
             self.list(path, name)?;
             self.changed = now;
-            return Ok(());
+            return Ok(true);
         }
         let newest = self.files.iter_mut().max_by_key(|f| f.journal.changed);
         if let Some(file) = newest
@@ -176,7 +231,7 @@ impl Node {
         {
             file.see(&meta);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn list(&mut self, path: &Path, name: &str) -> io::Result<()> {
@@ -278,5 +333,31 @@ mod tests {
         assert_eq!(names(&mut watch, true), ["n1/1.jsonl"]);
         std::fs::remove_dir_all(dir.path().join("n1")).unwrap();
         assert!(names(&mut watch, true).is_empty());
+    }
+
+    #[test]
+    fn every_node_has_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        for node in ["n1", "n2", "n3", "n4"] {
+            std::fs::create_dir(dir.path().join(node)).unwrap();
+            std::fs::write(dir.path().join(node).join("1.jsonl"), "x\n").unwrap();
+            std::fs::write(dir.path().join(node).join("2.jsonl"), "x\n").unwrap();
+        }
+        let mut watch = Watch::new(dir.path());
+        assert_eq!(names(&mut watch, false).len(), 8);
+        let mut listed = BTreeSet::new();
+        for _ in 0..2 {
+            watch.turn.since = Instant::now().checked_sub(EVERYTHING / 2).unwrap();
+            let some = watch.look(false).unwrap().listed;
+            assert!(some.len() >= 2, "{some:?}");
+            listed.extend(some);
+        }
+        assert_eq!(listed.len(), 4);
+        // Only these are looked at; what is known of others stays.
+        std::fs::write(dir.path().join("n2/2.jsonl"), "x\nx\n").unwrap();
+        std::fs::write(dir.path().join("n3/2.jsonl"), "x\nx\n").unwrap();
+        let look = watch.look_at(BTreeSet::from(["n3".to_owned(), "gone".to_owned()]));
+        assert_eq!(look.journals.iter().map(Journal::node).collect::<Vec<_>>(), ["n3"]);
+        assert_eq!(names(&mut watch, false), ["n2/2.jsonl"]);
     }
 }

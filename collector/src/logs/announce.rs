@@ -35,6 +35,9 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
         (r"^Fatal error:\s*$", Some("c"), AppError, Fatal),
         (r"^(?:Error|Inconsistency|Inconsistent) (?:in )?user input:\s*$", Some("c"), Validation, Fatal),
         (r"^(?:Software inconsistency error|File input/output error|Feature not implemented|Function type error):\s*$", Some("c"), AppError, Fatal),
+        (r"^\s*(?:ERROR )?\d+ \[file .*\]:\s*$", Some("c"), Validation, Fatal),
+        (r"^message: \|$", Some("fortran"), Validation, Error),
+        (r"^\s*\|\s*E{5,}\s+R{4,}", Some("fortran"), Validation, Fatal),
         (r"-+ FATAL CALLED -+|FATAL CALLED FROM FILE", Some("fortran"), AppError, Fatal),
         (r"^\s*Error in routine \S+ \([\s\-\d]+\):\s*$", Some("fortran"), AppError, Fatal),
         (r"^\s*\{?Error using \S+|^\s*Error using \S+ \(line \d+\)", Some("matlab"), AppError, Fatal),
@@ -55,7 +58,12 @@ static ANNOUNCERS: LazyLock<Vec<Announcer>> = LazyLock::new(|| {
     .collect()
 });
 
-re!(DECORATION, r"^[\s*#=\-_+|!.~%>]*$");
+re!(DECORATION, r"^[\s*#=\-_+|!.~%>]*$|^\s*\|[\sERO#]*\|\s*$");
+// Where in the program it happened stands before what happened.
+re!(
+    LOCATION,
+    r"(?i)^\s*(?:fatal )?(?:in|at) (?:file|line|function|routine|module)\b|^\s*(?:file|line|rank)\s*[:=]"
+);
 re!(BOX, r"^[\s*|#]+");
 
 /// All messages that stand under an announcement.
@@ -73,15 +81,22 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
             || t.contains("panicked")
             || t.contains("nconsisten")
             || t.contains("not implemented")
-            || t.contains("*** caught"))
+            || t.contains("*** caught")
+            || t.contains("[file ")
+            || t.contains("EEEEE")
+            || t.starts_with("message: |"))
         {
             continue;
         }
         let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else {
             continue;
         };
-        let mut own = lines.iter().enumerate().skip(i + 1).filter(|(_, l)| l.rank == line.rank).take(5);
-        let next = own.by_ref().find(|(_, l)| !DECORATION.is_match(&l.text));
+        let own = lines.iter().enumerate().skip(i + 1).filter(|(_, l)| l.rank == line.rank);
+        // Letters five lines high need room.
+        let reach = if t.contains("EEEEE") { 10 } else { 5 };
+        let mut own = own.take(reach);
+        let passed_by = |text: &str| DECORATION.is_match(text) || LOCATION.is_match(text);
+        let next = own.by_ref().find(|(_, l)| !passed_by(&l.text));
         if let Some((j, said)) = next
             && !ANNOUNCERS.iter().any(|b| b.pattern.is_match(&said.text))
         {
@@ -153,6 +168,19 @@ pub(crate) fn mpich_stacks(lines: &[Line]) -> Vec<(usize, usize)> {
         }
     }
     out
+}
+
+/// A message that says little, with indented details below it: the first detail
+/// that `known` tells something of, else the message.
+pub(crate) fn detail(lines: &[Line], message: usize, known: impl Fn(&str) -> bool) -> usize {
+    let indent = |text: &str| text.len() - text.trim_start().len();
+    let least = indent(&lines[message].text);
+    if known(&lines[message].text) {
+        return message;
+    }
+    let below = lines.iter().enumerate().skip(message + 1).filter(|(_, l)| l.rank == lines[message].rank);
+    let mut details = below.take(4).take_while(|(_, l)| indent(&l.text) > least);
+    details.find(|(_, l)| known(&l.text)).map_or(message, |(i, _)| i)
 }
 
 /// A boxed message without its frame.

@@ -47,10 +47,23 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
             c.line > end
                 || c.strength == Strength::Verdict
                 || matches!(c.cause, Cause::Convergence) && c.strength >= Strength::Error
-                || c.strength == Strength::Fatal && !recovered(c.line)
+                || c.strength == Strength::Fatal && !recovered(c.line) && !logged(lines, c, end)
                 || c.line == end
         });
     }
+    // Layers below try one way after the other, and say so.
+    let went_on =
+        lines.iter().rposition(|l| known::progress(&l.text) && l.level.is_none_or(|l| l == Level::Info));
+    signs.retain(|c| {
+        !(c.cause == Cause::Mpi && c.strength == Strength::Error && went_on.is_some_and(|p| p > c.line))
+    });
+    // A service that was not there is done without, where the log says so.
+    let without = lines.iter().rposition(|l| recovery(&l.text));
+    signs.retain(|c| {
+        !(c.cause == Cause::Network
+            && c.strength == Strength::Error
+            && without.is_some_and(|w| w > c.line + 1))
+    });
     // What is often survived counts only where the log ends with it.
     let last_progress = lines.iter().rposition(|l| known::progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
@@ -81,6 +94,11 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
     });
 }
 
+/// The program logged the traceback itself, and went on to log good news.
+fn logged(lines: &[Line], c: &Candidate, end: usize) -> bool {
+    c.logged && lines[c.line + 1..=end].iter().any(|l| l.level == Some(Level::Info))
+}
+
 fn recovery(text: &str) -> bool {
     let t = text.to_ascii_lowercase();
     [
@@ -98,6 +116,9 @@ fn recovery(text: &str) -> bool {
         "going on",
         "using the ",
         "continuing",
+        "starting without",
+        "building without",
+        "proceeding without",
     ]
     .iter()
     .any(|w| t.contains(w))
@@ -132,6 +153,10 @@ fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
         });
         if let (true, Some(w)) = (killed_step, wrapped) {
             return Some(w);
+        }
+        // A step is cancelled after one of its tasks died.
+        if let Some(kill) = before.iter().copied().find(|&i| signs[i].rule == "srun_crash") {
+            return Some(kill);
         }
         let weak = before.iter().copied().find(|&i| {
             signs[i].strength == Strength::Weak && lines[horizon].number - lines[signs[i].line].number <= 15
@@ -252,16 +277,21 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     {
         return Some(named);
     }
-    let vague = !c.specific || c.cause == Cause::Crash;
+    let vague = !c.specific || c.cause == Cause::Crash || c.rule == "orte_lost";
+    // A library aborts for the reason that it gave; a fault has none to give.
+    let aborted = lines[c.line].text.contains("bort");
+    // C++ says that it ends, and not why, when nobody catches.
+    let bare = c.lang == Some("c") && lines[c.line].text.contains("terminate called");
     if c.cause != Cause::Launch {
-        let near = story.iter().copied().find(|&i| {
-            let d = lines[c.line].number.saturating_sub(lines[signs[i].line].number);
-            let says = vague || signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
-            i < first
-                && says
-                && signs[i].strength == Strength::Error
-                && signs[i].specific
-                && d <= 12
+        let near = (0..first).find(|&i| {
+            // In the lines of its own writer: others do not come between.
+            let d = lines[signs[i].line..c.line].iter().filter(|l| l.rank == lines[c.line].rank).count();
+            let same = signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
+            let stated = signs[i].strength == Strength::Error && signs[i].specific && d <= 12;
+            let said = bare && signs[i].strength == Strength::Weak && signs[i].rule == "statement" && d <= 5;
+            (vague || same)
+                && (stated || said)
+                && (signs[i].cause != Cause::Mpi || c.cause != Cause::Crash || aborted)
                 && signs[i].cause != Cause::EngineWrapper
                 && signs[i].rule != "self_test"
         });
@@ -373,6 +403,12 @@ fn continued(lines: &[Line], c: &Candidate) -> usize {
         {
             at += 1;
         }
+    }
+    // Open MPI names the call, its job and its communicator before the reason.
+    if lines[at].text.contains("An error occurred in MPI_")
+        && let Some(reason) = (at..lines.len().min(at + 7)).find(|&i| lines[i].text.contains("*** MPI_ERR_"))
+    {
+        at = reason;
     }
     at
 }

@@ -180,6 +180,16 @@ pub(crate) fn python(lines: &[Line], writer: &[usize], out: &mut Vec<Raised>, ig
             continue;
         }
         let mut quote = i;
+        // "Type: Graph execution error:" and the reason below a blank line.
+        if message.ends_with(':')
+            && message.split(' ').count() <= 3
+            && let Some(&next) = writer[at + 1..].iter().take(3).find(|&&n| !lines[n].text.trim().is_empty())
+            && !FRAME.is_match(&lines[next].text)
+            && !TRACEBACK.is_match(&lines[next].text)
+        {
+            message = format!("{message} {}", lines[next].text.trim());
+            quote = next;
+        }
         if message.is_empty()
             && let Some(&next) = writer.get(at + 1)
         {
@@ -352,7 +362,12 @@ pub(crate) fn julia(lines: &[Line], out: &mut Vec<Raised>) {
     }
     let mut previous: Option<usize> = None;
     for (i, line) in lines.iter().enumerate() {
-        let Some(c) = JULIA.captures(&line.text) else {
+        // A logger's prefix may have taken the first word for its level.
+        let text = match line.text.starts_with("LoadError: ") || line.text.starts_with("InitError: ") {
+            true => format!("ERROR: {}", line.text),
+            false => line.text.clone(),
+        };
+        let Some(c) = JULIA.captures(&text) else {
             continue;
         };
         let how = &c["how"];
@@ -363,7 +378,7 @@ pub(crate) fn julia(lines: &[Line], out: &mut Vec<Raised>) {
             .name("kind")
             .map(|m| m.as_str().to_owned())
             .filter(|k| k.ends_with("Error") || k.ends_with("Exception"));
-        let rest = line.text.trim_start().get(how.len()..).unwrap_or("");
+        let rest = text.trim_start().get(how.len()..).unwrap_or("");
         let n = out.len();
         out.push(Raised {
             line: i,
@@ -388,7 +403,10 @@ re!(
     CPP,
     r"terminate called after throwing an instance of '(?P<kind>[^']+)'|terminating (?:with|due to) uncaught exception of type (?P<kind2>[\w:<>]+)"
 );
-re!(CPP_NOISE, r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)");
+re!(
+    CPP_NOISE,
+    r"^\s*$|^\[[\w.\-]+:\d+\] |^Aborted|\*\*\* |^\s*what\(\):\s*$|^\([\w./]+\.\w+:\d+\)|^\(ERR\):|^\S*srun: |: line \d+: "
+);
 re!(WHAT, r"^\s*what\(\):\s*(?P<msg>.*)$");
 
 /// C++: `terminate` names the type, `what()` the message, possibly below it.
@@ -424,6 +442,36 @@ pub(crate) fn cpp(lines: &[Line], out: &mut Vec<Raised>) {
             inner: None,
             implicit: false,
             lang: Some("c"),
+        });
+    }
+}
+
+re!(
+    RUBY,
+    r"^(?:[\w./+\-]+:\d+|<internal:[^>]*>:\d+):in [`'][^']*': (?P<msg>.*) \((?P<kind>[A-Z]\w*(?:::\w+)*)\)$"
+);
+re!(LUA, r"^lua[\w.\-]*: (?P<msg>\S.*)$");
+
+/// What ends a Ruby or Lua program: one line that cannot be mistaken.
+pub(crate) fn one_line(lines: &[Line], out: &mut Vec<Raised>) {
+    for (i, line) in lines.iter().enumerate() {
+        let (lang, found) = match RUBY.captures(&line.text) {
+            Some(c) => ("ruby", c),
+            None => match LUA.captures(&line.text) {
+                Some(c) => ("lua", c),
+                None => continue,
+            },
+        };
+        let kind = found.name("kind").map(|k| k.as_str().rsplit("::").next().unwrap_or_default().to_owned());
+        out.push(Raised {
+            line: i,
+            head: i,
+            kind,
+            message: found["msg"].to_owned(),
+            traceback: true,
+            inner: None,
+            implicit: false,
+            lang: Some(lang),
         });
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn kind(line: &[u8]) -> u64 {
         let next_digits = self::digits(next);
         let alone = zeros(word, digits) & !(digits << 8 | before) & !(digits >> 8 | next_digits << 56);
         // 0x80 in a byte becomes 0xff, and 0x30 for the lone zero.
-        let masked = (word & !((digits >> 7) * 0xff)) | (alone >> 7) * 0x30;
+        let masked = (word & !((digits >> 7) * 0xff)) | ((alone >> 7) * 0x30);
         h = (h ^ masked).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         before = digits >> 56;
         (word, digits) = (next, next_digits);

@@ -10,11 +10,13 @@
 
 mod announce;
 mod candidates;
+mod chains;
 mod choose;
 mod exceptions;
 mod find;
 mod finding;
 mod fingerprint;
+mod forms;
 mod kept;
 mod kinds;
 mod rules;

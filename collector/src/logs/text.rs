@@ -149,8 +149,8 @@ pub(crate) fn regex(pattern: &str) -> Regex {
 }
 
 macro_rules! re {
-    ($name:ident, $pattern:expr) => {
-        static $name: ::std::sync::LazyLock<::regex::Regex> =
+    ($vis:vis $name:ident, $pattern:expr) => {
+        $vis static $name: ::std::sync::LazyLock<::regex::Regex> =
             ::std::sync::LazyLock::new(|| $crate::logs::text::regex($pattern));
     };
 }
@@ -181,6 +181,7 @@ re!(
         \d+(?:\.\d+)?s\s+\d+(?:\t|\ |$)
         # E1202 00:21:27.564198 1657241 torch/x.py:869]   (glog, absl)
       | (?P<glog>[IWEF])\d{4}\s\d\d:\d\d:\d\d\.\d+\s+\d+\s+[^\s\]]+:\d+\]
+      | \[(?P<c10>[IWEF])\d{4}\s\d\d:\d\d:\d\d\.\d+\s+[^\s\]]+:\d+\]
       | (?P<glog2>[IWEF])0000\s00:00:\d+\.\d+\s+\d+\s+[^\s\]]+:\d+\]
         # 2025-08-21 02:37:18.288748: E path/file.cc:32]   (TensorFlow)
       | \d{4}-\d\d-\d\d\s\d\d:\d\d:\d\d\.\d+:\s(?P<tf>[IWEF])\s[^\s\]]+:\d+\]
@@ -204,6 +205,8 @@ re!(
       | [A-Za-z_][\w.]*\s-\s(?P<dask>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s-
         # INFO:httpx:message (Python's basicConfig)
       | (?P<basic>DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.\-]+:
+        # [E::function]   (htslib, bwa, minimap2)
+      | \[(?P<hts>[EWMD])::[\w:.*]+\]
         # [  12.345678] kernel, and [2025-12-17T01:57:03.485] of Slurm's daemons
       | \[\s*\d+\.\d{6}\]
       | \[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?\]
@@ -256,7 +259,7 @@ pub fn clean(number: u64, raw: &str) -> Line {
         };
         for name in [
             "glog", "glog2", "tf", "vllm", "br", "br2", "hf", "py", "l4j", "spark", "nf", "rich", "dask",
-            "basic",
+            "basic", "hts", "c10",
         ] {
             if let Some(word) = c.name(name) {
                 level = level.max(Some(level_of(word.as_str())));

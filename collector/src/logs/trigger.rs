@@ -177,6 +177,16 @@ const LITERALS: &[&str] = &[
     "✗",
     "❌",
     "rashed",
+    "sigF",
+    "sigS",
+    "REFUSE",
+    "KDC",
+    "giving up",
+    "EEEEE",
+    "message: |",
+    "attempt to",
+    "gradient",
+    "locked memory",
     "rash",
 ];
 

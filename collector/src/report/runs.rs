@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::table::Table;
 use super::{JSON_SCHEMA, clean, time};
-use crate::runs::{RunState, RunStatus};
+use crate::runs::{Member, MemberState, RunState, RunStatus};
 use crate::store::RegistryEntry;
 use crate::units::duration;
 
@@ -71,7 +71,7 @@ pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
         table.row(vec![
             member.display_id(),
             member.job_id.to_string(),
-            verdict.map_or("RUNNING".into(), |v| v.label.clone()),
+            verdict.map_or(open(member).into(), |v| v.label.clone()),
             verdict.map_or("-".into(), |v| v.class.to_string()),
             verdict.map_or("-".into(), |v| v.cause.clone()),
             member.attempts.to_string(),
@@ -82,6 +82,14 @@ pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
         ]);
     }
     table
+}
+
+/// Where a member without a verdict is.
+fn open(member: &Member) -> &'static str {
+    match member.state {
+        Some(MemberState::Requeued) => "REQUEUED",
+        None => "RUNNING",
+    }
 }
 
 /// The same as JSON: `run.json` with a schema version.

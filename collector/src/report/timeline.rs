@@ -324,6 +324,7 @@ fn tag(line: &Line<'_>, raw: &[u8], class: Option<Class>, every: bool) -> Option
         "run_completed" | "chunk_completed" => Some(("DONE", false)),
         "run_failed" => Some(("FAIL", false)),
         "chunk_failed" => Some((of_class(class.unwrap_or(Class::Unknown)), true)),
+        "chunk_requeued" => Some(("REQUEUE", false)),
         "chunk_retried" => Some(("RETRY", false)),
         "oom_kill" => Some(("KILL", true)),
         "process_died" => Some(("DIED", true)),

@@ -20,4 +20,4 @@ mod state;
 pub use engines::{ENGINES, Engine};
 pub use evidence::Evidence;
 pub use key::{Candidate, KeyKind, RunKey, path_id};
-pub use state::{Member, RunState, RunStatus, SCHEMA, failed};
+pub use state::{Member, MemberState, RunState, RunStatus, SCHEMA, failed};

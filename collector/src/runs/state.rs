@@ -72,11 +72,22 @@ pub struct Member {
     pub started: Timestamp,
     /// Newest event.
     pub last: Timestamp,
+    /// Where it is, when it is neither running nor ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<MemberState>,
     /// What became of it; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// Bytes of `events.jsonl` between which all its events are.
     pub range: (u64, u64),
+}
+
+/// Where a member is that is neither running nor ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// An attempt is over, and the job waits in the queue again.
+    Requeued,
 }
 
 /// Version of `run.json`.

@@ -1,18 +1,22 @@
 /*!
-Who may see what: as with Slurm's `PrivateData=jobs`, always. An owner sees what
-is theirs, a coordinator of an account the jobs of that account, an operator
-everything.
+Who may see what, as Slurm's `PrivateData` has it. With `jobs` in it, or when
+nobody can say: an owner sees what is theirs, a coordinator of an account the
+jobs of that account, an operator everything. Without, everybody sees the jobs
+of everybody, as with squeue; what the collector met stays with operators.
 */
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::identity::Identity;
+use crate::config::Jobs;
 use crate::store::index::Visible;
 
-/// How long an answer of sacctmgr is good.
+/// How long an answer of Slurm is good.
 const REFRESH: Duration = Duration::from_secs(300);
 
 /// Somebody who is to be answered.
@@ -22,6 +26,8 @@ pub struct Viewer {
     pub name: String,
     /// Sees everything.
     pub operator: bool,
+    /// Sees the jobs of everybody.
+    pub all_jobs: bool,
     /// Accounts that they coordinate.
     pub accounts: BTreeSet<String>,
 }
@@ -30,17 +36,17 @@ impl Viewer {
     /// What of the index they may see; `None` is everything.
     pub fn visible(&self) -> Option<Visible> {
         let accounts = self.accounts.iter().cloned().collect();
-        (!self.operator).then(|| Visible { user: self.name.clone(), accounts })
+        (!self.sees_all()).then(|| Visible { user: self.name.clone(), accounts })
     }
 
-    /// Whether a job of this owner and account is theirs to see.
-    pub fn sees(&self, owner: &str, account: Option<&str>) -> bool {
-        self.operator || self.name == owner || account.is_some_and(|a| self.accounts.contains(a))
+    /// Whether the jobs of everybody are theirs to see.
+    pub fn sees_all(&self) -> bool {
+        self.operator || self.all_jobs
     }
 
-    /// Whether everything that is the owner's is theirs to see, logs too.
-    pub fn is_owner_or_operator(&self, owner: &str) -> bool {
-        self.operator || self.name == owner
+    /// Whether all jobs of this owner are theirs to see.
+    pub fn sees_all_of(&self, owner: &str) -> bool {
+        self.sees_all() || self.name == owner
     }
 
     /// `operator`, `coordinator`, `user`.
@@ -56,40 +62,84 @@ impl Viewer {
 /// Accounts by the name of who coordinates them.
 type ByName = HashMap<String, BTreeSet<String>>;
 
-/// Who coordinates which accounts.
-#[derive(Debug, Default)]
-pub struct Coordinators {
-    ask: bool,
+/// Who coordinates which accounts, and whether jobs are private at all.
+#[derive(Debug)]
+pub struct Access {
+    coordinators: bool,
     known: Mutex<Option<(Instant, ByName)>>,
+    all_jobs: Arc<AtomicBool>,
 }
 
-impl Coordinators {
-    /// `ask` sacctmgr, or know of none.
-    pub fn new(ask: bool) -> Coordinators {
-        Coordinators { ask, known: Mutex::default() }
+impl Access {
+    /// By what the configuration says. `store` is looked at for its clusters.
+    pub fn new(coordinators: bool, jobs: Jobs, store: &Path) -> Access {
+        let all_jobs = Arc::new(AtomicBool::new(jobs == Jobs::All));
+        if jobs == Jobs::Slurm {
+            let (all_jobs, store) = (Arc::clone(&all_jobs), store.to_owned());
+            // Nobody waits for Slurm: until it has answered, jobs are private.
+            let asker = std::thread::Builder::new().name("private".into());
+            let spawned = asker.spawn(move || {
+                loop {
+                    if let Some(config) = ask(&["scontrol", "show", "config"]) {
+                        all_jobs.store(are_public(&config, &clusters(&store)), Ordering::Relaxed);
+                    }
+                    std::thread::sleep(REFRESH);
+                }
+            });
+            if let Err(e) = spawned {
+                eprintln!("inquest serve: no thread to ask Slurm for PrivateData: {e}; jobs are private");
+            }
+        }
+        Access { coordinators, known: Mutex::default(), all_jobs }
     }
 
     /// The person as a viewer. May take as long as sacctmgr does.
     pub fn viewer(&self, identity: Identity) -> Viewer {
         let Identity { name, operator } = identity;
-        let accounts = if self.ask && !operator { self.accounts(&name) } else { BTreeSet::new() };
-        Viewer { name, operator, accounts }
+        let accounts = if self.coordinators && !operator { self.accounts(&name) } else { BTreeSet::new() };
+        Viewer { name, operator, all_jobs: self.all_jobs.load(Ordering::Relaxed), accounts }
     }
 
     fn accounts(&self, name: &str) -> BTreeSet<String> {
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if known.as_ref().is_none_or(|(at, _)| at.elapsed() > REFRESH) {
             // Without an answer nobody coordinates anything: less is seen, never more.
-            let said = Command::new("sacctmgr")
-                .args(["-nP", "show", "account", "WithCoord", "format=Account,Coordinators"])
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .output();
-            let text = said.ok().filter(|o| o.status.success()).map(|o| o.stdout).unwrap_or_default();
-            *known = Some((Instant::now(), coordinators(&String::from_utf8_lossy(&text))));
+            let said =
+                ask(&["sacctmgr", "-nP", "show", "account", "WithCoord", "format=Account,Coordinators"]);
+            *known = Some((Instant::now(), coordinators(&said.unwrap_or_default())));
         }
         known.as_ref().and_then(|(_, map)| map.get(name)).cloned().unwrap_or_default()
     }
+}
+
+/// What a command of Slurm says; `None` when it fails or is not there.
+fn ask(command: &[&str]) -> Option<String> {
+    let (program, arguments) = command.split_first()?;
+    let output =
+        Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Names of the clusters in a store.
+fn clusters(store: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(store).into_iter().flatten().flatten();
+    let directories = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    directories.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Whether `scontrol show config` says that everybody may see the jobs of all
+/// these clusters: it speaks of one only.
+fn are_public(config: &str, clusters: &[String]) -> bool {
+    let said = |key: &str| {
+        config.lines().find_map(|line| {
+            let (name, value) = line.split_once('=')?;
+            (name.trim() == key).then(|| value.trim())
+        })
+    };
+    let (Some(private), Some(cluster)) = (said("PrivateData"), said("ClusterName")) else { return false };
+    let words: Vec<String> = private.split(',').map(|w| w.trim().to_ascii_lowercase()).collect();
+    let public = !private.is_empty() && !words.iter().any(|w| w == "jobs" || w == "all");
+    public && clusters.iter().all(|c| c == cluster)
 }
 
 /// `physics|ann,bob` lines, by name.
@@ -116,17 +166,42 @@ mod tests {
 
     #[test]
     fn owners_coordinators_and_operators() {
-        let viewer = |name: &str, operator, accounts: &[&str]| Viewer {
+        let viewer = |name: &str, operator, all_jobs| Viewer {
             name: name.into(),
             operator,
-            accounts: accounts.iter().map(|a| (*a).to_owned()).collect(),
+            all_jobs,
+            accounts: BTreeSet::from(["chem".to_owned()]),
         };
-        let ann = viewer("ann", false, &["chem"]);
-        assert!(ann.sees("ann", None) && ann.sees("bob", Some("chem")));
-        assert!(!ann.sees("bob", Some("physics")) && !ann.sees("bob", None));
-        assert!(!ann.is_owner_or_operator("bob"));
-        assert!(viewer("eve", true, &[]).sees("bob", None));
-        assert_eq!(viewer("eve", true, &[]).visible(), None);
-        assert!(ann.visible().is_some());
+        let ann = viewer("ann", false, false);
+        assert!(ann.sees_all_of("ann") && !ann.sees_all_of("bob") && !ann.sees_all());
+        assert_eq!(ann.visible().map(|v| (v.user, v.accounts)), Some(("ann".into(), vec!["chem".into()])));
+        for all in [viewer("eve", true, false), viewer("ann", false, true)] {
+            assert!(all.sees_all_of("bob") && all.visible().is_none());
+        }
+    }
+
+    #[test]
+    fn private_data_as_scontrol_says_it() {
+        let config = |private: &str| {
+            format!(
+                "Configuration data as of now\nClusterName             = lab\nPrivateData             = {private}\n"
+            )
+        };
+        let lab = ["lab".to_owned()];
+        for (private, public) in [
+            ("none", true),
+            ("accounts,nodes,usage", true),
+            ("jobs", false),
+            ("accounts,jobs", false),
+            ("accounts, Jobs", false),
+            ("all", false),
+            ("", false),
+        ] {
+            assert_eq!(are_public(&config(private), &lab), public, "{private}");
+        }
+        // Slurm speaks of its own cluster; of another one, nobody has said anything.
+        assert!(!are_public(&config("none"), &["lab".to_owned(), "other".to_owned()]));
+        assert!(!are_public("ClusterName = lab", &lab) && !are_public("PrivateData = none", &lab));
+        assert!(!are_public("", &[]));
     }
 }

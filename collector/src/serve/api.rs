@@ -11,19 +11,16 @@ use serde_json::{Value, json};
 
 use super::access::Viewer;
 use super::app::{App, now};
-use super::data::Problem;
+use super::data::{Problem, ROWS};
 use super::look::{self, Name};
 use super::metrics::health;
-use super::question::{Question, after};
-use super::suspects::{FALSE_ALARMS, judge};
+use super::question::Question;
+use super::suspects::{FALSE_ALARMS, NODES, judge};
 use crate::report::{JSON_SCHEMA, clean};
 use crate::store::index::{Filter, Group, JobEntry, RunEntry};
 
 /// Groups of one answer.
 const GROUPS: usize = 1000;
-
-/// Nodes that are judged.
-const NODES: usize = 20_000;
 
 /// What failures can be counted by.
 pub const GROUP_NAMES: [(&str, Group); 11] = [
@@ -104,18 +101,9 @@ async fn runs(
     Query(pairs): Pairs,
 ) -> Answer {
     let question = Question::read(pairs, &["status"], now())?;
-    let mut filter = question.filter(&viewer);
-    match question.other("status") {
-        Some("failed") => filter.failed = true,
-        Some("running") => filter.open = Some(true),
-        None | Some("any") => {}
-        Some(_) => return Err(Problem::Bad("status is any, failed or running".into()).into()),
-    }
-    let limit = question.limit;
-    let mut runs: Vec<RunEntry> = app.data.ask(move |s| Ok(s.index.runs(&filter, limit + 1)?)).await?;
-    let more = runs.len() > limit;
-    runs.truncate(limit);
-    let next = runs.last().filter(|_| more).map(|r| after(Some(r.last), r.id));
+    let (filter, limit) = (question.of_status(&viewer)?, question.limit);
+    let mut runs = app.data.ask(move |s| Ok(s.index.runs(&filter, limit + 1)?)).await?;
+    let next = question.cut(&mut runs, RunEntry::place);
     Ok(send(json!({ "runs": runs, "next": next })))
 }
 
@@ -143,9 +131,7 @@ async fn run(
         }
         map.insert("members".into(), json!(members.len()));
     }
-    let more = jobs.len() > limit;
-    jobs.truncate(limit);
-    let next = jobs.last().filter(|_| more).map(cursor);
+    let next = question.cut(&mut jobs, JobEntry::place);
     Ok(send(json!({ "run": run, "jobs": jobs, "next": next })))
 }
 
@@ -202,27 +188,16 @@ async fn jobs(
     Query(pairs): Pairs,
 ) -> Answer {
     let question = Question::read(pairs, &["name", "status"], now())?;
-    let mut filter = question.filter(&viewer);
-    filter.name = question.other("name").map(str::to_owned);
-    match question.other("status") {
-        Some("failed") => (filter.failed, filter.open) = (true, Some(false)),
-        Some("running") => filter.open = Some(true),
-        None | Some("any") => {}
-        Some(_) => return Err(Problem::Bad("status is any, failed or running".into()).into()),
-    }
-    if filter.open == Some(true) {
-        filter.until = None; // What runs has not ended yet.
+    let mut filter = question.of_status(&viewer)?;
+    match filter.open {
+        Some(true) => filter.until = None, // What runs has not ended yet.
+        _ if filter.failed => filter.open = Some(false),
+        _ => {}
     }
     let limit = question.limit;
     let mut jobs = app.data.ask(move |s| Ok(s.index.jobs(&filter, limit + 1)?)).await?;
-    let more = jobs.len() > limit;
-    jobs.truncate(limit);
-    let next = jobs.last().filter(|_| more).map(cursor);
+    let next = question.cut(&mut jobs, JobEntry::place);
     Ok(send(json!({ "jobs": jobs, "next": next })))
-}
-
-fn cursor(job: &JobEntry) -> String {
-    after(job.ended(), job.id)
 }
 
 async fn failures(
@@ -237,12 +212,16 @@ async fn failures(
         return Err(Problem::Bad(format!("by is one of {}", names.join(", "))).into());
     };
     let (filter, group) = (question.filter(&viewer), *group);
-    let counts = app.data.ask(move |s| Ok(s.index.count(&filter, group, GROUPS)?)).await?;
-    let groups: Vec<Value> = counts
+    let tally = app.data.ask(move |s| Ok(s.index.tally(&filter, &[(group, GROUPS)], ROWS)?)).await?;
+    let groups: Vec<Value> = tally
+        .groups
         .iter()
+        .flatten()
         .map(|c| json!({ "key": c.key, "jobs": c.jobs, "node_us": c.node_us, "ended": c.total(), "failed": c.failed() }))
         .collect();
-    Ok(send(json!({ "by": by, "since": question.since, "until": question.until, "groups": groups })))
+    Ok(send(json!({
+        "by": by, "since": question.since, "until": question.until, "groups": groups, "cut": tally.cut,
+    })))
 }
 
 async fn nodes(
@@ -252,11 +231,12 @@ async fn nodes(
 ) -> Answer {
     let question = Question::read(pairs, &[], now())?;
     let filter = Filter { classes: Vec::new(), ..question.filter(&viewer) };
-    let counts = app.data.ask(move |s| Ok(s.index.count(&filter, Group::Node, NODES)?)).await?;
-    let mut nodes = judge(&counts);
+    let tally = app.data.ask(move |s| Ok(s.index.tally(&filter, &[(Group::Node, NODES)], ROWS)?)).await?;
+    let mut nodes = judge(&tally.groups.concat());
     nodes.truncate(question.limit);
     Ok(send(json!({
         "since": question.since, "until": question.until, "nodes": nodes, "false_alarms": FALSE_ALARMS,
+        "cut": tally.cut,
     })))
 }
 

@@ -14,7 +14,7 @@ use axum::routing::get;
 use inquest_journal::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::access::{Coordinators, Viewer};
+use super::access::{Access, Viewer};
 use super::data::{AT_ONCE, Data, Problem};
 use super::http::{Listeners, harden, is_ours, only_asks};
 use super::identity::{Peer, Refused, Rules, read_secret};
@@ -43,7 +43,7 @@ pub struct App {
     /// What is counted of the site and of the server itself.
     pub meters: Meters,
     rules: Rules,
-    coordinators: Coordinators,
+    access: Access,
     limiter: Mutex<Limiter>,
     hosts: Vec<String>,
 }
@@ -81,7 +81,7 @@ impl App {
             data: Data::new(options.store.clone()),
             meters: Meters::new(said.node_metrics),
             rules,
-            coordinators: Coordinators::new(said.coordinators),
+            access: Access::new(said.coordinators, said.jobs, &options.store),
             limiter: Mutex::new(Limiter::new(said.requests)),
             hosts: said.hosts.clone(),
         })
@@ -199,7 +199,7 @@ async fn admit(app: &Arc<App>, request: &mut Request) -> Result<(), Box<Response
     let asked = format!("{} {}", request.method(), request.uri());
     let worker = Arc::clone(app);
     let settled = tokio::task::spawn_blocking(move || {
-        worker.rules.settle(&claim, &asked).map(|who| worker.coordinators.viewer(who))
+        worker.rules.settle(&claim, &asked).map(|who| worker.access.viewer(who))
     });
     let viewer = settled.await.unwrap_or(Err(Refused::Unknown)).map_err(|e| unknown(request, e))?;
     app.take(&viewer.name).map_err(|left| wait(request, left))?;

@@ -62,17 +62,18 @@ const PATHS: [Path; 10] = [
     },
     Path {
         path: "/api/v1/failures",
-        summary: "Counts of jobs and time on nodes by class, in groups; most failures first, times in order.",
+        summary: "Counts of jobs and time on nodes by class, in groups; most failures first, times in order. With cut, \
+                  of the newest jobs only, because there are more than are read for one answer.",
         filters: true,
         others: &["by"],
-        keys: &["by", "since", "until", "groups"],
+        keys: &["by", "since", "until", "groups", "cut"],
     },
     Path {
         path: "/api/v1/nodes",
         summary: "Nodes beside their peers: rate, interval, chance, and which are suspect.",
         filters: true,
         others: &["limit"],
-        keys: &["since", "until", "nodes", "false_alarms"],
+        keys: &["since", "until", "nodes", "false_alarms", "cut"],
     },
     Path {
         path: "/api/v1/health",
@@ -155,7 +156,7 @@ pub fn document() -> Value {
 fn about(name: &str) -> &'static str {
     match name {
         "since" => {
-            "First moment, of the end of a job: 36h, 7d, 4w ago, a date, or RFC 3339. Default: 7 days before until."
+            "First moment, of the end of a job: 36h, 7d, 4w ago (from 3d on, midnight UTC), a date, or RFC 3339. Default: 7 days before until."
         }
         "until" => "First moment after. Default: now.",
         "node" => "That had an event on this node.",

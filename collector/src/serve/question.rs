@@ -19,6 +19,10 @@ pub const LIMIT: usize = 50;
 pub const LIMIT_MAX: usize = 1000;
 
 const SECOND_US: i64 = 1_000_000;
+const DAY_US: i64 = 86_400 * SECOND_US;
+
+/// Days from which on a time back is one of whole days.
+const WHOLE_DAYS: i64 = 3;
 
 /// Names of what can be asked for, in the order of a form.
 pub const NAMES: [&str; 10] =
@@ -95,13 +99,12 @@ impl Question {
             }
             seen.push(name);
         }
-        let day = 86_400 * SECOND_US;
         asked.until = match asked.word("until") {
             "" => Timestamp(now.0 + SECOND_US),
             text => moment(text, now)?,
         };
         asked.since = match asked.word("since") {
-            "" => Timestamp(asked.until.0 - 7 * day),
+            "" => Timestamp((asked.until.0 - 7 * DAY_US).div_euclid(DAY_US) * DAY_US),
             text => moment(text, now)?,
         };
         if asked.since >= asked.until {
@@ -145,6 +148,41 @@ impl Question {
         }
     }
 
+    /// The same of the failures that have ended, of jobs of a name if one is asked for.
+    pub fn failures(&self, viewer: &Viewer) -> Filter {
+        let name = self.other("name").map(str::to_owned);
+        Filter { failed: true, open: Some(false), name, ..self.filter(viewer) }
+    }
+
+    /// The same of what is of the status that is asked for: any, failed or
+    /// running.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such status.
+    pub fn of_status(&self, viewer: &Viewer) -> Result<Filter, Problem> {
+        let filter = Filter { name: self.other("name").map(str::to_owned), ..self.filter(viewer) };
+        match self.other("status") {
+            None | Some("any") => Ok(filter),
+            Some("failed") => Ok(Filter { failed: true, ..filter }),
+            Some("running") => Ok(Filter { open: Some(true), ..filter }),
+            Some(_) => Err(Problem::Bad("status is any, failed or running".into())),
+        }
+    }
+
+    /// Takes the entry away that was asked for beyond the page; says where the
+    /// next page begins, if there was one.
+    pub fn cut<T>(
+        &self,
+        entries: &mut Vec<T>,
+        place: impl Fn(&T) -> (Option<Timestamp>, i64),
+    ) -> Option<String> {
+        let more = entries.len() > self.limit;
+        entries.truncate(self.limit);
+        let (ended, id) = place(entries.last().filter(|_| more)?);
+        Some(after(ended, id))
+    }
+
     /// The address of `path` with this question, and these words instead.
     pub fn link(&self, path: &str, instead: &[(&str, &str)]) -> String {
         let mut link = path.to_owned();
@@ -184,6 +222,8 @@ fn class(word: &str) -> Result<Class, Problem> {
 }
 
 /// `7d`, `36h`, `now`, `2026-11-21`, `2026-11-21T14:30`, all UTC; RFC 3339.
+/// From three days on, days begin at midnight: pictures show whole days, and the
+/// sums by day tell all of it.
 fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
     let bad = || {
         Problem::Bad(format!("{} is no time; write 36h, 7d, 4w, 2026-11-21 or 2026-11-21T14:30", short(text)))
@@ -199,11 +239,12 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
     };
     if unit > 0 {
         let n: i64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
-        return if (1..=100_000).contains(&n) {
-            Ok(Timestamp(now.0 - n * unit * SECOND_US))
-        } else {
-            Err(bad())
-        };
+        if !(1..=100_000).contains(&n) {
+            return Err(bad());
+        }
+        let (at, day) = (now.0 - n * unit * SECOND_US, DAY_US);
+        let whole = unit >= 86_400 && n * unit >= WHOLE_DAYS * 86_400;
+        return Ok(Timestamp(if whole { at - at.rem_euclid(day) } else { at }));
     }
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(Timestamp(at.as_microsecond()));
@@ -250,11 +291,14 @@ mod tests {
     #[test]
     fn times_in_every_form() {
         let day = 86_400_000_000;
+        let midnight = NOW.0 - NOW.0 % day;
         let asked = read(&[]).unwrap();
-        assert_eq!((asked.until.0 - asked.since.0, asked.limit), (7 * day, LIMIT));
+        assert_eq!((asked.since.0, asked.limit), (midnight - 7 * day, LIMIT));
         for (text, since) in [
             ("1d", NOW.0 - day),
-            ("2w", NOW.0 - 14 * day),
+            ("71h", NOW.0 - 71 * day / 24),
+            ("3d", midnight - 3 * day),
+            ("2w", midnight - 14 * day),
             ("2026-11-21", NOW.0 - 14 * 3_600_000_000),
             ("2026-11-21T13:00", NOW.0 - 3_600_000_000),
             ("2026-11-21T14:00:00+01:00", NOW.0 - 3_600_000_000),

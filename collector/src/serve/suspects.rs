@@ -22,6 +22,9 @@ use crate::verdict::Class;
 /// Share of false alarms among the nodes that are named.
 pub const FALSE_ALARMS: f64 = 0.01;
 
+/// Nodes that are judged.
+pub const NODES: usize = 20_000;
+
 /// Fewer failures never make a node suspect.
 const FAILURES_MIN: i64 = 3;
 

@@ -31,6 +31,26 @@ pub struct JobRecord {
     /// Who cancelled it, where slurmdbd says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<u32>,
+    /// It never had a node, by what slurmdbd says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_ran: bool,
+}
+
+/// What slurmdbd knows of a job that no node has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Submitted {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// By whom.
+    pub uid: Option<u32>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it would have run.
+    pub work_dir: Option<String>,
+    /// The array it belongs to.
+    pub array: Option<JobId>,
+    /// Its index there; none for an array that ended as a whole.
+    pub index: Option<u32>,
 }
 
 /// A record as slurmdbd gave it, with the time it is of.
@@ -46,6 +66,8 @@ pub struct News {
     pub end: Option<Timestamp>,
     /// What is known of it.
     pub record: JobRecord,
+    /// What it was, when it never ran.
+    pub submitted: Option<Submitted>,
 }
 
 impl JobRecord {
@@ -193,7 +215,7 @@ fn record(line: &str) -> Option<(JobId, JobRecord)> {
     };
     let restarts = restarts.parse().unwrap_or(0);
     let record =
-        JobRecord { state, reason, exit_code, exit_signal, time_limit, restarts, cancelled_by: None };
+        JobRecord { state, reason, exit_code, exit_signal, time_limit, restarts, ..JobRecord::default() };
     Some((id, record))
 }
 

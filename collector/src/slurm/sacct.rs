@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use inquest_journal::{JobId, Timestamp};
 
-use super::accounting::{Accounting, JobRecord, News, Squeue};
+use super::accounting::{Accounting, JobRecord, News, Squeue, Submitted};
 
 /// Ids per call, far below what a command line can hold.
 const BATCH: usize = 2000;
@@ -26,6 +26,13 @@ const COLUMNS: [&str; 8] =
 /// Not in every release.
 const RESTARTS: &str = "Restarts";
 
+/// Of jobs that never ran. The last two are a user's own words, which may hold
+/// anything: a line break only cuts its own line short.
+const SUBMITTED: [&str; 6] = ["JobID", "Submit", "UID", "NodeList", "JobName", "WorkDir"];
+
+/// What sacct writes for the nodes of a job that had none.
+const NO_NODES: &str = "None assigned";
+
 /// Every state that a job ends in, by the short names that all releases know.
 const ENDED: &str = "BF,CA,CD,DL,F,NF,OOM,PR,TO";
 
@@ -33,11 +40,21 @@ const ENDED: &str = "BF,CA,CD,DL,F,NF,OOM,PR,TO";
 const OVERLAP_US: i64 = 3_600_000_000;
 
 /// squeue for the newest jobs, sacct for all others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sacct {
     squeue: Squeue,
     /// What this release can be asked for, once it is known.
     columns: Option<String>,
+    /// What stands between columns. Nobody can name a job so that it looks like
+    /// columns, or like another job, without knowing it.
+    delimiter: String,
+}
+
+impl Default for Sacct {
+    fn default() -> Sacct {
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
+        Sacct { squeue: Squeue, columns: None, delimiter: format!("|{random:016x}|") }
+    }
 }
 
 impl Accounting for Sacct {
@@ -47,7 +64,7 @@ impl Accounting for Sacct {
             jobs.iter().filter(|id| !records.contains_key(id)).map(JobId::to_string).collect();
         for batch in forgotten.chunks(BATCH) {
             let text = self.sacct(&["--duplicates", &format!("--jobs={}", batch.join(","))])?;
-            for news in newest(parse(&text)) {
+            for news in newest(parse(&text, &self.delimiter)) {
                 records.insert(news.job, news.record);
             }
         }
@@ -61,7 +78,7 @@ impl Accounting for Sacct {
         let since = since.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string();
         let (start, states) = (format!("--starttime={since}"), format!("--state={ENDED}"));
         let text = self.sacct(&["--allusers", &start, "--endtime=now", &states])?;
-        Ok(Some(parse(&text)))
+        Ok(Some(parse(&text, &self.delimiter)))
     }
 }
 
@@ -72,7 +89,8 @@ impl Sacct {
             None => self.columns.insert(columns(&run(&["--helpformat"])?)).clone(),
         };
         let format = format!("--format={columns}");
-        let mut all = vec!["--parsable2", "--allocations", &format];
+        let delimiter = format!("--delimiter={}", self.delimiter);
+        let mut all = vec!["--parsable2", &delimiter, "--allocations", &format];
         all.extend(arguments);
         run(&all)
     }
@@ -81,7 +99,13 @@ impl Sacct {
 /// The columns that a release has, of those wanted.
 fn columns(help: &str) -> String {
     let known: BTreeSet<&str> = help.split_whitespace().collect();
-    COLUMNS.into_iter().chain([RESTARTS]).filter(|c| known.contains(c)).collect::<Vec<_>>().join(",")
+    COLUMNS
+        .into_iter()
+        .chain([RESTARTS])
+        .chain(SUBMITTED)
+        .filter(|c| known.contains(c))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn run(arguments: &[&str]) -> Result<String, String> {
@@ -104,34 +128,50 @@ fn run(arguments: &[&str]) -> Result<String, String> {
 
 /// Reads what sacct prints with `--parsable2`: the first line names the
 /// columns. Steps and lines that cannot be read are left out.
-fn parse(text: &str) -> Vec<News> {
+fn parse(text: &str, delimiter: &str) -> Vec<News> {
     let mut lines = text.lines();
-    let names: Vec<&str> = lines.next().unwrap_or_default().split('|').collect();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split(delimiter).collect();
     let at = |name: &str| names.iter().position(|n| n.eq_ignore_ascii_case(name));
     let places = COLUMNS.map(at);
     let restarts = at(RESTARTS);
+    let of_submitted = SUBMITTED.map(at);
     let row = |line: &str| {
-        let fields: Vec<&str> = line.split('|').collect();
+        let fields: Vec<&str> = line.split(delimiter).collect();
         let field = |place: Option<usize>| place.and_then(|p| fields.get(p)).copied().unwrap_or_default();
         let [id, cluster, state, exit, reason, limit, start, end] = places.map(field);
         let (state, cancelled_by) = state_of(state)?;
         let (code, signal) = exit.split_once(':').unwrap_or((exit, "0"));
+        let [name, submit, uid, nodes, job_name, work_dir] = of_submitted.map(field);
+        let (start, end) = (time(start), time(end));
+        let never_ran = nodes == NO_NODES;
         let record = JobRecord {
             // The reason is why it waited last, and says nothing of the end of a job that ran.
-            reason: reason.to_owned(),
+            reason: if start.is_some() && !never_ran { String::new() } else { reason.to_owned() },
             state,
             exit_code: code.parse().unwrap_or(0),
             exit_signal: signal.parse().unwrap_or(0),
             time_limit: limit_of(limit),
             restarts: field(restarts).parse().unwrap_or(0),
             cancelled_by,
+            never_ran,
         };
-        let (start, end) = (time(start), time(end));
-        let reason = if start.is_some() { String::new() } else { record.reason.clone() };
-        let record = JobRecord { reason, ..record };
-        Some(News { cluster: cluster.to_owned(), job: id.parse().ok()?, start, end, record })
+        let submitted = never_ran.then(|| {
+            let (array, index) = array_of(name);
+            let words = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let (name, work_dir) = (words(job_name), words(work_dir));
+            Submitted { at: time(submit), uid: uid.parse().ok(), name, work_dir, array, index }
+        });
+        Some(News { cluster: cluster.to_owned(), job: id.parse().ok()?, start, end, record, submitted })
     };
     lines.filter_map(row).collect()
+}
+
+/// `5_1` is index 1 of array 5, `5_[1-3]` the array.
+fn array_of(name: &str) -> (Option<JobId>, Option<u32>) {
+    match name.split_once('_') {
+        Some((array, index)) => (array.parse().ok(), index.parse().ok()),
+        None => (None, None),
+    }
 }
 
 /// Of several records of one job, one per attempt, the newest; the others are

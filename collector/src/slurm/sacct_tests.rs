@@ -14,7 +14,7 @@ const TEXTS: [(&str, &str); 3] = [
 /// The answers to the two questions: of some jobs, and of what ended.
 fn answers(text: &str) -> [Vec<News>; 2] {
     let parts: Vec<&str> = text.split("# SLURM_TIME_FORMAT").skip(1).collect();
-    [0, 1].map(|n| parse(parts[n].split_once('\n').unwrap().1))
+    [0, 1].map(|n| parse(parts[n].split_once('\n').unwrap().1, "|"))
 }
 
 fn record(all: &[News], job: u32) -> &JobRecord {
@@ -68,8 +68,10 @@ fn only_columns_that_the_release_has_are_asked_for() {
 #[test]
 fn what_is_cut_missing_or_in_another_order_is_read_as_far_as_it_goes() {
     let text = "State|JobIDRaw|Start\nOUT_OF_ME+|7|100\nCANCELLED+|8|Unknown\n|9|1\nRUNNING|x|1\nFAILED\n\nTIMEOUT|10\n";
-    let said: Vec<_> =
-        parse(text).into_iter().map(|n| (n.job.0, n.record.state, n.start.map(|t| t.0), n.end)).collect();
+    let said: Vec<_> = parse(text, "|")
+        .into_iter()
+        .map(|n| (n.job.0, n.record.state, n.start.map(|t| t.0), n.end))
+        .collect();
     assert_eq!(
         said,
         [
@@ -79,7 +81,7 @@ fn what_is_cut_missing_or_in_another_order_is_read_as_far_as_it_goes() {
         ]
     );
     for nothing in ["", "\n", "sacct: error: slurmdbd is down", "||||\n||||\n"] {
-        assert_eq!(parse(nothing), [], "{nothing:?}");
+        assert_eq!(parse(nothing, "|"), [], "{nothing:?}");
     }
 }
 
@@ -110,4 +112,26 @@ fn a_record_agrees_with_one_that_says_the_same_end() {
     assert!(by(7).agrees(&by(7)) && by(7).agrees(&squeue("CANCELLED", 0)));
     let limit = JobRecord { time_limit: "1:00".into(), ..squeue("TIMEOUT", 0) };
     assert_eq!(squeue("TIMEOUT", 0).or(&limit).time_limit, "1:00");
+}
+
+#[test]
+fn what_never_had_a_node_is_told_with_what_it_was() {
+    let text = "JobIDRaw|Cluster|State|ExitCode|Reason|Timelimit|Start|End|JobID|Submit|UID|NodeList|JobName|WorkDir\n\
+                7|lab|CANCELLED|0:0|Dependency|1:00|100|100|7|90|1001|None assigned|fit\n8|lab|COMPLETED|x|/w\n\
+                9|lab|CANCELLED by 5|0:0|None|1:00|None|200|5_[1-3]|91|1001|None assigned|sweep|/home/ann\n\
+                10|lab|CANCELLED by 5|0:0|Dependency|1:00|90|200|10|91|1001|n1|fit|/w\n";
+    let all = parse(text, "|");
+    let ids: Vec<u32> = all.iter().map(|n| n.job.0).collect();
+    assert_eq!(ids, [7, 8, 9, 10], "with a delimiter that a user knows, a name makes a record");
+    let text = text.replace('|', "!x!").replace("8!x!lab!x!COMPLETED!x!x!x!/w", "8|lab|COMPLETED|x|/w");
+    let all = parse(&text, "!x!");
+    let ids: Vec<u32> = all.iter().map(|n| n.job.0).collect();
+    assert_eq!(ids, [7, 9, 10]);
+    let first = all[0].submitted.clone().unwrap();
+    assert_eq!((first.uid, first.name.as_deref(), first.array), (Some(1001), Some("fit"), None));
+    assert!(all[0].record.never_ran && all[0].record.reason == "Dependency");
+    let array = all[1].submitted.clone().unwrap();
+    assert_eq!((array.array, array.index, array.at), (Some(JobId(5)), None, Some(Timestamp(91_000_000))));
+    assert_eq!((&all[2].submitted, all[2].record.reason.as_str()), (&None, ""), "this one ran");
+    assert_ne!(Sacct::default().delimiter, Sacct::default().delimiter);
 }

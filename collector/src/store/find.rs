@@ -88,7 +88,8 @@ impl Store {
                     let Ok(verdict) = serde_json::from_slice(&text) else { return Ok(None) };
                     Some(verdict)
                 }
-                None => None,
+                // run.json knows whether it runs or waits.
+                None => return Ok(None),
             };
             parts.extend(place.extents.iter().map(|(at, length)| (*at, at + u64::from(*length))));
             let member = Member {
@@ -99,6 +100,7 @@ impl Store {
                 attempts: place.attempts,
                 started: place.started,
                 last: place.last,
+                state: None,
                 verdict,
                 range: place.range,
             };

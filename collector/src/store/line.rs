@@ -106,7 +106,7 @@ pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>,
     if let Some(text) = std::str::from_utf8(line).ok()
         && let Some((head, _, body)) = own_form(text)
     {
-        let body = parse_body(&head.event_type, &line[body..], scratch)?;
+        let body = parse_body(&head.event_type, &text[body..], scratch)?;
         return Some((head, body));
     }
     let head: Line<'_> = serde_json::from_slice(line).ok()?;

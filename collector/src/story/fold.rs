@@ -15,17 +15,38 @@ impl Story {
             mono_us: head.mono_us,
             event: EventId { stream: head.stream.to_string(), seq: head.seq },
         };
+        if let Body::NodeBooted(_) = body {
+            self.lose(&at);
+            return false;
+        }
         let (index, began) = self.attempt_for(head, &body);
         let attempt = &mut self.attempts[index];
-        attempt.nodes.insert(at.node.clone());
+        if !attempt.nodes.contains(&at.node) {
+            attempt.nodes.insert(at.node.clone());
+        }
         if attempt.started.as_ref().is_none_or(|old| at.since(old) < 0) {
             attempt.started = Some(at.clone());
         }
-        if attempt.last.as_ref().is_none_or(|old| at.since(old) > 0) {
-            attempt.last = Some(at.clone());
+        match &mut attempt.last {
+            // Nearly every event is the newest: what the last one took is used again.
+            Some(old) if at.since(old) > 0 => old.clone_from(&at),
+            Some(_) => {}
+            None => attempt.last = Some(at.clone()),
         }
         attempt.apply(at, head, body);
         began && index > 0
+    }
+
+    /// A node came up anew: what was at work there under another boot id ended
+    /// with it, and nobody recorded when.
+    fn lose(&mut self, at: &Moment) {
+        let parts = self.attempts.iter_mut().flat_map(|a| a.steps.values_mut());
+        for part in parts.filter_map(|s| s.nodes.get_mut(&at.node)) {
+            let before = part.started.as_ref().is_some_and(|s| s.boot != at.boot);
+            if before && part.ended.is_none() && part.lost.is_none() {
+                part.lost = Some(at.clone());
+            }
+        }
     }
 
     /// The attempt that an event is about: the newest one on which it can
@@ -188,7 +209,7 @@ impl Step {
 
 impl Facts {
     /// A job says most in its script's step; other steps fill what is missing.
-    fn learn_job(&mut self, b: JobStarted) {
+    pub(crate) fn learn_job(&mut self, b: JobStarted) {
         fn learn<T>(known: &mut Option<T>, said: Option<T>) {
             if known.is_none() {
                 *known = said;

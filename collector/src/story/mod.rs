@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for EventId {
 }
 
 /// When and where an event happened, and which event says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// Wall clock of the node.
     pub wall: Timestamp,
@@ -59,6 +59,28 @@ pub struct Moment {
     pub mono_us: u64,
     /// The event.
     pub event: EventId,
+}
+
+impl Clone for Moment {
+    fn clone(&self) -> Moment {
+        Moment {
+            wall: self.wall,
+            node: self.node.clone(),
+            boot: self.boot.clone(),
+            mono_us: self.mono_us,
+            event: self.event.clone(),
+        }
+    }
+
+    /// Uses the memory that is there.
+    fn clone_from(&mut self, from: &Moment) {
+        self.wall = from.wall;
+        self.node.clone_from(&from.node);
+        self.boot.clone_from(&from.boot);
+        self.mono_us = from.mono_us;
+        self.event.stream.clone_from(&from.event.stream);
+        self.event.seq = from.event.seq;
+    }
 }
 
 impl Moment {
@@ -160,6 +182,9 @@ pub struct StepNode {
     pub started: Option<Moment>,
     /// When it ended; a start without an end is a dead slurmstepd or node.
     pub ended: Option<Moment>,
+    /// When it was seen that the node had come up anew under it: nothing can
+    /// end it any more.
+    pub lost: Option<Moment>,
     /// Memory limit in bytes.
     pub limit_bytes: Option<u64>,
     /// Processes killed for memory, of the whole step on this node.
@@ -259,16 +284,33 @@ pub struct Note {
 }
 
 impl Attempt {
+    /// The same job, as if nothing had been seen of this attempt.
+    #[must_use]
+    pub fn without_course(&self) -> Attempt {
+        Attempt { restart: self.restart, facts: self.facts.clone(), ..Attempt::default() }
+    }
+
     /// Exit of the job script, when there was one and it ended.
     pub fn batch_exit(&self) -> Option<&Exit> {
         let script = self.steps.get(&StepId::Batch).or_else(|| self.steps.get(&StepId::Interactive))?;
         script.tasks.values().next()?.exit.as_ref()
     }
 
-    /// Every step that began on some node has ended there.
+    /// Every step that began on some node has ended there, or with the node.
     pub fn all_steps_ended(&self) -> bool {
         !self.steps.is_empty()
-            && self.steps.values().flat_map(|s| s.nodes.values()).all(|n| n.ended.is_some())
+            && self
+                .steps
+                .values()
+                .flat_map(|s| s.nodes.values())
+                .all(|n| n.ended.is_some() || n.lost.is_some())
+    }
+
+    /// Parts of steps that ended with their node.
+    pub fn lost_parts(&self) -> impl Iterator<Item = (&StepId, &String, &StepNode)> {
+        let parts =
+            self.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, node, part)));
+        parts.filter(|(_, _, part)| part.lost.is_some() && part.ended.is_none())
     }
 
     /// Nothing of it can still be running: all steps ended, and with them one

@@ -191,6 +191,14 @@ pub fn judge_earlier(attempt: &Attempt, story: &Story) -> Verdict {
 /// Judges one attempt that has ended.
 pub fn judge(attempt: &Attempt, slurm: Option<&JobRecord>) -> Verdict {
     let slurm = slurm.filter(|r| r.is_final() || r.restarts > attempt.restart);
+    // The end of a later attempt, which no node has recorded, is none of what this one did.
+    let blank;
+    let attempt = if slurm.is_some_and(|r| r.is_final() && r.restarts > attempt.restart) {
+        blank = attempt.without_course();
+        &blank
+    } else {
+        attempt
+    };
     let deaths = deaths(attempt);
     let first = death::first(attempt, &deaths);
     let case = Case { attempt, slurm, deaths, first };

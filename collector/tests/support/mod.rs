@@ -116,8 +116,17 @@ impl Lab {
     }
 
     pub(crate) fn collect(&self) {
+        self.collector().pass(true).unwrap();
+    }
+
+    /// As [`Lab::collect`], but more is waited for.
+    pub(crate) fn collect_some(&self) {
+        self.collector().pass(false).unwrap();
+    }
+
+    fn collector(&self) -> Collector {
         let options = Options { journal: self.journal(), store: self.store(), quiet: Duration::from_secs(1) };
-        Collector::open(options, None).unwrap().pass(true).unwrap();
+        Collector::open(options, None).unwrap()
     }
 
     /// Writes a log and gives its path.

@@ -6,6 +6,7 @@ use crate::logs::finding::Cause::*;
 pub(super) const RULES: &[Rule] = &[
     rule("loader", Env, Fatal, r"error while loading shared libraries|cannot open shared object file|(?i:undefined symbol:)|symbol lookup error|version `?'?(?:GLIBC|GLIBCXX|CXXABI|GOMP|OPENSSL)\w*_?[\d.]*'? not found|dyld\[?\d*\]?: (?:Library not loaded|Symbol not found)|Library not loaded:|DLL load failed|invalid ELF header|wrong ELF class|cannot enable executable stack|failed to map segment from shared object|undefined reference to|unable to load shared object|could not load library|Could not load dynamic library .*dlerror|cannot allocate memory in static TLS block").lang("c"),
     rule("cpu_isa", Env, Fatal, r"Please verify that both the operating system and the processor support Intel|This program was not built to run (?:in|on) (?:your|this)|requires? .*\bAVX2?\b.* instruction"),
+    rule("language_package", Env, Fatal, r"cannot find -l\S+|cannot find module providing package|no required module provides package|cannot load such file -- "),
     rule("nvcc", Env, Error, r"^nvcc fatal\b"),
     rule("exec_format", Env, Fatal, r"(?i)\bexec format error\b|cannot execute binary file|bad interpreter:|required file not found\b"),
     rule("python_import", Env, Fatal, r"\bModuleNotFoundError\b|\bImportError\b|\bNo module named\b|cannot import name '|DistributionNotFound|PackageNotFoundError|VersionConflict|ContextualVersionConflict|numpy\.(?:core\.multiarray|dtype size changed)|numpy\.dtype size changed|A module that was compiled using NumPy 1\.x cannot be run").lang("python"),

@@ -87,19 +87,21 @@ const fn rule(name: &'static str, cause: Cause, strength: Strength, pattern: &'s
 }
 
 /// All tables, in the order in which they are asked.
-fn tables() -> [&'static [Rule]; 20] {
+fn tables() -> [&'static [Rule]; 22] {
     [
         slurm::RULES,
         engines::FIRST,
         science::FIRST,
         services::FIRST,
         gpu::RULES,
+        mpi::FIRST,
         licences::RULES,
         memory::RULES,
         filesystem::SPACE,
         services::RULES,
         shell::FIRST,
         network::FIRST,
+        network::KERBEROS,
         environment::RULES,
         mpi::RULES,
         containers::RULES,

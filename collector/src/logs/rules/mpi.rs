@@ -3,6 +3,10 @@
 use super::{Rule, Strength::*, rule};
 use crate::logs::finding::Cause::*;
 
+/// Asked before memory: what the fabric could not get is the fabric's.
+pub(super) const FIRST: &[Rule] =
+    &[rule("verbs_memory", Mpi, Error, r"\bibv_\w+.{0,60}(?:failed|error).{0,40}memory|max locked memory")];
+
 pub(super) const RULES: &[Rule] = &[
     // A collective that waits: the watchdog's report, not the fabric's.
     rule("nccl_watchdog", Hang, Fatal, r"Watchdog caught collective operation timeout|Timed out initializing process group|Timeout at NCCL work|(?i)collective operation timed? ?out|Some NCCL operations have failed or timed out|ProcessGroupNCCL.*(?:watchdog|timeout)|TearDown.*watchdog|monitoredBarrier.*(?:failed|timed out|timeout)|store based barrier.*(?:timed out|timeout)|(?i)\bheartbeat monitor timed out|Timed out waiting \d+ms for (?:recv|send) operation|Stuck in|missing ranks|failure detected by watchdog|did not join the barrier|rendezvous .{0,30}timed? ?out|RendezvousTimeoutError|(?i)torch\.distributed\.DistStoreError: .*(?:timed out|Timed out)").lang("python"),

@@ -5,6 +5,9 @@ use super::{Rule, Strength::*, rule};
 use crate::logs::finding::Cause::*;
 
 pub(super) const RULES: &[Rule] = &[
+    rule("openfoam_signal", Crash, Fatal, r"\bFoam::sig(?:Fpe|Segv)::sigHandler").lang("c"),
+    rule("go_nil", Crash, Fatal, r"^panic: runtime error: invalid memory address or nil pointer").lang("go"),
+    rule("memcheck", Crash, Error, r"^==\d+== (?:Invalid (?:read|write) of size|Invalid free\(\)|Process terminating with default action of signal)").lang("c"),
     rule("forrtl_signal", Crash, Fatal, r"forrtl: (?:severe \(\d+\)|error \(\d+\))").lang("fortran"),
     rule("ucx_signal", Crash, Fatal, r"Caught signal (?:4|6|7|8|11) \(").lang("c"),
     rule("program_signal", Crash, Fatal, r"Program (?:received|terminated with) signal SIG(?:SEGV|ABRT|BUS|ILL|FPE)|\bsignal SIG(?:SEGV|BUS|ILL|FPE|ABRT)\b|\bsignal \((?:11|6|7|8|4|\d+\.\d+)\)|\bsignal \(\d+\): (?:Segmentation|Abort|Bus|Illegal|Floating)|\bsignal (?:11|7|4|6|8) \((?:SIG\w+|[Ss]egmentation|[Ss]egv|[Aa]bort|[Bb]us|[Ii]llegal|core|[Ff]loating)").lang("c"),

@@ -11,6 +11,17 @@ pub(super) const FIRST: &[Rule] = &[rule(
     r"(?i)cannot open url\b|\bHTTP Error 4(?:0[4-8]|1\d)\b|\bERROR 4(?:0[4-8]|1\d): |unable to access 'https?:",
 )];
 
+/// MIT Kerberos: the server, then the ticket.
+pub(super) const KERBEROS: &[Rule] = &[
+    rule("kerberos_server", Network, Error, r"Cannot (?:find|contact any|resolve network address for) KDC\b"),
+    rule(
+        "kerberos_ticket",
+        Permission,
+        Error,
+        r"(?:Preauthentication failed|Password incorrect|Clock skew too great|Ticket expired|Key table entry not found|Client '.*' not found in Kerberos database|Pre-authentication failed).{0,40}(?:initial credentials|[Kk]erberos|$)|No Kerberos credentials available|No credentials cache found",
+    ),
+];
+
 pub(super) const RULES: &[Rule] = &[
     rule(
         "dns",
@@ -40,7 +51,7 @@ pub(super) const RULES: &[Rule] = &[
         "transfer",
         Network,
         Error,
-        r"(?i)\bIncompleteRead\b|ChunkedEncodingError|ContentTooShortError|\bcurl: \(\d+\)|\b(?:early EOF|RPC failed; (?:curl|HTTP|result)|the remote end hung up unexpectedly)|fetch-pack: |transfer closed with|wget: (?:unable|server returned|download)|failed to download|download failed|unable to download|could not (?:download|fetch|retrieve) |couldn't download|error (?:while )?downloading|failed to fetch\b|Timeout was reached|Connection timed out after|Operation timed out after|Failed to perform HTTP request|unable to access 'https?:|rsync error: .*(?:timeout|connection|socket|protocol)|Read timed out|read operation timed out|Response ended prematurely|(?:CondaHTTPError|HTTP 000 CONNECTION)",
+        r"(?i)\bIncompleteRead\b|ChunkedEncodingError|ContentTooShortError|\bcurl: \(\d+\)|\b(?:early EOF|RPC failed; (?:curl|HTTP|result)|the remote end hung up unexpectedly)|fetch-pack: |transfer closed with|wget: (?:unable|server returned|download)|failed to download|download failed|unable to download|could not (?:download|fetch) |could not retrieve .{0,80}(?:://|\bfrom\b|\bremote\b|\bserver\b)|couldn't download|error (?:while )?downloading|failed to fetch\b|Timeout was reached|Connection timed out after|Operation timed out after|Failed to perform HTTP request|unable to access 'https?:|rsync error: .*(?:timeout|connection|socket|protocol)|Read timed out|read operation timed out|Response ended prematurely|(?:CondaHTTPError|HTTP 000 CONNECTION)",
     ),
     rule(
         "http_5xx",

@@ -148,11 +148,41 @@ pub(crate) fn by_type(kind: &str) -> Option<(Cause, Option<bool>)> {
         | "SCFError"
         | "PosDefException"
         | "SingularException" => (Cause::Convergence, None),
-        "TimeoutExpired" => (Cause::Hang, None),
+        "TimeoutExpired" | "TIMEOUT" => (Cause::Hang, None),
         "GurobiError" => (Cause::License, None),
         "DistBackendError" | "DistNetworkError" => (Cause::Mpi, None),
-        _ => return None,
+        _ => return by_ending(kind),
     })
+}
+
+/// The cause that the last words of a type's name tell, whatever library it is
+/// of.
+fn by_ending(kind: &str) -> Option<(Cause, Option<bool>)> {
+    const ENDINGS: &[(&str, Cause)] = &[
+        ("Format", Cause::ParseError),
+        ("Parse", Cause::ParseError),
+        ("Parser", Cause::ParseError),
+        ("Parsing", Cause::ParseError),
+        ("Decode", Cause::ParseError),
+        ("Connect", Cause::Network),
+        ("Connection", Cause::Network),
+        ("Setup", Cause::Validation),
+        ("Config", Cause::Validation),
+        ("Configuration", Cause::Validation),
+        ("Validation", Cause::Validation),
+        ("Parameter", Cause::Validation),
+        ("Convergence", Cause::Convergence),
+        ("License", Cause::License),
+        ("RateLimit", Cause::RateLimit),
+        ("Permission", Cause::Permission),
+        ("PermissionDenied", Cause::Permission),
+        ("AccessDenied", Cause::Permission),
+        ("Authentication", Cause::Permission),
+        ("Authorization", Cause::Permission),
+        ("OutOfMemory", Cause::Oom),
+    ];
+    let name = kind.strip_suffix("Error").or_else(|| kind.strip_suffix("Exception"))?;
+    ENDINGS.iter().find(|(end, _)| name.ends_with(end)).map(|&(_, cause)| (cause, None))
 }
 
 /// Exceptions that only say that something else failed.

@@ -32,6 +32,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("node_down", NodeFail, Verdict, r"(?i)\b(?:node|host) \S+ (?:has (?:gone|been set) down|is down or unreachable|unexpectedly rebooted|rebooted unexpectedly)|Node unexpectedly rebooted|\bnodes? \S+ not responding, setting DOWN"),
     rule("srun_no_response", NodeFail, Verdict, r"^srun: error: (?:Node \S+ is down|.*[Tt]imed out waiting for (?:node|job step) .*nodes? down)"),
     // Launch.
+    rule("slurm_munge", Launch, Fatal, r"\bMunge (?:encode|decode) failed").infra(true).lang("shell"),
     rule("slurm_execve_permission", Permission, Fatal, r"execve\(\): .*: Permission denied").lang("shell"),
     rule("slurm_execve_missing", Env, Fatal, r"execve\(\): .*: (?:No such file or directory|Exec format error|bad interpreter)").lang("shell"),
     rule("slurm_launch_socket", Launch, Fatal, r"(?:Task launch for |Unable to create step|Unable to (?:allocate|confirm)).*(?:Socket timed out|find an address|Communication connection failure|Zero Bytes|Connection refused|Unable to contact|Transport endpoint|[Ll]aunch failed due to)").infra(true).lang("shell"),

@@ -29,7 +29,7 @@ const PROGRESS: &[&str] = &[
     r"(?i)\b(?:retry|attempt)\b.{0,30}\b(?:succeeded|successful|ok)\b",
     r"(?i)\b(?:reconnected|recovered|resumed)\b",
     r"(?i)^\s*(?:\S+ )?(?:done|finished|completed?|success|ok|bye)[.!]*\s*$",
-    r"(?i)\b(?:done|finished|completed|saved|wrote|written)\b.{0,60}$",
+    r"(?i)\b(?:(?:done|finished|completed|saved|wrote)\b|written (?:to|into)\b).{0,60}$",
     r"\b\d+%\|.*\| ?\d+/\d+ \[",
     r"\b[Ee]poch \d+|\biter(?:ation)? \d+|\bstep \d+",
 ];

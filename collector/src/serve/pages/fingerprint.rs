@@ -8,10 +8,10 @@ use maud::html;
 
 use super::super::access::Viewer;
 use super::super::app::App;
-use super::super::data::Problem;
+use super::super::data::{Problem, ROWS};
 use super::super::question::encode;
 use super::overview::{failures, wasted};
-use super::{Answer, Pairs, asked, count, filters, lists, node_hours, when};
+use super::{Answer, Pairs, asked, count, cut_note, filters, lists, node_hours, when};
 use crate::report::clean;
 use crate::report::html::pill;
 use crate::store::index::{Counts, Filter, Group, JobEntry};
@@ -26,6 +26,8 @@ struct Kind {
     total: Counts,
     lists: Vec<(&'static str, &'static str, Vec<Counts>)>,
     jobs: Vec<JobEntry>,
+    /// Not all of it was counted.
+    cut: bool,
 }
 
 pub(super) async fn page(
@@ -35,8 +37,7 @@ pub(super) async fn page(
     pairs: Pairs,
 ) -> Answer {
     let question = asked(pairs)?;
-    let filter = Filter { fingerprint: Some(fingerprint.clone()), failed: true, ..question.filter(&viewer) };
-    let filter = Filter { open: Some(false), ..filter };
+    let filter = Filter { fingerprint: Some(fingerprint.clone()), ..question.failures(&viewer) };
     let kind = app
         .data
         .ask(move |sources| {
@@ -45,17 +46,14 @@ pub(super) async fn page(
             if jobs.is_empty() {
                 return Err(Problem::NotFound);
             }
-            let groups = [
-                ("Node", "node", Group::Node),
-                ("User", "user", Group::User),
-                ("Partition", "partition", Group::Partition),
-            ];
-            let mut lists = Vec::new();
-            for (title, word, group) in groups {
-                lists.push((title, word, index.count(&filter, group, TOP)?));
-            }
-            let total = index.count(&filter, Group::All, 1)?.pop().unwrap_or_default();
-            Ok(Kind { total, lists, jobs })
+            let groups = [(Group::All, 1), (Group::Node, TOP), (Group::User, TOP), (Group::Partition, TOP)];
+            let tally = index.tally(&filter, &groups, ROWS)?;
+            let mut groups = tally.groups.into_iter();
+            let total = groups.next().and_then(|mut all| all.pop()).unwrap_or_default();
+            let titles = [("Node", "node"), ("User", "user"), ("Partition", "partition")];
+            let lists =
+                titles.into_iter().zip(groups).map(|((title, word), counts)| (title, word, counts)).collect();
+            Ok(Kind { total, lists, jobs, cut: tally.cut })
         })
         .await?;
     let newest = &kind.jobs[0];
@@ -65,6 +63,7 @@ pub(super) async fn page(
         main {
             h1 class="page" { "One kind of failure" small { (clean(&fingerprint)) } }
             (filters(&question, &path, &["class"]))
+            @if kind.cut { (cut_note()) }
             section {
                 h2 { (pill(newest.class(), end.map_or("", |e| e.label.as_str()))) " " (end.map_or(String::new(), |e| clean(&e.cause))) }
                 p { (end.and_then(|e| e.message.as_deref()).map_or("-".into(), clean)) }

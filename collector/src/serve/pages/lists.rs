@@ -8,12 +8,12 @@ use maud::{Markup, html};
 
 use super::super::access::Viewer;
 use super::super::app::App;
-use super::super::question::{Question, after, encode};
+use super::super::question::{Question, encode};
 use super::{Answer, Pairs, asked, count, filters, when};
 use crate::report::clean;
 use crate::report::html::{class_name, pill};
 use crate::report::runs::status;
-use crate::store::index::{Filter, JobEntry, RunEntry};
+use crate::store::index::{JobEntry, RunEntry};
 use crate::units::{bytes, duration};
 
 /// Newest failures of the list that keeps itself up to date.
@@ -35,18 +35,9 @@ pub(super) async fn failures(
     super::Query(pairs): Pairs,
 ) -> Answer {
     let question = Question::read(pairs, &["name"], super::now())?;
-    let filter = Filter {
-        failed: true,
-        open: Some(false),
-        name: question.other("name").map(str::to_owned),
-        ..question.filter(&viewer)
-    };
-    let limit = question.limit;
+    let (filter, limit) = (question.failures(&viewer), question.limit);
     let mut jobs = app.data.ask(move |s| Ok(s.index.jobs(&filter, limit + 1)?)).await?;
-    let more = jobs.len() > limit;
-    jobs.truncate(limit);
-    let next = jobs.last().filter(|_| more).map(|job| {
-        let cursor = after(job.ended(), job.id);
+    let next = question.cut(&mut jobs, JobEntry::place).map(|cursor| {
         let name = question.other("name").unwrap_or("");
         question.link("/failures", &[("before", &cursor), ("name", name)])
     });
@@ -141,7 +132,7 @@ pub(super) async fn newest(
     pairs: Pairs,
 ) -> Answer {
     let question = asked(pairs)?;
-    let filter = Filter { failed: true, open: Some(false), ..question.filter(&viewer) };
+    let filter = question.failures(&viewer);
     let jobs = app.data.ask(move |s| Ok(s.index.jobs(&filter, NEWEST)?)).await?;
     Ok(Html(table(&jobs, "").into_string()))
 }
@@ -152,21 +143,9 @@ pub(super) async fn runs(
     super::Query(pairs): Pairs,
 ) -> Answer {
     let question = Question::read(pairs, &["status"], super::now())?;
-    let mut filter = question.filter(&viewer);
-    match question.other("status") {
-        Some("failed") => filter.failed = true,
-        Some("running") => filter.open = Some(true),
-        None | Some("any") => {}
-        Some(_) => {
-            return Err(super::Problem::Bad("status is any, failed or running".into()).into());
-        }
-    }
-    let limit = question.limit;
+    let (filter, limit) = (question.of_status(&viewer)?, question.limit);
     let mut runs = app.data.ask(move |s| Ok(s.index.runs(&filter, limit + 1)?)).await?;
-    let more = runs.len() > limit;
-    runs.truncate(limit);
-    let next = runs.last().filter(|_| more).map(|run| {
-        let cursor = after(Some(run.last), run.id);
+    let next = question.cut(&mut runs, RunEntry::place).map(|cursor| {
         let status = question.other("status").unwrap_or("");
         question.link("/runs", &[("before", &cursor), ("status", status)])
     });

@@ -25,7 +25,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::access::Viewer;
 use super::app::{App, now};
-use super::data::Problem;
+use super::data::{Problem, ROWS};
 use super::question::{NAMES, Question};
 use crate::report::html::{STYLE, class_name};
 use crate::report::{clean, time};
@@ -121,7 +121,7 @@ fn page(viewer: &Viewer, here: &str, title: &str, body: &Markup) -> Html<String>
                 footer {
                     p {
                         "inquest " (env!("CARGO_PKG_VERSION")) ". Times are those of " (zone_name()) "; dates of filters, UTC."
-                        @if !viewer.operator { " You see your own jobs" @if !viewer.accounts.is_empty() { " and those of accounts that you coordinate" } "." }
+                        @if !viewer.sees_all() { " You see your own jobs" @if !viewer.accounts.is_empty() { " and those of accounts that you coordinate" } "." }
                     }
                 }
             }
@@ -204,6 +204,16 @@ fn filters(question: &Question, action: &str, without: &[&str]) -> Markup {
                 }
             }
             button type="submit" { "Show" }
+        }
+    }
+}
+
+/// What is said when the index could not tell all of it by its sums.
+fn cut_note() -> Markup {
+    html! {
+        p class="note" {
+            "There are more jobs than are read for one page: lists that the sums by day cannot give count the newest "
+            (count(ROWS as i64)) " only. A shorter time, or fewer filters, counts all."
         }
     }
 }

@@ -9,17 +9,14 @@ use maud::html;
 
 use super::super::access::Viewer;
 use super::super::app::App;
-use super::super::data::{Problem, Sources};
+use super::super::data::{Problem, ROWS, Sources};
 use super::super::pictures::share;
 use super::super::question::Question;
-use super::super::suspects::{FALSE_ALARMS, NodeStanding, judge};
-use super::{Answer, Pairs, asked, count, filters, percent};
+use super::super::suspects::{FALSE_ALARMS, NODES, NodeStanding, judge};
+use super::{Answer, Pairs, asked, count, cut_note, filters, percent};
 use crate::report::clean;
 use crate::store::index::{Counts, Filter, Group};
 use crate::verdict::Class;
-
-/// Nodes that are judged.
-pub(super) const NODES: usize = 20_000;
 
 /// Nodes that are listed.
 const LISTED: usize = 500;
@@ -33,6 +30,8 @@ pub(super) struct Standing {
     /// The commonest fingerprint of the suspects' failures: its name, how
     /// many it explains, of how many.
     shared: Vec<(String, String, i64, i64)>,
+    /// Not all of it was counted.
+    cut: bool,
 }
 
 pub(super) async fn page(
@@ -48,6 +47,7 @@ pub(super) async fn page(
         main {
             h1 class="page" { "Nodes" }
             (filters(&question, "/nodes", &["class"]))
+            @if found.cut { (cut_note()) }
             section {
                 h2 {
                     @match suspects {
@@ -86,18 +86,20 @@ pub(super) async fn page(
 
 fn look(sources: &Sources<'_>, viewer: &Viewer, question: &Question) -> Result<Standing, Problem> {
     let filter = Filter { classes: Vec::new(), ..question.filter(viewer) };
-    let nodes = judge(&sources.index.count(&filter, Group::Node, NODES)?);
+    let tally = sources.index.tally(&filter, &[(Group::Node, NODES)], ROWS)?;
+    let nodes = judge(&tally.groups.concat());
     let mut shared = Vec::new();
     for node in nodes.iter().filter(|n| n.suspect).take(5) {
         let there = Filter { node: Some(node.node.clone()), failed: true, ..filter.clone() };
-        let kinds: Vec<Counts> = sources.index.count(&there, Group::Fingerprint, 1)?;
+        let kinds: Vec<Counts> =
+            sources.index.tally(&there, &[(Group::Fingerprint, 1)], ROWS)?.groups.concat();
         if let Some(kind) = kinds.first()
             && kind.failed() as f64 >= SHARED * node.failed as f64
         {
             shared.push((node.node.clone(), kind.key.clone(), kind.failed().min(node.failed), node.failed));
         }
     }
-    Ok(Standing { nodes, shared })
+    Ok(Standing { nodes, shared, cut: tally.cut })
 }
 
 fn table(question: &Question, nodes: &[NodeStanding]) -> maud::Markup {

@@ -11,11 +11,11 @@ use maud::{Markup, html};
 
 use super::super::access::Viewer;
 use super::super::app::App;
-use super::super::data::{Problem, Sources};
+use super::super::data::{Problem, ROWS, Sources};
 use super::super::pictures::{Bin, over_time, share};
 use super::super::question::{Question, encode};
-use super::super::suspects::{NodeStanding, judge};
-use super::{Answer, Pairs, asked, count, filters, legend, lists, node_hours, percent};
+use super::super::suspects::{NODES, NodeStanding, judge};
+use super::{Answer, Pairs, asked, count, cut_note, filters, legend, lists, node_hours, percent};
 use crate::report::clean;
 use crate::store::index::{Counts, Filter, Group, JobEntry};
 use crate::verdict::Class;
@@ -25,9 +25,6 @@ const TOP: usize = 8;
 
 /// Newest failures that are shown.
 const NEWEST: usize = 10;
-
-/// Nodes that are judged.
-const NODES: usize = 20_000;
 
 const HOUR_US: i64 = 3_600_000_000;
 const DAY_US: i64 = 24 * HOUR_US;
@@ -40,6 +37,8 @@ struct Overview {
     causes: Vec<Counts>,
     suspects: Vec<NodeStanding>,
     newest: Vec<JobEntry>,
+    /// Not all of it was counted.
+    cut: bool,
 }
 
 pub(super) async fn page(
@@ -54,32 +53,51 @@ pub(super) async fn page(
 }
 
 fn look(sources: &Sources<'_>, viewer: &Viewer, question: &Question) -> Result<Overview, Problem> {
-    let filter = question.filter(viewer);
-    let index = sources.index;
+    let (filter, failed) = (question.filter(viewer), question.failures(viewer));
     let groups = [
-        ("Partition", "partition", Group::Partition),
-        ("Node", "node", Group::Node),
-        ("User", "user", Group::User),
-        ("Application", "name", Group::Name),
-        ("Fingerprint", "fingerprint", Group::Fingerprint),
+        (Group::All, 1),
+        (step(question).1, NODES),
+        (Group::Partition, TOP),
+        (Group::Node, NODES),
+        (Group::User, TOP),
+        (Group::Fingerprint, TOP),
     ];
-    let failed = Filter { failed: true, ..filter.clone() };
-    let mut lists = Vec::new();
-    for (title, word, group) in groups {
-        let counts = index.count(if group == Group::Name { &failed } else { &filter }, group, TOP)?;
-        lists.push((title, word, counts.into_iter().filter(|c| c.failed() > 0).collect()));
-    }
-    let nodes = index.count(&Filter { classes: Vec::new(), ..filter.clone() }, Group::Node, NODES)?;
-    let mut causes = index.count(&failed, Group::Cause, NODES)?;
+    let tally = sources.index.tally(&filter, &groups, ROWS)?;
+    let of_failed = sources.index.tally(&failed, &[(Group::Cause, NODES), (Group::Name, TOP)], ROWS)?;
+    let mut cut = tally.cut || of_failed.cut;
+    let mut groups = tally.groups.into_iter();
+    let mut next = || groups.next().unwrap_or_default();
+    let (mut total, days, partitions, mut nodes, users, kinds) =
+        (next(), next(), next(), next(), next(), next());
+    let mut groups = of_failed.groups.into_iter();
+    let (mut causes, names) = (groups.next().unwrap_or_default(), groups.next().unwrap_or_default());
     causes.sort_by_key(|c| std::cmp::Reverse(wasted(c)));
     causes.truncate(TOP);
+    let suspects = if filter.classes.is_empty() {
+        judge(&nodes)
+    } else {
+        let all = Filter { classes: Vec::new(), ..filter };
+        let tally = sources.index.tally(&all, &[(Group::Node, NODES)], ROWS)?;
+        cut |= tally.cut;
+        judge(&tally.groups.concat())
+    };
+    nodes.truncate(TOP);
+    let mut lists = vec![
+        ("Partition", "partition", partitions),
+        ("Node", "node", nodes),
+        ("User", "user", users),
+        ("Application", "name", names),
+        ("Fingerprint", "fingerprint", kinds),
+    ];
+    lists.iter_mut().for_each(|(_, _, counts)| counts.retain(|c| c.failed() > 0));
     Ok(Overview {
-        bins: bins(index.count(&filter, step(question).1, NODES)?, question),
-        total: index.count(&filter, Group::All, 1)?.pop().unwrap_or_default(),
+        bins: bins(days, question),
+        total: total.pop().unwrap_or_default(),
         lists,
         causes,
-        suspects: judge(&nodes).into_iter().filter(|n| n.suspect).take(TOP).collect(),
-        newest: index.jobs(&Filter { open: Some(false), ..failed }, NEWEST)?,
+        suspects: suspects.into_iter().filter(|n| n.suspect).take(TOP).collect(),
+        newest: sources.index.jobs(&failed, NEWEST)?,
+        cut,
     })
 }
 
@@ -148,6 +166,7 @@ fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> 
         main {
             h1 class="page" { "Failures" }
             (filters(question, "/", &[]))
+            @if found.cut { (cut_note()) }
             div class="tiles" {
                 (tile(&count(total.failed()), "jobs failed"))
                 (tile(&percent(rate), &format!("of {} that ended", count(total.total()))))
@@ -165,7 +184,7 @@ fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> 
             div class="two" {
                 (causes(question, &found.causes))
                 @for (title, word, counts) in &found.lists {
-                    @if !(*word == "user" && !viewer.operator && viewer.accounts.is_empty()) {
+                    @if !(*word == "user" && !viewer.sees_all() && viewer.accounts.is_empty()) {
                         (list(question, title, word, counts))
                     }
                 }

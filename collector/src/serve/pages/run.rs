@@ -199,6 +199,7 @@ fn draw_job(job: Job) -> (String, Markup) {
         attempts: place.attempts,
         started: place.started,
         last: place.last,
+        state: None,
         verdict,
         range: place.range,
     };

@@ -81,7 +81,7 @@ pub fn catch_up(
     while progress(at).is_continue() {
         if rest.is_empty() {
             if writer.is_building()? {
-                writer.building(false)?;
+                writer.is_whole()?;
             }
             break;
         }

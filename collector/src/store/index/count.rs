@@ -1,21 +1,25 @@
 //! Sums over many jobs: by day from the tables of sums, the edges of a span
 //! and what those cannot tell from the attempts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use inquest_journal::Timestamp;
-use rusqlite::params_from_iter;
-use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, params_from_iter};
 use serde::Serialize;
 
-use super::query::{Filter, Index, Terms};
-use super::schema::{class_number, class_of};
-use super::write::restore_nodes;
-use super::{IndexError, OPEN};
+use super::filter::{Filter, Origin, Terms};
+use super::put::restore_nodes;
+use super::schema::class_of;
+use super::sums::{Column, DAY_US, TABLES, Table, parts};
+use super::{Index, IndexError, OPEN};
+use crate::ledger::FastHash;
 use crate::verdict::Class;
 
 const HOUR_US: i64 = 3_600_000_000;
-const DAY_US: i64 = 24 * HOUR_US;
+
+/// Times that are looked up one by one; of more, all rows are read.
+const NARROW: i64 = 800;
 
 /// What attempts are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,31 +76,53 @@ impl Counts {
     }
 }
 
-/// A table of sums by day, and by what beside day, cluster and class.
-const SUMS: [(&str, &[&str]); 4] = [
-    ("day", &["partition"]),
-    ("day_fingerprint", &["fingerprint"]),
-    ("day_node", &["node"]),
-    ("day_user", &["user", "account", "partition"]),
-];
+/// What attempts come to, by several groups.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// The groups of each, in the order in which they were asked for.
+    pub groups: Vec<Vec<Counts>>,
+    /// What the sums could not tell was counted of so many of the newest
+    /// attempts only, because there are more.
+    pub cut: bool,
+}
 
 impl Group {
     /// Its column in the tables of sums; `None` for one that is in all.
-    fn column(self) -> Option<&'static str> {
+    fn column(self) -> Option<Column> {
         match self {
-            Group::All | Group::Day | Group::Cluster | Group::Hour | Group::Name => None,
-            Group::User => Some("user"),
-            Group::Account => Some("account"),
-            Group::Partition => Some("partition"),
-            Group::Node => Some("node"),
-            Group::Cause => Some("cause"),
-            Group::Fingerprint => Some("fingerprint"),
+            Group::All | Group::Day | Group::Hour | Group::Name => None,
+            Group::Cluster => Some(Column::Cluster),
+            Group::User => Some(Column::User),
+            Group::Account => Some(Column::Account),
+            Group::Partition => Some(Column::Partition),
+            Group::Node => Some(Column::Node),
+            Group::Cause => Some(Column::Cause),
+            Group::Fingerprint => Some(Column::Fingerprint),
         }
+    }
+
+    /// Whether it is in the order of time.
+    fn is_time(self) -> bool {
+        matches!(self, Group::Day | Group::Hour)
     }
 }
 
-/// Sums by the number of a group and class.
-type Sums = BTreeMap<i64, BTreeMap<i64, (i64, i64)>>;
+/// Attempts and their time on nodes, by the number of a group and of a class.
+type Numbers = HashMap<(i64, i64), (i64, i64), FastHash>;
+
+/// A group that is being counted.
+struct Counting {
+    group: Group,
+    numbers: Numbers,
+}
+
+impl Counting {
+    fn add(&mut self, key: i64, class: i64, jobs: i64, node_us: i64) {
+        let known = self.numbers.entry((key, class)).or_default();
+        known.0 += jobs;
+        known.1 += node_us;
+    }
+}
 
 impl Index {
     /// Counts the attempts that ended, by `group`: most failures first, times
@@ -106,144 +132,216 @@ impl Index {
     ///
     /// When the index cannot be read.
     pub fn count(&self, filter: &Filter, group: Group, limit: usize) -> Result<Vec<Counts>, IndexError> {
+        let tally = self.tally(filter, &[(group, limit)], usize::MAX)?;
+        Ok(tally.groups.into_iter().next().unwrap_or_default())
+    }
+
+    /// Counts the attempts that ended by several groups at once, each with how
+    /// many of it are wanted, as [`Index::count`] does. Looks at `rows` attempts
+    /// at most where the sums by day do not tell.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn tally(
+        &self,
+        filter: &Filter,
+        groups: &[(Group, usize)],
+        rows: usize,
+    ) -> Result<Tally, IndexError> {
         self.wrap(|| {
-            if group == Group::Name {
-                return self.by_name(filter, limit);
-            }
-            let mut sums = Sums::new();
-            match self.table(filter, group) {
-                Some(table) => {
-                    let since = filter.since.map_or(i64::MIN, |t| t.0);
-                    let until = filter.until.map_or(i64::MAX, |t| t.0);
-                    let first = -(-i128::from(since)).div_euclid(i128::from(DAY_US));
-                    let end = i128::from(until).div_euclid(i128::from(DAY_US));
-                    let (first, end) = (first as i64, end as i64);
-                    if first < end {
-                        self.add_days(&mut sums, table, filter, group, first, end)?;
-                        let edge = |since: i64, until: i64| Filter {
-                            since: Some(Timestamp(since)),
-                            until: Some(Timestamp(until)),
-                            ..filter.clone()
-                        };
-                        if filter.since.is_some() && since < first * DAY_US {
-                            self.add_jobs(&mut sums, &edge(since, first * DAY_US), group)?;
-                        }
-                        if filter.until.is_some() && end * DAY_US < until {
-                            self.add_jobs(&mut sums, &edge(end * DAY_US, until), group)?;
-                        }
-                    } else {
-                        self.add_jobs(&mut sums, filter, group)?;
-                    }
+            let (days, around) = self.split(filter)?;
+            let mut all: Vec<(Counting, bool)> = Vec::new();
+            for (group, _) in groups {
+                let mut counting = Counting { group: *group, numbers: Numbers::default() };
+                let table = Self::table(filter, *group);
+                if let Some(table) = table {
+                    self.add_days(&mut counting, table, filter, days.clone())?;
                 }
-                None => self.add_jobs(&mut sums, filter, group)?,
+                all.push((counting, table.is_some()));
             }
-            self.name(sums, group, limit)
+            // What the days leave, and what they do not know.
+            let mut tally = Tally::default();
+            for edge in around {
+                let some = all.iter_mut().filter(|(_, summed)| *summed).map(|(counting, _)| counting);
+                tally.cut |= self.add_jobs(some.collect(), &edge, rows)?;
+            }
+            let rest = all.iter_mut().filter(|(c, summed)| !summed && c.group != Group::Name);
+            tally.cut |= self.add_jobs(rest.map(|(counting, _)| counting).collect(), filter, rows)?;
+            for ((counting, _), (_, limit)) in all.into_iter().zip(groups) {
+                tally.groups.push(match counting.group {
+                    Group::Name => self.by_name(filter, *limit)?,
+                    _ => self.name(counting, *limit)?,
+                });
+            }
+            Ok(tally)
         })
     }
 
     /// The table of sums that knows all that is asked for.
-    fn table(&self, filter: &Filter, group: Group) -> Option<&'static str> {
-        let Filter { name, run_id, chunk, cause, open, .. } = filter;
-        if name.is_some()
-            || run_id.is_some()
-            || chunk.is_some()
-            || cause.is_some()
-            || *open == Some(true)
-            || group == Group::Hour
-        {
+    fn table(filter: &Filter, group: Group) -> Option<&'static Table> {
+        let Filter { name, run_id, chunk, open, .. } = filter;
+        let not_summed = name.is_some() || run_id.is_some() || chunk.is_some() || *open == Some(true);
+        if not_summed || matches!(group, Group::Hour | Group::Name) {
             return None;
         }
-        let mut needed: Vec<&str> = group.column().into_iter().collect();
-        let filters = [
-            ("user", &filter.user),
-            ("account", &filter.account),
-            ("partition", &filter.partition),
-            ("node", &filter.node),
-            ("fingerprint", &filter.fingerprint),
-        ];
-        needed.extend(filters.iter().filter(|(_, value)| value.is_some()).map(|(column, _)| *column));
+        let mut needed: Vec<Column> = group.column().into_iter().collect();
+        needed.extend(said(filter).into_iter().filter(|(_, name)| name.is_some()).map(|(column, _)| column));
         if filter.visible.is_some() {
-            needed.extend(["user", "account"]);
+            needed.extend([Column::User, Column::Account]);
         }
-        SUMS.iter().find(|(_, has)| needed.iter().all(|n| has.contains(n))).map(|(table, _)| *table)
+        let failed = needed.contains(&Column::Fingerprint);
+        TABLES.iter().find(|t| t.failed <= failed && needed.iter().all(|n| t.has(*n)))
+    }
+
+    /// The whole days in the filter's time, and what is left around them.
+    fn split(&self, filter: &Filter) -> rusqlite::Result<(Range<i64>, Vec<Filter>)> {
+        // Within the days that there are, so that their number is bounded.
+        let sql = "SELECT (SELECT min(at) FROM sum_all WHERE days = 1), (SELECT max(at) FROM sum_all WHERE days = 1)";
+        let span: (Option<i64>, Option<i64>) =
+            self.db().prepare_cached(sql)?.query_row([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        let (Some(oldest), Some(newest)) = span else { return Ok((0..0, Vec::new())) };
+        let mut around = Vec::new();
+        let first = match filter.since {
+            Some(since) => -(-since.0).div_euclid(DAY_US),
+            None => oldest,
+        };
+        let end = match filter.until {
+            Some(until) if !self.is_after_all(until)? => until.0.div_euclid(DAY_US),
+            _ => newest + 1,
+        };
+        if first >= end {
+            return Ok((0..0, vec![filter.clone()]));
+        }
+        let at = |day: i64| Some(Timestamp(day * DAY_US));
+        if first > oldest && filter.since < at(first) {
+            around.push(Filter { until: at(first), ..filter.clone() });
+        }
+        if end <= newest && filter.until > at(end) {
+            around.push(Filter { since: at(end), ..filter.clone() });
+        }
+        Ok((first.max(oldest)..end.min(newest + 1), around))
+    }
+
+    /// Nothing has ended at this time or later.
+    fn is_after_all(&self, at: Timestamp) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM job WHERE ended >= ?1 AND ended < ?2 LIMIT 1";
+        let found = self.db().prepare_cached(sql)?.query_row([at.0, OPEN], |_| Ok(())).optional()?;
+        Ok(found.is_none())
     }
 
     fn add_days(
         &self,
-        sums: &mut Sums,
-        table: &str,
+        counting: &mut Counting,
+        table: &Table,
         filter: &Filter,
-        group: Group,
-        first: i64,
-        end: i64,
+        days: Range<i64>,
     ) -> rusqlite::Result<()> {
-        let mut terms = Terms::default();
-        let names = [
-            ("cluster = ?", &filter.cluster),
-            ("user = ?", &filter.user),
-            ("account = ?", &filter.account),
-            ("partition = ?", &filter.partition),
-            ("node = ?", &filter.node),
-            ("fingerprint = ?", &filter.fingerprint),
-        ];
-        for (term, name) in names {
-            let Some(name) = name else { continue };
-            let Some(id) = self.number(name)? else { return Ok(()) };
-            terms.add(term, id);
+        let group = counting.group;
+        let parts = if group == Group::Day { vec![(1, days)] } else { parts(days.start, days.end) };
+        let said = said(filter);
+        let known = said.each_ref().map(|(column, _)| format!("{} = ?", column.name()));
+        let names: Vec<(&str, &Option<String>)> =
+            known.iter().zip(&said).map(|(term, (_, name))| (term.as_str(), *name)).collect();
+        // The rows of one user, node or kind lie together within a day.
+        let narrow = said.iter().any(|(column, name)| name.is_some() && table.columns[0] == *column);
+        for (length, at) in parts {
+            let mut terms = Terms::default();
+            terms.add("days = ?", length);
+            if narrow && at.end - at.start <= NARROW {
+                let numbers: Vec<String> = at.map(|n| n.to_string()).collect();
+                terms.fixed(&format!("at IN ({})", numbers.join(", ")));
+            } else {
+                terms.add("at >= ?", at.start);
+                terms.add("at < ?", at.end);
+            }
+            if !self.names(&mut terms, &names)? {
+                return Ok(());
+            }
+            if let Some(visible) = &filter.visible {
+                terms.fixed(&self.visible(visible, "user", "account")?);
+            }
+            terms.classes("class", filter);
+            let key = match group {
+                Group::Day => "at",
+                other => other.column().map_or("0", Column::name),
+            };
+            if group == Group::Fingerprint {
+                terms.fixed("fingerprint > 0");
+            }
+            let sql = format!("SELECT {key}, class, jobs, node_us FROM {} WHERE {}", table.name, terms.sql());
+            let mut query = self.db().prepare_cached(&sql)?;
+            let mut rows = query.query(params_from_iter(&terms.values))?;
+            while let Some(row) = rows.next()? {
+                let key: i64 = row.get(0)?;
+                let key = if group == Group::Day { key * DAY_US } else { key };
+                counting.add(key, row.get(1)?, row.get(2)?, row.get(3)?);
+            }
         }
-        if let Some(visible) = &filter.visible {
-            terms.fixed(&self.visible(visible, "user", "account")?);
-        }
-        terms.add("day >= ?", first);
-        terms.add("day < ?", end);
-        if !filter.classes.is_empty() {
-            let numbers: Vec<String> = filter.classes.iter().map(|c| class_number(*c).to_string()).collect();
-            terms.fixed(&format!("class IN ({})", numbers.join(", ")));
-        }
-        if filter.failed {
-            terms.fixed("class > 0");
-        }
-        let key = match group {
-            Group::All | Group::Hour => "0".to_owned(),
-            Group::Day => format!("day * {DAY_US}"),
-            Group::Cluster => "cluster".to_owned(),
-            other => other.column().unwrap_or("0").to_owned(),
-        };
-        let sql = format!(
-            "SELECT {key}, class, sum(jobs), sum(node_us) FROM {table} WHERE {} GROUP BY 1, 2",
-            terms.sql()
-        );
-        self.add(sums, &sql, &terms.values)
+        Ok(())
     }
 
-    fn add_jobs(&self, sums: &mut Sums, filter: &Filter, group: Group) -> rusqlite::Result<()> {
-        let Some(mut terms) = self.terms(filter)? else { return Ok(()) };
-        terms.add("ended < ?", OPEN);
-        let key = match group {
-            Group::All => "0".to_owned(),
-            Group::Day => format!("ended - ended % {DAY_US}"),
-            Group::Hour => format!("ended - ended % {HOUR_US}"),
-            Group::Cluster => "cluster".to_owned(),
-            Group::Node => return self.add_nodes(sums, filter, &terms),
-            other => other.column().unwrap_or("0").to_owned(),
-        };
-        if group == Group::Fingerprint {
-            terms.fixed("fingerprint IS NOT NULL");
+    /// Counts the newest attempts, at most `most`, one by one; says whether
+    /// there are more.
+    fn add_jobs(&self, mut all: Vec<&mut Counting>, filter: &Filter, most: usize) -> rusqlite::Result<bool> {
+        let (Some(mut terms), false) = (self.terms(filter)?, all.is_empty()) else { return Ok(false) };
+        let Origin { tables, ended, class, .. } = Origin::of(filter);
+        terms.add(&format!("{ended} < ?"), OPEN);
+        if all.iter().all(|c| c.group == Group::Fingerprint) {
+            terms.fixed(&format!("{class} > 0"));
         }
+        let only = filter.node.as_deref().map(|n| self.number(n)).transpose()?.flatten();
+        // Their order, and columns that an index does not have, only where they are needed.
+        let nodes = if all.iter().any(|c| c.group == Group::Node) { "job.nodes" } else { "NULL" };
+        let order =
+            if most == usize::MAX { String::new() } else { format!(" ORDER BY {ended} DESC LIMIT {most}") };
         let sql = format!(
-            "SELECT {key}, class, count(*), sum(node_us) FROM job WHERE {} GROUP BY 1, 2",
+            "SELECT {class}, job.node_us, {ended}, job.cluster, job.user, job.account, job.partition, job.cause, \
+             job.fingerprint, {nodes} FROM {tables} WHERE {}{order}",
             terms.sql()
         );
-        self.add(sums, &sql, &terms.values)
+        let mut query = self.db().prepare_cached(&sql)?;
+        let mut rows = query.query(params_from_iter(&terms.values))?;
+        let mut seen = 0;
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            let (class, node_us, ended): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            for counting in &mut all {
+                let key = match counting.group {
+                    Group::All | Group::Name => Some(0),
+                    Group::Day => Some(ended - ended.rem_euclid(DAY_US)),
+                    Group::Hour => Some(ended - ended.rem_euclid(HOUR_US)),
+                    Group::Cluster => row.get(3)?,
+                    Group::User => row.get(4)?,
+                    Group::Account => row.get(5)?,
+                    Group::Partition => row.get(6)?,
+                    Group::Cause => row.get(7)?,
+                    Group::Fingerprint => row.get(8)?,
+                    Group::Node => {
+                        let nodes = restore_nodes(row.get_ref(9)?.as_blob()?);
+                        let share = node_us / nodes.len().max(1) as i64;
+                        for node in nodes.into_iter().filter(|n| only.is_none_or(|only| only == *n)) {
+                            counting.add(node, class, 1, share);
+                        }
+                        None
+                    }
+                };
+                if let Some(key) = key {
+                    counting.add(key, class, 1, node_us);
+                }
+            }
+        }
+        Ok(seen >= most)
     }
 
     /// The names of the newest attempts.
     fn by_name(&self, filter: &Filter, limit: usize) -> rusqlite::Result<Vec<Counts>> {
         let Some(mut terms) = self.terms(filter)? else { return Ok(Vec::new()) };
-        terms.add("ended < ?", OPEN);
+        let Origin { tables, ended, class, .. } = Origin::of(filter);
+        terms.add(&format!("{ended} < ?"), OPEN);
         let sql = format!(
-            "SELECT coalesce(name, ''), class, count(*), sum(node_us) FROM (SELECT name, class, node_us FROM job \
-             WHERE {} ORDER BY ended DESC LIMIT {NAMED}) GROUP BY 1, 2",
+            "SELECT coalesce(name, ''), class, count(*), sum(node_us) FROM (SELECT job.name, {class} AS class, \
+             job.node_us FROM {tables} WHERE {} ORDER BY {ended} DESC LIMIT {NAMED}) GROUP BY 1, 2",
             terms.sql()
         );
         let mut query = self.db().prepare_cached(&sql)?;
@@ -256,58 +354,48 @@ impl Index {
             *counts.jobs.entry(class).or_default() += row.get::<_, i64>(2)?;
             *counts.node_us.entry(class).or_default() += row.get::<_, i64>(3)?;
         }
-        let mut all: Vec<Counts> = names.into_values().collect();
-        all.sort_by_key(|c| std::cmp::Reverse((c.failed(), c.total())));
-        all.truncate(limit);
-        Ok(all)
+        Ok(sorted(names.into_values().collect(), limit))
     }
 
-    fn add(&self, sums: &mut Sums, sql: &str, values: &[Value]) -> rusqlite::Result<()> {
-        let mut query = self.db().prepare_cached(sql)?;
-        let mut rows = query.query(params_from_iter(values))?;
-        while let Some(row) = rows.next()? {
-            let known = sums.entry(row.get(0)?).or_default().entry(row.get(1)?).or_default();
-            known.0 += row.get::<_, i64>(2)?;
-            known.1 += row.get::<_, i64>(3)?;
+    fn name(&self, counting: Counting, limit: usize) -> rusqlite::Result<Vec<Counts>> {
+        let mut all: BTreeMap<i64, Counts> = BTreeMap::new();
+        for ((key, class), (jobs, node_us)) in counting.numbers {
+            let counts = all.entry(key).or_default();
+            *counts.jobs.entry(class_of(class)).or_default() += jobs;
+            *counts.node_us.entry(class_of(class)).or_default() += node_us;
         }
-        Ok(())
-    }
-
-    /// By node, from the nodes in the row of each attempt.
-    fn add_nodes(&self, sums: &mut Sums, filter: &Filter, terms: &Terms) -> rusqlite::Result<()> {
-        let only = filter.node.as_deref().map(|n| self.number(n)).transpose()?.flatten();
-        let sql = format!("SELECT nodes, class, node_us FROM job WHERE {}", terms.sql());
-        let mut query = self.db().prepare_cached(&sql)?;
-        let mut rows = query.query(params_from_iter(&terms.values))?;
-        while let Some(row) = rows.next()? {
-            let nodes = restore_nodes(row.get_ref(0)?.as_blob()?);
-            let (class, node_us): (i64, i64) = (row.get(1)?, row.get(2)?);
-            let share = node_us / nodes.len().max(1) as i64;
-            for node in nodes.into_iter().filter(|n| only.is_none_or(|only| only == *n)) {
-                let known = sums.entry(node).or_default().entry(class).or_default();
-                known.0 += 1;
-                known.1 += share;
-            }
-        }
-        Ok(())
-    }
-
-    fn name(&self, sums: Sums, group: Group, limit: usize) -> rusqlite::Result<Vec<Counts>> {
-        let mut all = Vec::with_capacity(sums.len());
-        for (key, classes) in sums {
-            let key = match group {
+        for (key, counts) in &mut all {
+            counts.key = match counting.group {
                 Group::All => String::new(),
-                Group::Day | Group::Hour => key.to_string(),
-                _ => self.word(key)?.to_string(),
+                time if time.is_time() => key.to_string(),
+                _ => self.word(*key)?.to_string(),
             };
-            let jobs = classes.iter().map(|(class, (jobs, _))| (class_of(*class), *jobs)).collect();
-            let node_us = classes.iter().map(|(class, (_, us))| (class_of(*class), *us)).collect();
-            all.push(Counts { key, jobs, node_us });
         }
-        if !matches!(group, Group::Day | Group::Hour) {
-            all.sort_by_key(|c| std::cmp::Reverse((c.failed(), c.total())));
+        let mut all: Vec<Counts> = all.into_values().collect();
+        if counting.group.is_time() {
+            all.truncate(limit);
+            return Ok(all);
         }
-        all.truncate(limit);
-        Ok(all)
+        Ok(sorted(all, limit))
     }
+}
+
+/// Most failures first.
+fn sorted(mut all: Vec<Counts>, limit: usize) -> Vec<Counts> {
+    all.sort_by_key(|c| std::cmp::Reverse((c.failed(), c.total())));
+    all.truncate(limit);
+    all
+}
+
+/// Names of a filter that sums can be chosen by.
+fn said(filter: &Filter) -> [(Column, &Option<String>); 7] {
+    [
+        (Column::Cluster, &filter.cluster),
+        (Column::User, &filter.user),
+        (Column::Account, &filter.account),
+        (Column::Partition, &filter.partition),
+        (Column::Node, &filter.node),
+        (Column::Cause, &filter.cause),
+        (Column::Fingerprint, &filter.fingerprint),
+    ]
 }

@@ -112,6 +112,11 @@ impl JobEntry {
         self.entry.end.as_ref().map(|e| e.ended)
     }
 
+    /// Where it stands in an answer, for [`super::Filter::before`].
+    pub fn place(&self) -> (Option<Timestamp>, i64) {
+        (self.ended(), self.id)
+    }
+
     /// Its class; absent while it runs.
     pub fn class(&self) -> Option<Class> {
         self.entry.end.as_ref().map(|e| e.class)

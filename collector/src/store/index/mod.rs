@@ -14,14 +14,14 @@ grown since, and reads `run.json` then.
 | `member` | job of a run: where in the run's file its events and its verdict are |
 | `job` | attempt of a job: who, where, when, what became of it and why |
 | `job_node` | attempt and node |
-| `day`, `day_user`, `day_node`, `day_fingerprint` | UTC day of the end, and what it is counted by: sums, so that a year is answered from some thousand rows |
+| `sum_all`, `sum_user`, `sum_node`, `sum_fingerprint` | UTC day of the end, or block of days, and what it is counted by: sums, so that a year is answered from some thousand rows |
 | `word` | name of a cluster, user, account, partition, node, cause, label or fingerprint; the tables above have its number |
 
 Times are microseconds since 1970. An attempt that runs has `ended` at the end
 of time, so that the newest come last in every order. A class is its
 place in [`CLASSES`]. All rows of one run change in one transaction.
 
-The form has a version (`PRAGMA user_version`); an older file is migrated by the
+The form has a version (`PRAGMA user_version`); an older file is made anew by the
 collector, and a reader that meets another version goes without the index, as
 it does while `meta` says that the index is being built. Readers of other
 processes never block the writer, nor it them (WAL). They must be on the
@@ -36,17 +36,21 @@ store), not by users, who find their own runs by the registry.
 mod catch_up;
 mod count;
 mod entry;
+mod filter;
+mod put;
 mod query;
 mod scan;
 mod schema;
+mod sums;
 mod write;
 
 use std::path::{Path, PathBuf};
 
 pub use catch_up::{Progress, catch_up, rebuild};
-pub use count::{Counts, Group, NAMED};
+pub use count::{Counts, Group, NAMED, Tally};
 pub use entry::{End, Entry, JobEntry};
-pub use query::{Filter, Index, Place, RunEntry, Standing, Visible};
+pub use filter::{Filter, Visible};
+pub use query::{Index, Place, RunEntry, Standing};
 pub use schema::CLASSES;
 pub use write::{Updated, Writer};
 

@@ -9,14 +9,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use inquest_journal::{JobId, Timestamp};
-use rusqlite::types::Value;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 
 use super::entry::{End, Entry, JobEntry};
+use super::filter::{Filter, Origin, Terms, Visible};
+use super::put::restore_nodes;
 use super::scan::restore_extents;
-use super::schema::{VERSION, class_number, class_of};
-use super::write::restore_nodes;
+use super::schema::{VERSION, class_of};
 use super::{IndexError, OPEN, machine, path_of};
 use crate::ledger::RunName;
 use crate::runs::{RunKey, RunStatus};
@@ -61,55 +61,6 @@ pub struct Index {
     words: RefCell<HashMap<i64, Rc<str>>>,
 }
 
-/// Which attempts a question is about; without a field, all. Names are exact.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filter {
-    /// That ended at or after this time, or run.
-    pub since: Option<Timestamp>,
-    /// That ended before this time.
-    pub until: Option<Timestamp>,
-    /// Cluster.
-    pub cluster: Option<String>,
-    /// User.
-    pub user: Option<String>,
-    /// Account.
-    pub account: Option<String>,
-    /// Partition.
-    pub partition: Option<String>,
-    /// That had an event on this node.
-    pub node: Option<String>,
-    /// Name of the job.
-    pub name: Option<String>,
-    /// Run.
-    pub run_id: Option<String>,
-    /// One of these classes; empty: any.
-    pub classes: Vec<Class>,
-    /// Cause.
-    pub cause: Option<String>,
-    /// Fingerprint.
-    pub fingerprint: Option<String>,
-    /// That failed: of any class but ok.
-    pub failed: bool,
-    /// That run (`true`), or have ended (`false`).
-    pub open: Option<bool>,
-    /// Number in its run; only together with a run.
-    pub chunk: Option<u32>,
-    /// Only what somebody may see.
-    pub visible: Option<Visible>,
-    /// For the next page: what comes after this entry of an earlier answer,
-    /// by its end and its [`JobEntry::id`].
-    pub before: Option<(Option<Timestamp>, i64)>,
-}
-
-/// Whose attempts somebody may see: their own, and those of accounts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Visible {
-    /// User.
-    pub user: String,
-    /// Accounts that the user coordinates.
-    pub accounts: Vec<String>,
-}
-
 /// A run as the index knows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunEntry {
@@ -146,6 +97,13 @@ pub struct RunEntry {
     pub id: i64,
 }
 
+impl RunEntry {
+    /// Where it stands in an answer, for [`Filter::before`].
+    pub fn place(&self) -> (Option<Timestamp>, i64) {
+        (Some(self.last), self.id)
+    }
+}
+
 /// Where the events of a job are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -173,39 +131,10 @@ pub struct Place {
     pub verdict: Option<(u64, u32)>,
 }
 
-/// The term and its values of a question.
-#[derive(Debug, Default)]
-pub(super) struct Terms {
-    terms: Vec<String>,
-    pub(super) values: Vec<Value>,
-}
-
-impl Terms {
-    pub(super) fn add(&mut self, term: &str, value: impl Into<Value>) {
-        self.values.push(value.into());
-        self.terms.push(term.replace('?', &format!("?{}", self.values.len())));
-    }
-
-    fn add_two(&mut self, term: &str, first: i64, second: i64) {
-        let n = self.values.len();
-        self.values.extend([Value::from(first), second.into()]);
-        let term = term.replacen('?', &format!("\u{1}{}", n + 1), 1);
-        self.terms.push(term.replacen('?', &format!("?{}", n + 2), 1).replace('\u{1}', "?"));
-    }
-
-    pub(super) fn fixed(&mut self, term: &str) {
-        self.terms.push(term.to_owned());
-    }
-
-    pub(super) fn sql(&self) -> String {
-        if self.terms.is_empty() { "1".into() } else { self.terms.join(" AND ") }
-    }
-}
-
-const JOB: &str = "SELECT job.id, job.cluster, job.user, run.run_id, chunk, job_id, array_job_id, array_task_id, \
-     attempt, job.name, account, partition, job.started, job.last, ended, class, cause, label, confidence, \
-     fingerprint, message, exit_code, signal, node, nodes, node_count, node_us, peak, limit_bytes \
-     FROM job JOIN run ON run.id = job.run WHERE";
+const JOB: &str = "SELECT job.id, job.cluster, job.user, run.run_id, job.chunk, job.job_id, job.array_job_id, \
+     job.array_task_id, job.attempt, job.name, job.account, job.partition, job.started, job.last, job.ended, \
+     job.class, job.cause, job.label, job.confidence, job.fingerprint, job.message, job.exit_code, job.signal, \
+     job.node, job.nodes, job.node_count, job.node_us, job.peak, job.limit_bytes";
 
 const RUN: &str = "SELECT id, cluster, user, run_id, run_key, name, started, last, members, running, failed, classes, \
      length, aliases FROM run WHERE";
@@ -258,11 +187,15 @@ impl Index {
     pub fn jobs(&self, filter: &Filter, limit: usize) -> Result<Vec<JobEntry>, IndexError> {
         self.wrap(|| {
             let Some(mut terms) = self.terms(filter)? else { return Ok(Vec::new()) };
-            if let Some((ended, id)) = filter.before {
-                terms.add_two("(ended, job.id) < (?, ?)", ended.map_or(OPEN, |t| t.0), id);
+            let Origin { tables, ended, id, .. } = Origin::of(filter);
+            if let Some((at, number)) = filter.before {
+                terms.add_two(&format!("({ended}, {id}) < (?, ?)"), at.map_or(OPEN, |t| t.0), number);
             }
-            let sql = terms.sql();
-            let sql = format!("{JOB} {sql} ORDER BY ended DESC, job.id DESC LIMIT {}", limit.min(ROWS_MAX));
+            let sql = format!(
+                "{JOB} FROM {tables} JOIN run ON run.id = job.run WHERE {} ORDER BY {ended} DESC, {id} DESC LIMIT {}",
+                terms.sql(),
+                limit.min(ROWS_MAX)
+            );
             let mut query = self.db.prepare_cached(&sql)?;
             let mut rows = query.query(params_from_iter(&terms.values))?;
             let mut found = Vec::new();
@@ -283,8 +216,12 @@ impl Index {
         self.wrap(|| {
             let Some(mut terms) = self.terms(filter)? else { return Ok(Vec::new()) };
             let id = i64::from(job.0);
-            terms.add_two("(job_id = ? OR array_job_id = ?)", id, id);
-            let sql = format!("{JOB} {} ORDER BY job.started DESC LIMIT {ROWS_MAX}", terms.sql());
+            terms.add_two("(job.job_id = ? OR job.array_job_id = ?)", id, id);
+            let sql = format!(
+                "{JOB} FROM {} JOIN run ON run.id = job.run WHERE {} ORDER BY job.started DESC LIMIT {ROWS_MAX}",
+                Origin::of(filter).tables,
+                terms.sql()
+            );
             let mut query = self.db.prepare_cached(&sql)?;
             let mut rows = query.query(params_from_iter(&terms.values))?;
             let mut found = Vec::new();
@@ -300,22 +237,6 @@ impl Index {
         self.db.get_interrupt_handle()
     }
 
-    /// The term for what somebody may see, over the columns of user and
-    /// account, with numbers in it and no text; `0` when nothing.
-    pub(super) fn visible(&self, visible: &Visible, user: &str, account: &str) -> rusqlite::Result<String> {
-        let mut terms = Vec::new();
-        if let Some(id) = self.number(&visible.user)? {
-            terms.push(format!("{user} = {id}"));
-        }
-        let accounts = visible.accounts.iter().filter(|a| !a.is_empty()).map(|a| self.number(a));
-        let accounts: Vec<Option<i64>> = accounts.collect::<Result<_, _>>()?;
-        let accounts: Vec<String> = accounts.into_iter().flatten().map(|id| id.to_string()).collect();
-        if !accounts.is_empty() {
-            terms.push(format!("{account} IN ({})", accounts.join(", ")));
-        }
-        Ok(if terms.is_empty() { "0".into() } else { format!("({})", terms.join(" OR ")) })
-    }
-
     /// Runs, newest event first; at most `limit`. Of the filter, cluster,
     /// user, run, times (of the newest event), failed, open, what is visible
     /// and the page before are looked at.
@@ -326,20 +247,13 @@ impl Index {
     pub fn runs(&self, filter: &Filter, limit: usize) -> Result<Vec<RunEntry>, IndexError> {
         self.wrap(|| {
             let mut terms = Terms::default();
-            for (column, name) in [("cluster", &filter.cluster), ("user", &filter.user)] {
-                let Some(name) = name else { continue };
-                let Some(id) = self.number(name)? else { return Ok(Vec::new()) };
-                terms.add(&format!("{column} = ?"), id);
+            if !self.names(&mut terms, &[("cluster = ?", &filter.cluster), ("user = ?", &filter.user)])? {
+                return Ok(Vec::new());
             }
             if let Some(id) = &filter.run_id {
                 terms.add("run_id = ?", id.clone());
             }
-            if let Some(since) = filter.since {
-                terms.add("last >= ?", since.0);
-            }
-            if let Some(until) = filter.until {
-                terms.add("last < ?", until.0);
-            }
+            terms.times("last", filter.since, filter.until);
             if filter.failed {
                 terms.fixed("failed > 0");
             }
@@ -513,60 +427,6 @@ impl Index {
         places.sort_by_key(|p| p.chunk);
         places.dedup_by_key(|p| p.chunk);
         Ok(places)
-    }
-
-    /// The part of a question that chooses attempts; `None` when a name in the
-    /// filter was never seen, so that nothing can be found.
-    pub(super) fn terms(&self, filter: &Filter) -> rusqlite::Result<Option<Terms>> {
-        let mut terms = Terms::default();
-        let names = [
-            ("job.cluster = ?", &filter.cluster),
-            ("job.user = ?", &filter.user),
-            ("account = ?", &filter.account),
-            ("partition = ?", &filter.partition),
-            ("cause = ?", &filter.cause),
-            ("fingerprint = ? AND fingerprint IS NOT NULL", &filter.fingerprint),
-            ("job.id IN (SELECT job FROM job_node WHERE node = ?)", &filter.node),
-        ];
-        for (term, name) in names {
-            let Some(name) = name else { continue };
-            let Some(id) = self.number(name)? else { return Ok(None) };
-            terms.add(term, id);
-        }
-        if let Some(name) = &filter.name {
-            terms.add("job.name = ?", name.clone());
-        }
-        if let Some(run) = &filter.run_id {
-            terms.add("job.run IN (SELECT id FROM run WHERE run_id = ?)", run.clone());
-        }
-        if let Some(chunk) = filter.chunk {
-            terms.add("chunk = ?", i64::from(chunk));
-        }
-        if let Some(visible) = &filter.visible {
-            terms.fixed(&self.visible(visible, "job.user", "job.account")?);
-        }
-        if let Some(since) = filter.since {
-            terms.add("ended >= ?", since.0);
-        }
-        if let Some(until) = filter.until {
-            terms.add("ended < ?", until.0);
-        }
-        match filter.open {
-            Some(true) => terms.add("ended = ?", OPEN),
-            Some(false) => terms.add("ended < ?", OPEN),
-            None => {}
-        }
-        if !filter.classes.is_empty() {
-            let numbers: Vec<String> = filter.classes.iter().map(|c| class_number(*c).to_string()).collect();
-            terms.fixed(&format!("class IN ({})", numbers.join(", ")));
-            if !filter.classes.contains(&Class::Ok) {
-                terms.fixed("class > 0");
-            }
-        }
-        if filter.failed {
-            terms.fixed("class > 0");
-        }
-        Ok(Some(terms))
     }
 
     fn job_entry(&self, r: &Row<'_>) -> rusqlite::Result<JobEntry> {

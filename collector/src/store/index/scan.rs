@@ -183,6 +183,7 @@ impl RunScan {
             "chunk_started" => {
                 member.name = serde_json::from_slice::<Started>(line).ok().and_then(|s| s.run_key.won.member);
             }
+            "node_booted" => member.add(at, line.len() as u32 + 1),
             "chunk_retried" => {
                 member.verdict = None;
                 if let Ok(retried) = serde_json::from_slice::<ChunkRetried>(line) {

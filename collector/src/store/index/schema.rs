@@ -1,7 +1,8 @@
-//! Tables of the index, and how older files become today's.
+//! Tables of the index.
 
 use rusqlite::Connection;
 
+use super::sums;
 use crate::verdict::Class;
 
 /// Classes by their number in the index. Only ever appended to.
@@ -30,10 +31,7 @@ pub(super) fn class_of(number: i64) -> Class {
 }
 
 /// Version of the tables.
-pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
-
-/// What makes version n + 1 of version n.
-const MIGRATIONS: [&str; 1] = [TABLES];
+pub(super) const VERSION: u32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -56,66 +54,47 @@ CREATE TABLE job (
     label INTEGER, confidence INTEGER, fingerprint INTEGER, message TEXT, exit_code INTEGER, signal INTEGER,
     node INTEGER, nodes BLOB NOT NULL, node_count INTEGER NOT NULL, node_us INTEGER NOT NULL,
     peak INTEGER, limit_bytes INTEGER);
-CREATE TABLE job_node (node INTEGER, job INTEGER, PRIMARY KEY (node, job)) WITHOUT ROWID;
-CREATE TABLE day (
-    day INTEGER, cluster INTEGER, partition INTEGER, class INTEGER, jobs INTEGER NOT NULL,
-    node_us INTEGER NOT NULL, PRIMARY KEY (day, cluster, partition, class)) WITHOUT ROWID;
-CREATE TABLE day_user (
-    user INTEGER, day INTEGER, cluster INTEGER, account INTEGER, partition INTEGER, class INTEGER,
-    jobs INTEGER NOT NULL, node_us INTEGER NOT NULL,
-    PRIMARY KEY (user, day, cluster, account, partition, class)) WITHOUT ROWID;
-CREATE TABLE day_node (
-    day INTEGER, cluster INTEGER, node INTEGER, class INTEGER, jobs INTEGER NOT NULL,
-    node_us INTEGER NOT NULL, PRIMARY KEY (day, cluster, node, class)) WITHOUT ROWID;
-CREATE TABLE day_fingerprint (
-    day INTEGER, cluster INTEGER, fingerprint INTEGER, class INTEGER, jobs INTEGER NOT NULL,
-    node_us INTEGER NOT NULL, PRIMARY KEY (day, cluster, fingerprint, class)) WITHOUT ROWID;
+CREATE TABLE job_node (
+    node INTEGER, ended INTEGER, job INTEGER, class INTEGER, PRIMARY KEY (node, ended, job)) WITHOUT ROWID;
 CREATE UNIQUE INDEX job_place ON job (run, chunk, attempt);
 ";
 
-/// What a rebuild makes last, because filling a table is faster without.
+/// What is made last, because filling a table is faster without. Failures are
+/// few and asked for most: they have indexes of their own, of which the first
+/// answers most questions about them alone.
 pub(super) const INDEXES: &str = "
-CREATE INDEX IF NOT EXISTS run_last ON run (last);
-CREATE INDEX IF NOT EXISTS run_run_id ON run (run_id);
-CREATE INDEX IF NOT EXISTS run_user ON run (user, last);
-CREATE INDEX IF NOT EXISTS job_job_id ON job (job_id);
-CREATE INDEX IF NOT EXISTS job_array ON job (array_job_id, array_task_id) WHERE array_job_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS job_ended ON job (ended, class);
-CREATE INDEX IF NOT EXISTS job_failed ON job (class, ended) WHERE class > 0;
-CREATE INDEX IF NOT EXISTS job_cause ON job (ended, class, cause, node_us) WHERE class > 0;
-CREATE INDEX IF NOT EXISTS job_user ON job (user, ended);
-CREATE INDEX IF NOT EXISTS job_account ON job (account, ended);
-CREATE INDEX IF NOT EXISTS job_partition ON job (partition, ended);
-CREATE INDEX IF NOT EXISTS job_fingerprint ON job (fingerprint, ended) WHERE fingerprint IS NOT NULL;
-CREATE INDEX IF NOT EXISTS day_user_day ON day_user (day);
+CREATE INDEX run_last ON run (last);
+CREATE INDEX run_failed ON run (last) WHERE failed > 0;
+CREATE INDEX run_running ON run (last) WHERE running > 0;
+CREATE INDEX run_run_id ON run (run_id);
+CREATE INDEX run_user ON run (user, last);
+CREATE INDEX job_job_id ON job (job_id);
+CREATE INDEX job_array ON job (array_job_id, array_task_id) WHERE array_job_id IS NOT NULL;
+CREATE INDEX job_ended ON job (ended, class);
+CREATE INDEX job_name ON job (name, ended);
+CREATE INDEX job_user ON job (user, ended);
+CREATE INDEX job_account ON job (account, ended);
+CREATE INDEX job_partition ON job (partition, ended);
+CREATE INDEX failed_ended ON job
+    (ended, class, cause, fingerprint, partition, user, account, cluster, node_us, name) WHERE class > 0;
+CREATE INDEX failed_class ON job (class, ended) WHERE class > 0;
+CREATE INDEX failed_cause ON job (cause, ended) WHERE class > 0;
+CREATE INDEX failed_user ON job (user, ended, class) WHERE class > 0;
+CREATE INDEX failed_account ON job (account, ended, class) WHERE class > 0;
+CREATE INDEX failed_partition ON job (partition, ended, class) WHERE class > 0;
+CREATE INDEX failed_fingerprint ON job (fingerprint, ended) WHERE fingerprint IS NOT NULL;
 ";
 
-/// What a rebuild drops first.
-pub(super) const NO_INDEXES: &str = "
-DROP INDEX IF EXISTS run_last;
-DROP INDEX IF EXISTS run_run_id;
-DROP INDEX IF EXISTS run_user;
-DROP INDEX IF EXISTS job_job_id;
-DROP INDEX IF EXISTS job_array;
-DROP INDEX IF EXISTS job_ended;
-DROP INDEX IF EXISTS job_failed;
-DROP INDEX IF EXISTS job_cause;
-DROP INDEX IF EXISTS job_user;
-DROP INDEX IF EXISTS job_account;
-DROP INDEX IF EXISTS job_partition;
-DROP INDEX IF EXISTS job_fingerprint;
-DROP INDEX IF EXISTS day_user_day;
-";
-
-/// Brings the file to [`VERSION`], inside the caller's transaction; says what
-/// it was before.
-pub(super) fn migrate(db: &Connection) -> rusqlite::Result<u32> {
-    let found: u32 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
-    for sql in MIGRATIONS.iter().skip(found as usize) {
-        db.execute_batch(sql)?;
+/// Makes everything but the indexes, after what an older version made is gone;
+/// says that the index is not whole.
+pub(super) fn make(db: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+    let tables: Vec<String> = db.prepare(sql)?.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    for table in tables {
+        db.execute_batch(&format!("DROP TABLE \"{table}\""))?;
     }
-    if found < VERSION {
-        db.pragma_update(None, "user_version", VERSION)?;
-    }
-    Ok(found)
+    db.execute_batch(TABLES)?;
+    db.execute_batch(&sums::create())?;
+    db.execute("INSERT INTO meta VALUES ('building', 1)", [])?;
+    db.pragma_update(None, "user_version", VERSION)
 }

@@ -1,25 +1,22 @@
 //! The one writer of the index.
 
-use std::collections::{BTreeMap, HashMap};
-
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
-use super::entry::Entry;
-use super::scan::{Attempts, Member, RunScan, guard, restore_extents};
-use super::schema::{INDEXES, NO_INDEXES, VERSION, class_number, class_of, migrate};
-use super::{IndexError, OPEN, machine, path_of};
+use super::put::{Memory, Put, Trouble};
+use super::scan::RunScan;
+use super::schema::{self, INDEXES, VERSION};
+use super::{IndexError, machine, path_of};
 use crate::ledger::RunName;
-use crate::store::{EventsFile, ReadError, run_dir};
-use crate::verdict::Class;
+use crate::store::ReadError;
 
 /// How long another writer, a rebuild, is waited for.
 const BUSY: Duration = Duration::from_secs(30);
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// The index of a store, open for writing. One at a time writes; a second one
 /// waits for the first one's transaction.
@@ -31,26 +28,6 @@ pub struct Writer {
     /// Device and inode of the file.
     file: (u64, u64),
     memory: Memory,
-}
-
-/// What a transaction gathers.
-#[derive(Debug, Default)]
-struct Memory {
-    words: HashMap<String, i64>,
-    sums: HashMap<Sum, (i64, i64)>,
-}
-
-/// A row of one of the tables by day. The day comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Sum {
-    /// Cluster, partition, class.
-    Day(i64, [i64; 3]),
-    /// User, cluster, account, partition, class.
-    User(i64, [i64; 5]),
-    /// Cluster, node, class.
-    Node(i64, [i64; 3]),
-    /// Cluster, fingerprint, class.
-    Fingerprint(i64, [i64; 3]),
 }
 
 /// What an update did.
@@ -65,8 +42,8 @@ pub struct Updated {
 }
 
 impl Writer {
-    /// Opens or makes the index of `store`. A file that is no database, or a
-    /// damaged one, is made anew.
+    /// Opens or makes the index of `store`. A file that is no database, a damaged
+    /// one, or one of an older version, is made anew.
     ///
     /// # Errors
     ///
@@ -98,6 +75,8 @@ impl Writer {
         let open = || -> rusqlite::Result<(Connection, u32)> {
             let mut db = Connection::open(&path)?;
             db.busy_timeout(BUSY)?;
+            // Else statements are made anew whenever other values are given to them.
+            db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             db.pragma_update(None, "journal_mode", "WAL")?;
             // What a power cut takes away is read again from the stores.
             db.pragma_update(None, "synchronous", "NORMAL")?;
@@ -105,10 +84,10 @@ impl Writer {
             db.set_prepared_statement_cache_capacity(64);
             keep_wal(&db);
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let found = migrate(&tx)?;
+            let found: u32 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
             if found <= VERSION {
-                if found == 0 {
-                    tx.execute("INSERT OR REPLACE INTO meta VALUES ('building', 1)", [])?;
+                if found < VERSION {
+                    schema::make(&tx)?;
                 }
                 tx.pragma_update(None, "application_id", machine())?;
             }
@@ -143,14 +122,12 @@ impl Writer {
         Ok(value.map_err(|source| self.sql(source))?.unwrap_or(false))
     }
 
-    /// Says that the index does not hold everything (`true`), or that it does.
-    /// Readers do without it as long as it does not.
-    pub(super) fn building(&mut self, building: bool) -> Result<(), IndexError> {
-        let tables = if building { NO_INDEXES } else { INDEXES };
+    /// Says that the index holds everything. Readers do without it until then.
+    pub(super) fn is_whole(&mut self) -> Result<(), IndexError> {
         let write = || {
             let tx = self.db.unchecked_transaction()?;
-            tx.execute("INSERT OR REPLACE INTO meta VALUES ('building', ?1)", [building])?;
-            tx.execute_batch(tables)?;
+            tx.execute("DELETE FROM meta WHERE name = 'building'", [])?;
+            tx.execute_batch(INDEXES)?;
             tx.commit()
         };
         write().map_err(|source| self.sql(source))
@@ -159,25 +136,9 @@ impl Writer {
     /// Forgets everything.
     pub(super) fn clear(&mut self) -> Result<(), IndexError> {
         self.memory = Memory::default();
-        let tables = [
-            "run",
-            "member",
-            "job",
-            "job_node",
-            "day",
-            "day_user",
-            "day_node",
-            "day_fingerprint",
-            "word",
-            "alias",
-        ];
         let write = || {
             let tx = self.db.unchecked_transaction()?;
-            tx.execute("INSERT OR REPLACE INTO meta VALUES ('building', 1)", [])?;
-            tx.execute_batch(NO_INDEXES)?;
-            for table in tables {
-                tx.execute(&format!("DELETE FROM {table}"), [])?;
-            }
+            schema::make(&tx)?;
             tx.commit()
         };
         write().map_err(|source| self.sql(source))
@@ -255,7 +216,7 @@ impl Writer {
     ) -> Result<T, IndexError> {
         let run = || {
             let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut put = Put { db: &tx, memory: &mut self.memory };
+            let mut put = Put::new(&tx, &mut self.memory);
             let done = write(&mut put)?;
             put.flush()?;
             tx.commit()?;
@@ -299,427 +260,4 @@ fn keep_wal(db: &Connection) {
 
 fn inode(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
-}
-
-#[derive(Debug)]
-enum Trouble {
-    Read(ReadError),
-    Sql(rusqlite::Error),
-}
-
-impl From<ReadError> for Trouble {
-    fn from(e: ReadError) -> Trouble {
-        Trouble::Read(e)
-    }
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(e: rusqlite::Error) -> Trouble {
-        Trouble::Sql(e)
-    }
-}
-
-/// One transaction.
-struct Put<'a> {
-    db: &'a Connection,
-    memory: &'a mut Memory,
-}
-
-/// A run as the index has it.
-struct Known {
-    id: i64,
-    length: u64,
-    guard: u64,
-}
-
-impl Put<'_> {
-    fn update(&mut self, store: &Path, name: &RunName, to: Option<u64>) -> Result<u64, Trouble> {
-        let file = match EventsFile::open(&store.join(run_dir(&name.0, &name.1, &name.2))) {
-            Ok(file) => file,
-            Err(ReadError::NotFound(_)) => {
-                self.delete(name)?;
-                return Ok(0);
-            }
-            Err(e) => return Err(e.into()),
-        };
-        let to = to.unwrap_or(u64::MAX).min(file.len());
-        let mut known = self.known(name)?;
-        if let Some(run) = &known {
-            if run.length > file.len() || guard(&file, run.length)? != run.guard {
-                // It was cut back, or made anew.
-                self.delete(name)?;
-                known = None;
-            } else if run.length >= to {
-                return Ok(0);
-            }
-        }
-        let mut scan = RunScan { at: known.as_ref().map_or(0, |r| r.length), ..RunScan::default() };
-        let id = known.as_ref().map(|r| r.id);
-        scan.read(&file, to, &mut |chunk| match id {
-            Some(run) => self.member(run, chunk).map_err(Trouble::Sql),
-            None => Ok(None),
-        })?;
-        Ok(self.apply(name, id, scan)?)
-    }
-
-    fn known(&mut self, name: &RunName) -> rusqlite::Result<Option<Known>> {
-        let (cluster, user) = (self.word(&name.0)?, self.word(&name.1)?);
-        let sql = "SELECT id, length, guard FROM run WHERE cluster = ?1 AND user = ?2 AND run_id = ?3";
-        let read = |r: &rusqlite::Row<'_>| {
-            let [length, guard] = [r.get::<_, i64>(1)?, r.get(2)?].map(i64::cast_unsigned);
-            Ok(Known { id: r.get(0)?, length, guard })
-        };
-        self.db.prepare_cached(sql)?.query_row(params![cluster, user, name.2], read).optional()
-    }
-
-    fn member(&self, run: i64, chunk: u32) -> rusqlite::Result<Option<Member>> {
-        let sql = "SELECT job_id, attempts, started, last, first, end, verdict, verdict_length, extents, name \
-                   FROM member WHERE run = ?1 AND chunk = ?2";
-        let read = |r: &rusqlite::Row<'_>| {
-            let verdict = r.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned).zip(r.get(7)?);
-            Ok(Member {
-                job_id: r.get(0)?,
-                attempts: r.get(1)?,
-                started: r.get(2)?,
-                last: r.get(3)?,
-                first: r.get::<_, i64>(4)?.cast_unsigned(),
-                end: r.get::<_, i64>(5)?.cast_unsigned(),
-                verdict,
-                extents: restore_extents(r.get_ref(8)?.as_blob()?),
-                name: r.get(9)?,
-                ..Member::default()
-            })
-        };
-        self.db.prepare_cached(sql)?.query_row(params![run, chunk], read).optional()
-    }
-
-    /// Writes what was read of a run; says how many attempts that were.
-    fn apply(&mut self, name: &RunName, id: Option<i64>, scan: RunScan) -> rusqlite::Result<u64> {
-        let (cluster, user) = (self.word(&name.0)?, self.word(&name.1)?);
-        let first = scan.members.values().min_by_key(|m| m.first);
-        let (started, last) = first.map_or((0, 0), |m| (m.started, m.last));
-        let id = match id {
-            Some(id) => id,
-            None => {
-                let sql = "INSERT INTO run (cluster, user, run_id, aliases, started, last, members, running, failed, \
-                           classes, length, guard) VALUES (?1, ?2, ?3, '[]', ?4, ?5, 0, 0, 0, '{}', 0, 0)";
-                self.db.prepare_cached(sql)?.execute(params![cluster, user, name.2, started, last])?;
-                self.db.last_insert_rowid()
-            }
-        };
-        let sql = "SELECT members, running, classes FROM run WHERE id = ?1";
-        let (mut count, mut running, classes): (i64, i64, String) =
-            self.db.prepare_cached(sql)?.query_row([id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-        let mut classes: BTreeMap<Class, i64> = serde_json::from_str(&classes).unwrap_or_default();
-        let (mut jobs, mut named) = (0, None::<(u64, String)>);
-        for (chunk, attempts) in &scan.entries {
-            let Some((member, newest)) = scan.members.get(chunk).zip(attempts.entries.last()) else {
-                continue;
-            };
-            let sql = "SELECT class FROM job WHERE run = ?1 AND chunk = ?2 ORDER BY attempt DESC LIMIT 1";
-            let before: Option<Option<i64>> =
-                self.db.prepare_cached(sql)?.query_row(params![id, chunk], |r| r.get(0)).optional()?;
-            for entry in &attempts.entries {
-                self.job(&Place { run: id, chunk: *chunk, cluster, user, member, attempts }, entry)?;
-                jobs += 1;
-            }
-            match before {
-                None => count += 1,
-                Some(None) => running -= 1,
-                Some(Some(class)) => *classes.entry(class_of(class)).or_default() -= 1,
-            }
-            match &newest.end {
-                None => running += 1,
-                Some(end) => *classes.entry(end.class).or_default() += 1,
-            }
-            if let Some(name) = &newest.name
-                && named.as_ref().is_none_or(|(first, _)| member.first < *first)
-            {
-                named = Some((member.first, name.clone()));
-            }
-        }
-        classes.retain(|_, n| *n > 0);
-        let failed: i64 = classes.iter().filter(|(class, _)| **class != Class::Ok).map(|(_, n)| n).sum();
-        for (chunk, m) in &scan.members {
-            let sql =
-                "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-            self.db.prepare_cached(sql)?.execute(params![
-                id,
-                chunk,
-                m.job_id,
-                m.attempts,
-                m.started,
-                m.last,
-                m.first.cast_signed(),
-                m.end.cast_signed(),
-                m.verdict.map(|(at, _)| at.cast_signed()),
-                m.verdict.map(|(_, length)| length),
-                m.save_extents(),
-                m.name
-            ])?;
-        }
-        if !scan.aliases.is_empty() {
-            let sql = "SELECT aliases FROM run WHERE id = ?1";
-            let known: String = self.db.prepare_cached(sql)?.query_row([id], |r| r.get(0))?;
-            let mut known: Vec<String> = serde_json::from_str(&known).unwrap_or_default();
-            for alias in &scan.aliases {
-                self.db
-                    .prepare_cached("INSERT OR IGNORE INTO alias VALUES (?1, ?2)")?
-                    .execute(params![alias, id])?;
-                known.push(alias.clone());
-            }
-            let text = serde_json::to_string(&known).unwrap_or_default();
-            self.db
-                .prepare_cached("UPDATE run SET aliases = ?2 WHERE id = ?1")?
-                .execute(params![id, text])?;
-        }
-        let started = scan.members.values().map(|m| m.started).min().unwrap_or(started);
-        let last = scan.members.values().map(|m| m.last).max().unwrap_or(last);
-        let sql = "UPDATE run SET run_key = coalesce(run_key, ?2), name = coalesce(name, ?3), \
-                   started = min(started, ?4), last = max(last, ?5), members = ?6, running = ?7, failed = ?8, \
-                   classes = ?9, length = ?10, guard = ?11 WHERE id = ?1";
-        self.db.prepare_cached(sql)?.execute(params![
-            id,
-            scan.key.as_ref().and_then(|k| serde_json::to_string(k).ok()),
-            named.map(|(_, name)| name),
-            started,
-            last,
-            count,
-            running,
-            failed,
-            serde_json::to_string(&classes).unwrap_or_default(),
-            scan.at.cast_signed(),
-            scan.guard.cast_signed()
-        ])?;
-        Ok(jobs)
-    }
-
-    fn job(&mut self, at: &Place<'_>, entry: &Entry) -> rusqlite::Result<()> {
-        let old = self.stored(at.run, at.chunk, entry.attempt)?;
-        let account = self.word(entry.account.as_deref().unwrap_or(""))?;
-        let partition = self.word(entry.partition.as_deref().unwrap_or(""))?;
-        let node = entry.node.as_deref().map(|n| self.word(n)).transpose()?;
-        let nodes: Vec<i64> = entry.nodes.iter().map(|n| self.word(n)).collect::<Result<_, _>>()?;
-        let end = entry.end.as_ref();
-        let fingerprint = end.and_then(|e| e.fingerprint.as_deref()).map(|f| self.word(f)).transpose()?;
-        let cause = end.map(|e| self.word(&e.cause)).transpose()?;
-        let label = end.map(|e| self.word(&e.label)).transpose()?;
-        let sql = "INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-                   ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
-        self.db.prepare_cached(sql)?.execute(params![
-            old.as_ref().map(|o| o.id),
-            at.run,
-            at.chunk,
-            entry.attempt,
-            at.cluster,
-            at.user,
-            at.member.job_id,
-            at.attempts.array_job_id,
-            at.attempts.array_task_id,
-            entry.name,
-            account,
-            partition,
-            entry.started.0,
-            entry.last.0,
-            end.map_or(OPEN, |e| e.ended.0),
-            end.map(|e| class_number(e.class)),
-            cause,
-            label,
-            end.map(|e| e.confidence as i64),
-            fingerprint,
-            end.and_then(|e| e.message.as_deref()),
-            entry.exit_code,
-            entry.signal,
-            node,
-            save_nodes(&nodes),
-            entry.node_count,
-            entry.node_us,
-            entry.peak_bytes.map(u64::cast_signed),
-            entry.limit_bytes.map(u64::cast_signed)
-        ])?;
-        let id = self.db.last_insert_rowid();
-        let before = old.as_ref().map_or(&[][..], |o| o.nodes.as_slice());
-        let mut put = self.db.prepare_cached("INSERT OR IGNORE INTO job_node VALUES (?1, ?2)")?;
-        for node in nodes.iter().filter(|n| !before.contains(n)) {
-            put.execute([*node, id])?;
-        }
-        let mut drop = self.db.prepare_cached("DELETE FROM job_node WHERE node = ?1 AND job = ?2")?;
-        for node in before.iter().filter(|n| !nodes.contains(n)) {
-            drop.execute([*node, id])?;
-        }
-        if let Some(old) = &old {
-            self.count(old, -1);
-        }
-        let new = Stored {
-            id,
-            cluster: at.cluster,
-            user: at.user,
-            account,
-            partition,
-            ended: end.map_or(OPEN, |e| e.ended.0),
-            class: end.map(|e| class_number(e.class)),
-            fingerprint,
-            node_us: entry.node_us,
-            nodes,
-        };
-        self.count(&new, 1);
-        Ok(())
-    }
-
-    fn stored(&self, run: i64, chunk: u32, attempt: u32) -> rusqlite::Result<Option<Stored>> {
-        let sql = "SELECT id, cluster, user, account, partition, ended, class, fingerprint, node_us, nodes FROM job \
-                   WHERE run = ?1 AND chunk = ?2 AND attempt = ?3";
-        self.db.prepare_cached(sql)?.query_row(params![run, chunk, attempt], Stored::read).optional()
-    }
-
-    /// Adds an attempt that has ended to the sums by day, or takes it out.
-    fn count(&mut self, job: &Stored, times: i64) {
-        let Some(class) = job.class else { return };
-        let day = job.ended.div_euclid(DAY_US);
-        let mut add = |sum, node_us: i64| {
-            let known = self.memory.sums.entry(sum).or_default();
-            known.0 += times;
-            known.1 += times * node_us;
-        };
-        add(Sum::Day(day, [job.cluster, job.partition, class]), job.node_us);
-        add(Sum::User(day, [job.user, job.cluster, job.account, job.partition, class]), job.node_us);
-        let share = job.node_us / job.nodes.len().max(1) as i64;
-        for node in &job.nodes {
-            add(Sum::Node(day, [job.cluster, *node, class]), share);
-        }
-        if let Some(fingerprint) = job.fingerprint {
-            add(Sum::Fingerprint(day, [job.cluster, fingerprint, class]), job.node_us);
-        }
-    }
-
-    fn delete(&mut self, name: &RunName) -> rusqlite::Result<()> {
-        let Some(run) = self.known(name)? else { return Ok(()) };
-        let sql = "SELECT id, cluster, user, account, partition, ended, class, fingerprint, node_us, nodes FROM job \
-                   WHERE run = ?1";
-        let jobs: Vec<Stored> =
-            self.db.prepare_cached(sql)?.query_map([run.id], Stored::read)?.collect::<Result<_, _>>()?;
-        for job in &jobs {
-            self.count(job, -1);
-            let mut drop = self.db.prepare_cached("DELETE FROM job_node WHERE node = ?1 AND job = ?2")?;
-            for node in &job.nodes {
-                drop.execute([*node, job.id])?;
-            }
-        }
-        for sql in [
-            "DELETE FROM job WHERE run = ?1",
-            "DELETE FROM member WHERE run = ?1",
-            "DELETE FROM run WHERE id = ?1",
-        ] {
-            self.db.prepare_cached(sql)?.execute([run.id])?;
-        }
-        Ok(())
-    }
-
-    /// Number of a name.
-    fn word(&mut self, text: &str) -> rusqlite::Result<i64> {
-        if let Some(id) = self.memory.words.get(text) {
-            return Ok(*id);
-        }
-        let sql = "SELECT id FROM word WHERE text = ?1";
-        let known = self.db.prepare_cached(sql)?.query_row([text], |r| r.get(0)).optional()?;
-        let id = match known {
-            Some(id) => id,
-            None => {
-                self.db.prepare_cached("INSERT INTO word (text) VALUES (?1)")?.execute([text])?;
-                self.db.last_insert_rowid()
-            }
-        };
-        self.memory.words.insert(text.to_owned(), id);
-        Ok(id)
-    }
-
-    /// Writes the sums.
-    fn flush(&mut self) -> rusqlite::Result<()> {
-        for (sum, (jobs, node_us)) in self.memory.sums.drain().filter(|(_, added)| *added != (0, 0)) {
-            let (table, names, key) = sum.row();
-            let places: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
-            let (columns, places) = (names.join(", "), places.join(", "));
-            let (a, b) = (names.len() + 1, names.len() + 2);
-            let sql = format!(
-                "INSERT INTO {table} ({columns}, jobs, node_us) VALUES ({places}, ?{a}, ?{b}) \
-                 ON CONFLICT ({columns}) DO UPDATE SET jobs = jobs + ?{a}, node_us = node_us + ?{b}"
-            );
-            let values = key.iter().chain([&jobs, &node_us]);
-            self.db.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(values))?;
-            if jobs < 0 {
-                let equal: Vec<String> =
-                    names.iter().zip(1..).map(|(name, n)| format!("{name} = ?{n}")).collect();
-                let sql = format!("DELETE FROM {table} WHERE {} AND jobs <= 0", equal.join(" AND "));
-                self.db.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(key.iter()))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where an attempt belongs.
-struct Place<'a> {
-    run: i64,
-    chunk: u32,
-    cluster: i64,
-    user: i64,
-    member: &'a Member,
-    attempts: &'a Attempts,
-}
-
-/// An attempt as the index has it, as far as it is counted.
-struct Stored {
-    id: i64,
-    cluster: i64,
-    user: i64,
-    account: i64,
-    partition: i64,
-    ended: i64,
-    class: Option<i64>,
-    fingerprint: Option<i64>,
-    node_us: i64,
-    nodes: Vec<i64>,
-}
-
-impl Stored {
-    fn read(r: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
-        Ok(Stored {
-            id: r.get(0)?,
-            cluster: r.get(1)?,
-            user: r.get(2)?,
-            account: r.get(3)?,
-            partition: r.get(4)?,
-            ended: r.get(5)?,
-            class: r.get(6)?,
-            fingerprint: r.get(7)?,
-            node_us: r.get(8)?,
-            nodes: restore_nodes(r.get_ref(9)?.as_blob()?),
-        })
-    }
-}
-
-impl Sum {
-    /// Table, columns of its key, their values.
-    fn row(&self) -> (&'static str, &'static [&'static str], Vec<i64>) {
-        let (table, names, day, rest): (_, &'static [&'static str], _, &[i64]) = match self {
-            Sum::Day(day, rest) => ("day", &["day", "cluster", "partition", "class"], day, rest),
-            Sum::User(day, rest) => {
-                ("day_user", &["day", "user", "cluster", "account", "partition", "class"], day, rest)
-            }
-            Sum::Node(day, rest) => ("day_node", &["day", "cluster", "node", "class"], day, rest),
-            Sum::Fingerprint(day, rest) => {
-                ("day_fingerprint", &["day", "cluster", "fingerprint", "class"], day, rest)
-            }
-        };
-        (table, names, [&[*day], rest].concat())
-    }
-}
-
-/// Numbers of names, four bytes each.
-fn save_nodes(nodes: &[i64]) -> Vec<u8> {
-    nodes.iter().flat_map(|n| (*n as u32).to_le_bytes()).collect()
-}
-
-pub(super) fn restore_nodes(bytes: &[u8]) -> Vec<i64> {
-    bytes.as_chunks::<4>().0.iter().map(|n| i64::from(u32::from_le_bytes(*n))).collect()
 }

@@ -201,12 +201,18 @@ impl Rule for AppError {
         "the first failure is any other exit code than 0"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
+        if case.attempt.steps.is_empty() && state(case) == "FAILED" {
+            return found(Confidence::Fact, None);
+        }
         let (index, death) = first(case)?;
         (death.exit_code.is_some_and(|c| c != 0) && !script_ended_well(case))
             .then(|| found(Confidence::Fact, Some(index)))?
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
-        let Some(death) = the_death(case, found) else { return String::new() };
+        let Some(death) = the_death(case, found) else {
+            let said = case.slurm.map_or(String::new(), |r| r.verdict());
+            return format!("its nodes recorded nothing of this attempt; Slurm says {said}.");
+        };
         format!("{} ended with {} at {}.", death.place(), death.end(), death.offset())
     }
 }
@@ -232,6 +238,7 @@ impl Rule for Ended {
         let attempt = case.attempt;
         let clean = match attempt.batch_exit() {
             Some(exit) => exit.is_clean(),
+            None if attempt.steps.is_empty() => state(case) == "COMPLETED",
             None => case.deaths.is_empty() && attempt.all_steps_ended(),
         };
         let evidence = attempt

@@ -14,7 +14,7 @@ pub use exit::{AppError, ChildSignal, Crash, CrashMasked, Ended, KilledOther, La
 pub use memory::{OomCgroup, OomPartial};
 pub use slurm::{
     BootFail, Cancelled, CancelledByAdmin, CancelledByUser, Dependency, EndedBySlurm, Lost, NodeFail,
-    Preempted, Requeued,
+    NodeReboot, Preempted, Requeued,
 };
 pub use time::{Deadline, TimedOut, TimeoutHandled};
 
@@ -29,6 +29,7 @@ pub const RULES: &[&dyn Rule] = &[
     &Preempted,
     &Requeued,
     &BootFail,
+    &NodeReboot,
     &NodeFail,
     &CancelledByUser,
     &CancelledByAdmin,

@@ -1,6 +1,7 @@
 //! Ended by Slurm, or by somebody through it.
 
 use super::*;
+use crate::story::Moment;
 
 /// See [`Rule::when`].
 #[derive(Debug)]
@@ -45,15 +46,58 @@ impl Rule for Requeued {
         "REQUEUED"
     }
     fn when(&self) -> &'static str {
-        "a later attempt of the job exists and this one was ended by a signal: somebody or a preemption put it back into the queue"
+        "Slurm says that a later attempt of the job exists, which has not ended, and this one was ended by a signal: somebody or a preemption put it back into the queue"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
-        let later = case.slurm.is_some_and(|r| r.restarts > case.attempt.restart);
+        let later = case.slurm.is_some_and(|r| r.restarts > case.attempt.restart && !r.is_final());
         let (index, death) = first(case)?;
         (later && matches!(death.signal, Some(9 | 15))).then(|| found(Confidence::Fact, Some(index)))?
     }
     fn explain(&self, case: &Case<'_>, _: &Match) -> String {
         format!("attempt {} of the job was put back into the queue.", case.attempt.restart + 1)
+    }
+    fn retry(&self) -> Retry {
+        Retry::AsItIs
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
+pub struct NodeReboot;
+
+impl Rule for NodeReboot {
+    fn cause(&self) -> &'static str {
+        "node_reboot"
+    }
+    fn class(&self) -> Class {
+        Class::Infra
+    }
+    fn label(&self) -> &'static str {
+        "REBOOT"
+    }
+    fn when(&self) -> &'static str {
+        "a node of the job came up with a new boot id while a step of it was at work there"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        let (_, _, part) = case.attempt.lost_parts().next()?;
+        let moments = part.lost.iter().chain(&part.started);
+        let evidence = moments.map(|m| m.event.clone()).collect();
+        Some(Match { confidence: Confidence::Fact, death: None, evidence })
+    }
+    fn explain(&self, case: &Case<'_>, _: &Match) -> String {
+        let lost = case.attempt.lost_parts().next();
+        let Some((step, node, part)) = lost else { return "a node of the job came up anew.".into() };
+        let boot = |m: &Option<Moment>| m.as_ref().map_or(String::new(), |m| m.boot.clone());
+        format!(
+            "{node} went down while step {step} ran on it: it came up anew (boot {}, then {}), and the end of the step \
+             was never recorded.",
+            boot(&part.started),
+            boot(&part.lost)
+        )
+    }
+    fn advise(&self, case: &Case<'_>, _: &Match) -> Vec<String> {
+        let node = case.attempt.lost_parts().next().map_or(String::new(), |(_, node, _)| node.clone());
+        vec![format!("run it again; if it happens again on {node}, exclude it: sbatch --exclude={node}")]
     }
     fn retry(&self) -> Retry {
         Retry::AsItIs
@@ -103,11 +147,18 @@ impl Rule for Dependency {
         "DEPENDENCY"
     }
     fn when(&self) -> &'static str {
-        "Slurm cancelled the job because what it depended on can never be satisfied"
+        "Slurm cancelled the job because what it depended on can never be satisfied: it says so, or nobody cancelled the job and it never had a node"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
-        let reason = case.slurm.is_some_and(|r| r.reason == "DependencyNeverSatisfied");
-        (reason && state(case) == "CANCELLED").then(|| found(Confidence::Fact, case.first))?
+        let record = case.slurm.filter(|r| r.state_word() == "CANCELLED")?;
+        // slurmdbd writes down who cancelled a job. Slurm itself does so for this one reason, and
+        // newer releases forget the reason.
+        let by_itself = record.never_ran && record.cancelled_by.is_none();
+        match record.reason.as_str() {
+            "DependencyNeverSatisfied" => found(Confidence::Fact, case.first),
+            "Dependency" if by_itself => found(Confidence::Fact, case.first),
+            _ => by_itself.then(|| found(Confidence::Inferred, case.first))?,
+        }
     }
     fn explain(&self, _: &Case<'_>, _: &Match) -> String {
         "the job was never to run: a job that it depended on failed.".into()
@@ -145,7 +196,8 @@ impl Rule for BootFail {
 fn cancelled(case: &Case<'_>, found: &Match, by: &str) -> String {
     let ended = the_death(case, found)
         .map_or(String::new(), |d| format!(": {} ended with {} at {}", d.place(), d.end(), d.offset()));
-    format!("the job was cancelled{by}{ended}.")
+    let before = if case.slurm.is_some_and(|r| r.never_ran) { " before it ran" } else { "" };
+    format!("the job was cancelled{by}{before}{ended}.")
 }
 
 /// Who cancelled the job, and whose it is, where both are known.
@@ -286,7 +338,8 @@ impl Rule for Lost {
         "a step began and its end was never recorded: slurmstepd or the node died"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
-        (!case.attempt.all_steps_ended()).then(|| found(Confidence::Inferred, None))?
+        let mut parts = case.attempt.steps.values().flat_map(|s| s.nodes.values());
+        parts.any(|part| part.ended.is_none()).then(|| found(Confidence::Inferred, None))?
     }
     fn explain(&self, case: &Case<'_>, _: &Match) -> String {
         let open = case.attempt.steps.iter().find_map(|(id, step)| {
