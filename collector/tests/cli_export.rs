@@ -37,8 +37,12 @@ fn lab() -> Lab {
     ];
     let lab = Lab::new();
     jobs.iter().for_each(|job| lab.job(job));
-    let note =
-        Note { kind: Some("progress".into()), text: Some("-1+1".into()), percent: Some(12.5), pid: None };
+    let note = Note {
+        kind: Some("progress".into()),
+        text: Some("-1+1".into()),
+        percent: Some(12.5),
+        ..Note::default()
+    };
     lab.event(("n1", "0badc0de", 999), START + 3, Some((7, StepId::Batch)), note);
     lab.collect();
     lab

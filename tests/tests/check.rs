@@ -568,6 +568,8 @@ fn the_check_and_the_plugin_refuse_the_same_arguments() {
         ("env=A,,B", false),
         ("optout=yes", true),
         ("optout=true", false),
+        ("note=/nowhere", true),
+        ("note=nowhere", false),
         ("verbose", false),
         ("verbose=1", false),
         ("journal=relative", false),
