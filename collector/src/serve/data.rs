@@ -22,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// Attempts that are looked at for one answer where the sums by day do not
 /// tell, and the newest of which are enough to see by.
-pub const ROWS: usize = 50_000;
+pub const ROWS: usize = 20_000;
 
 /// An index is opened anew after so long: it may have been built meanwhile.
 const REOPEN: Duration = Duration::from_secs(5);
