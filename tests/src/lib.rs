@@ -10,3 +10,4 @@ pub mod generate;
 pub mod host;
 pub mod stores;
 pub mod trace;
+pub mod transcript;
