@@ -8,8 +8,9 @@ use super::rules::Judging;
 use super::{FAILURES, GOOD, Output, Where, print, print_json};
 use crate::report::JSON_SCHEMA;
 use crate::report::failures::failures;
-use crate::report::parallel;
 use crate::report::why::{self, LOGS_READ, Subject};
+use crate::report::{parallel, site, unrecorded};
+use crate::slurm::past;
 use crate::slurm::target::Target;
 use crate::store::{Found, ReadError, read_parts};
 use crate::story::Story;
@@ -24,6 +25,10 @@ Examples:
   inquest why array-4700 --html report.html
   inquest why 4711 --json | jq '.jobs[].verdict.cause\'";
 
+/// Say what went wrong in a job, array or run, and on which evidence.
+///
+/// A job that the plugin did not record is told of by what Slurm's accounting
+/// (sacct) and its log say.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -49,12 +54,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
-    let (found, step) = arguments.find()?;
+    let (found, told, step) = arguments.find()?;
     let mut code = GOOD;
     let mut json = Vec::new();
     let mut pages = Vec::new();
     for (index, found) in found.iter().enumerate() {
-        let subjects = subjects(found)?;
+        let subjects = match &told {
+            Some(told) => subjects_of(found, told.clone()),
+            None => subjects(found)?,
+        };
         if subjects.iter().any(Subject::failed) {
             code = FAILURES;
         }
@@ -84,8 +92,8 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
 }
 
 impl Arguments {
-    /// What the question is about, and one step of it.
-    fn find(&self) -> anyhow::Result<(Vec<Found>, Option<StepId>)> {
+    /// What the question is about, what is known of it where no store tells, and one step of it.
+    fn find(&self) -> anyhow::Result<(Vec<Found>, Option<Stories>, Option<StepId>)> {
         let Some(word) = &self.target else {
             let whose = self.place.whose();
             let count = usize::from(self.last.unwrap_or(1));
@@ -99,18 +107,40 @@ impl Arguments {
             for found in &mut found {
                 super::judge(found, &rules)?;
             }
-            return Ok((found, None));
+            return Ok((found, None, None));
         };
         let target: Target = word.parse()?;
-        let found = self.place.judged_members(&target, &self.judging)?;
-        Ok((vec![found], super::events::step_of(&target)))
+        let step = super::events::step_of(&target);
+        let error = match self.place.judged_members(&target, &self.judging) {
+            Ok(found) => return Ok((vec![found], None, step)),
+            Err(error) => error,
+        };
+        if matches!(target, Target::Run(_)) || !matches!(error.downcast_ref(), Some(ReadError::NotFound(_))) {
+            return Err(error);
+        }
+        let jobs = past::ask(&target);
+        match unrecorded::found(jobs.as_deref().unwrap_or_default()) {
+            Some((mut found, stories)) => {
+                site::refine(&self.judging.load()?, &mut found.run, &found.members, &stories);
+                Ok((vec![found], Some(stories), step))
+            }
+            None => {
+                let slurm = jobs.map_or_else(|reason| reason, |_| "sacct does not know it either".into());
+                Err(ReadError::NotFound(format!("{error}; {slurm}")).into())
+            }
+        }
     }
 }
+
+type Stories = BTreeMap<JobId, Story>;
 
 /// The members that were asked for, with their stories, and what the logs of
 /// the first failed ones say.
 pub(super) fn subjects(found: &Found) -> Result<Vec<Subject<'_>>, ReadError> {
-    let mut stories = stories(found)?;
+    Ok(subjects_of(found, stories(found)?))
+}
+
+fn subjects_of(found: &Found, mut stories: Stories) -> Vec<Subject<'_>> {
     let mut left = LOGS_READ;
     let mut subjects: Vec<(Subject<'_>, bool)> = found
         .members
@@ -130,7 +160,7 @@ pub(super) fn subjects(found: &Found) -> Result<Vec<Subject<'_>>, ReadError> {
     for ((subject, _), failure) in subjects.iter_mut().zip(failures) {
         subject.failure = failure;
     }
-    Ok(subjects.into_iter().map(|(subject, _)| subject).collect())
+    subjects.into_iter().map(|(subject, _)| subject).collect()
 }
 
 /// The stories of the members that were asked for, from one pass over the

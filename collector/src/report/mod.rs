@@ -25,6 +25,7 @@ pub mod table;
 pub mod tail;
 pub mod timeline;
 pub mod top;
+pub mod unrecorded;
 pub mod why;
 pub mod wrap;
 

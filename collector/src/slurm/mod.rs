@@ -3,6 +3,7 @@
 
 pub mod accounting;
 pub mod hostlist;
+pub mod past;
 pub mod sacct;
 pub mod states;
 pub mod target;

@@ -98,17 +98,17 @@ impl Sacct {
 
 /// The columns that a release has, of those wanted.
 fn columns(help: &str) -> String {
-    let known: BTreeSet<&str> = help.split_whitespace().collect();
-    COLUMNS
-        .into_iter()
-        .chain([RESTARTS])
-        .chain(SUBMITTED)
-        .filter(|c| known.contains(c))
-        .collect::<Vec<_>>()
-        .join(",")
+    let wanted: Vec<&str> = COLUMNS.into_iter().chain([RESTARTS]).chain(SUBMITTED).collect();
+    columns_of(help, &wanted)
 }
 
-fn run(arguments: &[&str]) -> Result<String, String> {
+/// Those of `wanted` that `sacct --helpformat` lists.
+pub(super) fn columns_of(help: &str, wanted: &[&str]) -> String {
+    let known: BTreeSet<&str> = help.split_whitespace().collect();
+    wanted.iter().copied().filter(|c| known.contains(c)).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn run(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("sacct")
         .args(arguments)
         // Formats and filters that a site or user has set would change the text.
@@ -199,7 +199,7 @@ fn newest(all: Vec<News>) -> Vec<News> {
 }
 
 /// The state as one word, cut ones made whole, and who cancelled the job.
-fn state_of(text: &str) -> Option<(String, Option<u32>)> {
+pub(super) fn state_of(text: &str) -> Option<(String, Option<u32>)> {
     const LONG: [&str; 6] =
         ["CANCELLED", "COMPLETED", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL"];
     let (word, by) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
@@ -214,7 +214,7 @@ fn state_of(text: &str) -> Option<(String, Option<u32>)> {
 }
 
 /// A limit as squeue writes it: `1:00`, `1-00:00:00`.
-fn limit_of(text: &str) -> String {
+pub(super) fn limit_of(text: &str) -> String {
     if text == "Partition_Limit" {
         return String::new();
     }
@@ -227,7 +227,7 @@ fn limit_of(text: &str) -> String {
 }
 
 /// Seconds since 1970; `Unknown` and `None` for what has not happened.
-fn time(text: &str) -> Option<Timestamp> {
+pub(super) fn time(text: &str) -> Option<Timestamp> {
     let seconds: i64 = text.parse().ok().filter(|&s| s > 0)?;
     Some(Timestamp(seconds.checked_mul(1_000_000)?))
 }

@@ -38,6 +38,11 @@ impl Subject<'_> {
         self.member.failed()
     }
 
+    /// The plugin saw it run.
+    pub fn recorded(&self) -> bool {
+        self.attempt().is_some_and(|a| a.started.is_some())
+    }
+
     /// Its newest attempt.
     pub fn attempt(&self) -> Option<&Attempt> {
         self.story.attempts.last()
@@ -93,6 +98,13 @@ fn before(log: &FromLog) -> Vec<(u64, &str)> {
 pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(attempt) = subject.attempt() {
+        if !subject.recorded() {
+            out.push(
+                "what happened on the node: nothing was recorded there; this is what Slurm's accounting and the log \
+                 say"
+                    .into(),
+            );
+        }
         match attempt.lost {
             0 => {}
             1 => out.push("1 event of this job could not be written on its node".into()),
@@ -159,6 +171,8 @@ pub fn json(run: &RunState, subjects: &[Subject<'_>]) -> Value {
             "chunk_id": s.number,
             "id": s.member.display_id(),
             "job_id": s.member.job_id,
+            "name": s.attempt().and_then(|a| a.facts.name.as_deref()),
+            "recorded": s.recorded(),
             "attempts": s.member.attempts,
             "verdict": s.member.verdict,
             "story": s.story,

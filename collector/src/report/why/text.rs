@@ -13,7 +13,7 @@ use super::{
 };
 use crate::report::failures::Failure;
 use crate::report::logfiles::log_files;
-use crate::report::wrap::{WIDTH, cut, hang};
+use crate::report::wrap::{cut, hang, width};
 use crate::report::{clean, clock, nodes, time};
 use crate::runs::{KeyKind, RunState};
 use crate::slurm::hostlist;
@@ -89,7 +89,8 @@ pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone
             run.run_id
         );
     }
-    if !failed.is_empty() {
+    // What was not recorded is in no store for the other commands to read.
+    if failed.iter().any(|s| s.recorded()) {
         again(&mut out, run, &groups.iter().map(|g| g.class).collect::<Vec<_>>());
     }
     out
@@ -239,7 +240,7 @@ fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<St
         value(out, "Slurm says", &format!("{}{silent}", clean(&said.verdict())));
     }
     value(out, "Confidence", confidence(verdict.confidence));
-    if verdict.class != Class::Ok {
+    if verdict.class != Class::Ok && !verdict.evidence.is_empty() {
         value(out, "Evidence", &evidence(verdict));
     }
     if let Some(logs) = logs(run, subject) {
@@ -324,7 +325,7 @@ fn quote(out: &mut String, failure: &Failure) {
     value(out, "", &format!("({cause}; {number}{}{hidden})", clean(&name.to_string_lossy())));
     for (number, line) in before(log) {
         let text = format!("{:INDENT$}{number:>5} | {}", "", clean(line).trim_end());
-        let _ = writeln!(out, "{}", cut(&text, WIDTH));
+        let _ = writeln!(out, "{}", cut(&text, width()));
     }
 }
 
@@ -340,7 +341,7 @@ fn ends(out: &mut String, failure: &Failure) {
     let from = ends.lines.len().saturating_sub(ENDING);
     for line in &ends.lines[from..] {
         let text = format!("{:INDENT$}| {}", "", clean(line).trim_end());
-        let _ = writeln!(out, "{}", cut(text.trim_end(), WIDTH));
+        let _ = writeln!(out, "{}", cut(text.trim_end(), width()));
     }
 }
 
