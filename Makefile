@@ -88,6 +88,8 @@ install-inquest:
 	done
 	@$(call unless_there,$(sysconfdir)/inquest/inquest.toml,\
 	  $(call put,644,packaging/inquest.toml,$(sysconfdir)/inquest/inquest.toml))
+	@$(call unless_there,$(sysconfdir)/inquest/rules.toml,\
+	  $(call put,644,packaging/rules.toml,$(sysconfdir)/inquest/rules.toml))
 	@$(call put,644,$(TARGET)/share/completions/bash,$(datadir)/bash-completion/completions/inquest)
 	@$(call put,644,$(TARGET)/share/completions/zsh,$(datadir)/zsh/site-functions/_inquest)
 	@$(call put,644,$(TARGET)/share/completions/fish,$(datadir)/fish/vendor_completions.d/inquest.fish)
@@ -95,7 +97,6 @@ ifeq ($(DESTDIR),)
 	@echo "Left to do, as root:"
 	@echo "  systemd-sysusers && systemd-tmpfiles --create inquest.conf && systemctl daemon-reload"
 	@echo "  systemctl enable --now inquest-collect   # once, where the journals of all nodes are visible"
-	@echo "  systemctl enable --now inquest-serve     # beside it: dashboard, API and metrics, if wanted"
 	@echo "  systemctl enable --now inquest-agent     # on compute nodes, if wanted"
 	@echo "  systemctl enable --now inquest-serve     # dashboard and metrics, beside the collector, if wanted"
 	@echo "  inquest check"

@@ -9,7 +9,7 @@ them, [`recover`] plans to run jobs again, [`cli`] is what a person types.
 [`collect`] is the one loop that moves the data. [`agent`] runs on a node and
 only writes a journal. [`check`] says what is wrong with an installation.
 [`serve`] shows what is stored to everybody who may see it, and [`export`] hands
-it to other tools. [`config`] is the
+it to other tools; [`mcp`] is what an assistant's client speaks. [`config`] is the
 file that says how both of them run.
 */
 
@@ -22,6 +22,7 @@ pub mod export;
 pub mod follow;
 pub mod ledger;
 pub mod logs;
+pub mod mcp;
 pub mod recover;
 pub mod report;
 mod roff;

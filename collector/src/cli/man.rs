@@ -27,6 +27,7 @@ pub(super) fn man(arguments: &Man) -> anyhow::Result<u8> {
     let made = std::fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
         .and_then(|()| std::fs::write(dir.join("inquest-verdicts.7"), crate::verdict::manual::page()))
+        .and_then(|()| std::fs::write(dir.join("inquest-rules.toml.5"), crate::verdict::manual::rules_page()))
         .and_then(|()| std::fs::write(dir.join("inquest-journal.5"), crate::follow::manual::page()))
         .and_then(|()| std::fs::write(dir.join("inquest-tables.5"), crate::export::manual::page()))
         .and_then(|()| std::fs::write(dir.join("inquest.toml.5"), crate::config::page()));
