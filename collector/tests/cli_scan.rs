@@ -41,7 +41,10 @@ fn a_directory_becomes_one_row_per_job() {
          4700_3|sweep|app_error|app_error\n4700_4|sweep|none|none\n4711|slurm|app_error|disk_full\n"
     );
     let (_, out, _) = lab.run(&["scan", &dir]);
-    assert!(out.contains("\n3 of 5 jobs failed\n") && out.contains("again: --array=2-3\n"), "{out}");
+    assert!(
+        out.contains("\n3 of 5 jobs failed\n") && out.contains("again: sbatch --array=2-3 SCRIPT\n"),
+        "{out}"
+    );
     let json = lab.json(&["scan", &dir, "--json"]);
     assert_eq!((&json["schema"], &json["failed"]), (&1.into(), &3.into()));
     assert_eq!(json["jobs"][2]["log"]["exception_type"], "KeyError");
@@ -114,7 +117,10 @@ fn a_log_that_cannot_be_read_is_said_and_costs_only_itself() {
     assert!(out.contains("4700_6|unreadable\n") && !out.contains("4700_5"), "{out}");
     assert!(err.lines().count() == 1 && err.contains("odd_4700_6.err is missing"), "{err}");
     let (_, out, _) = lab.run(&["scan", &dir]);
-    assert!(out.contains("3 of 6 jobs failed, 1 cannot be read\n") && out.contains("--array=2-3\n"), "{out}");
+    assert!(
+        out.contains("3 of 6 jobs failed, 1 cannot be read\n") && out.contains("sbatch --array=2-3 SCRIPT\n"),
+        "{out}"
+    );
     assert_eq!(lab.run(&["scan", &format!("{dir}/odd_4700_6.err")]).0, 3);
 }
 

@@ -15,8 +15,9 @@ Examples:
   inquest check node
   clush -a inquest check node --json";
 
-/// Is everything installed, and does it flow? Every line that is not ok says
-/// how to mend it.
+/// Say whether everything is installed and flows, and how to mend it.
+///
+/// Every line that is not ok says what to do.
 ///
 /// As root it sees most. Exits with 1 when something is wrong.
 #[derive(Debug, Args)]

@@ -9,12 +9,15 @@ mod events;
 mod export;
 mod gc;
 mod grep;
+mod help;
 mod index;
 mod log;
 mod logs;
 mod man;
+mod mcp;
 mod members;
 mod note;
+mod page;
 mod report;
 mod rerun;
 mod rules;
@@ -39,6 +42,7 @@ use crate::config::{self, Config, ConfigError, help};
 use crate::report::logfiles::LogError;
 use crate::report::site;
 use crate::report::table::{NoColumn, Style, Table};
+use crate::report::wrap;
 use crate::slurm::target::{BadTarget, Target};
 use crate::store::{Found, ReadError, Store};
 use crate::verdict::{RulesError, SiteRules};
@@ -49,8 +53,16 @@ use crate::verdict::{RulesError, SiteRules};
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// When to use colour.
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    /// Colour: auto (on a terminal, unless NO_COLOR is set), always or never.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
     color: When,
 }
 
@@ -70,10 +82,9 @@ enum When {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Say what went wrong in a job, array or run, and on which evidence.
     #[command(visible_alias = "wtf")]
     Why(why::Arguments),
-    /// List runs.
+    /// List runs, the newest last.
     Runs(runs::Arguments),
     /// List the jobs of a run.
     Run(run::Arguments),
@@ -91,14 +102,15 @@ enum Verb {
     /// Merge the journals of all nodes into run stores (a daemon).
     Collect(collect::Arguments),
     Check(check::Arguments),
-    /// Record what the jobs of this node do not tell (a daemon, one per node).
+    /// Record deaths of processes on this node (a daemon, one per node).
     Agent(agent::Arguments),
     Index(index::Arguments),
     Gc(gc::Arguments),
     Export(export::Arguments),
     Serve(serve::Arguments),
+    Mcp(mcp::Arguments),
     Report(report::Arguments),
-    /// Say something from inside a job: a stage, a message, an error, progress.
+    /// Say a stage, a message, an error or progress from inside a job.
     Note(note::Arguments),
     /// Write the manual pages.
     #[command(hide = true)]
@@ -216,8 +228,12 @@ struct Form {
 
 impl Form {
     fn print(&self, table: &Table) -> Result<String, NoColumn> {
-        let style =
-            Style { no_header: self.noheader, parsable: self.parsable2, columns: self.format.clone() };
+        let style = Style {
+            no_header: self.noheader,
+            parsable: self.parsable2,
+            columns: self.format.clone(),
+            ..Style::page()
+        };
         table.print(&style)
     }
 }
@@ -282,7 +298,10 @@ const DENIED: u8 = 4;
 /// Reads the command line, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
     // A parse error prints usage and exits with 2, help and version with 0.
-    let cli = Cli::parse();
+    let cli = help::parse();
+    if let Some(columns) = page::columns() {
+        wrap::set_page(columns);
+    }
     match cli.color {
         When::Auto => {}
         When::Always => anstream::ColorChoice::Always.write_global(),
@@ -312,6 +331,7 @@ pub fn main() -> ExitCode {
         Verb::Export(a) => export::main(&a, &zone),
         Verb::Report(a) => report::main(&a, &zone),
         Verb::Serve(a) => serve::main(&a),
+        Verb::Mcp(a) => mcp::main(&a),
         Verb::Note(a) => Ok(note::main(&a)),
         Verb::Man(a) => man::man(&a),
         Verb::Completions(a) => man::completions(&a),
@@ -354,7 +374,7 @@ fn is_broken_pipe(error: &std::io::Error) -> bool {
 /// Writes to standard output; styles are taken out where they do not belong.
 fn print(text: &str) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(page::plain(text).as_bytes())?;
     out.flush()
 }
 

@@ -128,7 +128,10 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         if !form.parsable2 && form.format.is_empty() && !form.noheader {
             print(&format!("\n{}", scan::summary(&scans)))?;
             for (array, indices) in scan::failed_arrays(&scans) {
-                print(&format!("\nTo run those of {array} again: --array={}\n", fold_ranges(indices)))?;
+                print(&format!(
+                    "\nTo run those of array {array} again: sbatch --array={} SCRIPT\n",
+                    fold_ranges(indices)
+                ))?;
             }
         }
     }

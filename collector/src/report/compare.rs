@@ -127,7 +127,8 @@ pub fn compare(runs: &mut [Compared]) -> Vec<Row> {
 /// One row per failure; `COUNTS` has one number per run, oldest first.
 pub fn table(rows: &[Row]) -> Table {
     let mut table =
-        Table::new(&["PATTERN", "CLASS", "CAUSE", "COUNTS", "FIRST", "LAST", "FINGERPRINT", "MESSAGE"]);
+        Table::new(&["PATTERN", "CLASS", "CAUSE", "COUNTS", "FIRST", "LAST", "FINGERPRINT", "MESSAGE"])
+            .spare(&["FINGERPRINT", "CLASS", "FIRST", "LAST"]);
     for row in rows {
         let counts: Vec<String> = row.counts.iter().map(usize::to_string).collect();
         table.row(vec![

@@ -222,7 +222,8 @@ pub fn table(failures: &[Failure]) -> Table {
         "PEAK",
         "FINGERPRINT",
         "MESSAGE",
-    ]);
+    ])
+    .spare(&["FINGERPRINT", "ATTEMPT", "CLASS", "TASK"]);
     let dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     for f in failures {
         table.row(vec![

@@ -251,7 +251,8 @@ pub fn look(path: &Path) -> Result<LogState, LogError> {
 
 /// One row per log.
 pub fn table(logs: &[Looked<'_>], zone: &TimeZone) -> Table {
-    let mut table = Table::new(&["JOB", "STEP", "STREAM", "SIZE", "LINES", "MODIFIED", "PATH", "NOTE"]);
+    let mut table = Table::new(&["JOB", "STEP", "STREAM", "SIZE", "LINES", "MODIFIED", "PATH", "NOTE"])
+        .spare(&["MODIFIED", "STREAM", "LINES"]);
     for log in logs {
         let state = log.state.as_ref().ok();
         let note = match &log.state {

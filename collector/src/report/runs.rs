@@ -11,8 +11,8 @@ use crate::units::duration;
 
 /// One row per run, oldest first.
 pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table {
-    let names = ["RUN", "NAME", "USER", "STATUS", "JOBS", "FAILED", "CLASSES", "STARTED", "ELAPSED", "KEY"];
-    let mut table = Table::new(&names);
+    let names = ["RUN", "NAME", "USER", "STATUS", "JOBS", "FAILED", "STARTED", "ELAPSED", "KEY", "CLASSES"];
+    let mut table = Table::new(&names).spare(&["KEY", "USER", "ELAPSED", "STATUS"]);
     for (_, user, run) in runs {
         let classes: Vec<String> = run.classes.iter().map(|(class, n)| format!("{class}:{n}")).collect();
         table.row(vec![
@@ -22,10 +22,10 @@ pub fn list(runs: &[(String, String, RegistryEntry)], zone: &TimeZone) -> Table 
             status(run.status).into(),
             run.n_chunks.to_string(),
             run.n_failed.to_string(),
-            if classes.is_empty() { "-".into() } else { classes.join(" ") },
             time(run.submitted_at, zone),
             duration(run.updated_at.since(run.submitted_at)),
             key(run),
+            if classes.is_empty() { "-".into() } else { classes.join(" ") },
         ]);
     }
     table
@@ -65,7 +65,7 @@ pub fn list_json(runs: &[(String, String, RegistryEntry)]) -> Value {
 pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
     let names =
         ["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "NAME", "DETAIL"];
-    let mut table = Table::new(&names);
+    let mut table = Table::new(&names).spare(&["JOBID", "ATTEMPTS", "CLASS", "NAME", "ELAPSED"]);
     for member in which.iter().filter_map(|n| run.members.get(n)) {
         let verdict = member.verdict.as_ref();
         table.row(vec![

@@ -255,7 +255,12 @@ pub fn class_word(class: Class) -> String {
 /// One row per job; those that succeeded only with `all`.
 pub fn table(scans: &[JobScan], all: bool) -> Table {
     let mut table =
-        Table::new(&["JOB", "NAME", "STATE", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]);
+        Table::new(&["JOB", "NAME", "STATE", "CLASS", "CAUSE", "FINGERPRINT", "ROOT_CAUSE", "LOG"]).spare(&[
+            "FINGERPRINT",
+            "CLASS",
+            "NAME",
+            "LOG",
+        ]);
     for scan in scans.iter().filter(|s| all || s.failed() || s.unknown()) {
         let log = scan.log.as_ref().map(|l| l.path.to_string_lossy().into_owned());
         let line = scan.log.as_ref().and_then(|l| l.finding.line_number);
@@ -285,10 +290,12 @@ pub fn summary(scans: &[JobScan]) -> String {
     let mut table = Table::new(&["CAUSE", "CLASS", "JOBS", "MEMBERS"]);
     for (cause, jobs) in groups {
         let class = class_word(jobs[0].class);
+        // The label of a log that tells of no failure, which people call well.
+        let (cause, class) = if cause == "none" { ("-", "ok".into()) } else { (cause, class) };
         table.row(vec![cause.into(), class, jobs.len().to_string(), clean(&members(&jobs))]);
     }
     let failed = scans.iter().filter(|s| s.failed()).count();
-    let (n, rows) = (scans.len(), table.print(&super::table::Style::default()).unwrap_or_default());
+    let (n, rows) = (scans.len(), table.print(&super::table::Style::page()).unwrap_or_default());
     let unknown = match scans.iter().filter(|s| s.unknown()).count() {
         0 => String::new(),
         n => format!(", {n} cannot be read"),

@@ -64,7 +64,8 @@ fn count(classes: &mut BTreeMap<Class, u32>, before: Class, after: Class) {
 
 /// All rules in the order in which they are tried: the site's, the built-in.
 pub fn table(site: &SiteRules) -> Table {
-    let mut table = Table::new(&["ORDER", "FROM", "CAUSE", "CLASS", "LABEL", "PRIORITY", "HOLDS"]);
+    let mut table = Table::new(&["ORDER", "FROM", "CAUSE", "CLASS", "LABEL", "PRIORITY", "HOLDS"])
+        .spare(&["PRIORITY", "LABEL", "FROM"]);
     let mut order = 0;
     let mut row = |from: &str, cause: &str, class: Class, label: &str, priority: String, holds: String| {
         order += 1;

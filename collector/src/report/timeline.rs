@@ -233,7 +233,7 @@ impl<'a> Timeline<'a> {
     /// One row per event.
     pub fn table(&self, zone: &TimeZone) -> Table {
         let names = ["TIME", "OFFSET", "EVENT", "NODE", "JOB", "STEP", "TASK", "CLASS", "DETAIL"];
-        let mut table = Table::new(&names);
+        let mut table = Table::new(&names).spare(&["CLASS"]);
         let days = self.run.last.since(self.run.started) >= 86_400_000_000;
         let dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         for e in &self.entries {

@@ -122,7 +122,9 @@ impl Site {
         }
         let mut section = |title: &str, table: &Table| {
             let _ = writeln!(out, "\n{title}\n");
-            for line in table.print(&Style::default()).unwrap_or_default().lines() {
+            let page = Style::page();
+            let style = Style { width: page.width.map(|columns| columns - 2), ..page };
+            for line in table.print(&style).unwrap_or_default().lines() {
                 let _ = writeln!(out, "  {}", line.trim_end());
             }
         };
@@ -135,7 +137,8 @@ impl Site {
                 section(&format!("By {}", name.to_lowercase()), &table);
             }
         }
-        let mut table = Table::new(&["NEW", "JOBS", "NODE-HOURS", "CLASS", "FINGERPRINT", "EXAMPLE", "WHAT"]);
+        let mut table = Table::new(&["NEW", "JOBS", "NODE-HOURS", "CLASS", "FINGERPRINT", "EXAMPLE", "WHAT"])
+            .spare(&["FINGERPRINT", "NODE-HOURS"]);
         for k in &self.kinds {
             let new = if k.new { "new" } else { "" };
             let class = k.class.map_or("-".into(), |c| c.to_string());

@@ -392,7 +392,7 @@ fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZ
         (log(subject))
         (happened(verdict, only, zone))
         @if !advice.is_empty() {
-            h4 { "Advice" }
+            h3 class="part" { "Advice" }
             ul class="advice" { @for a in &advice { li { (clean(a)) } } }
         }
         dl {
@@ -428,7 +428,7 @@ fn log(subject: &Subject<'_>) -> Markup {
     if let Some((log, line)) = failure.log.as_ref().and_then(|l| Some((l, l.finding.root_cause.as_ref()?))) {
         let lines = before(log);
         return html! {
-            h4 {
+            h3 class="part" {
                 "Log says"
                 @if let Some(n) = log.finding.line_number { ", line " (n) } " of " span class="as-is" { (file(&log.path)) }
             }
@@ -452,7 +452,7 @@ fn log(subject: &Subject<'_>) -> Markup {
     }
     html! {
         @if let Some(ends) = &failure.ends {
-            h4 { "Log ends without an error: " span class="as-is" { (file(&ends.path)) } }
+            h3 class="part" { "Log ends without an error: " span class="as-is" { (file(&ends.path)) } }
             pre {
                 @for line in &ends.lines[ends.lines.len().saturating_sub(super::ENDING)..] {
                     (clean(line).trim_end()) "\n"
@@ -466,7 +466,7 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
     let told = told(verdict, only);
     html! {
         @if !told.is_empty() {
-            h4 { "What happened" }
+            h3 class="part" { "What happened" }
             div class="scroll" {
                 table {
                     thead {
