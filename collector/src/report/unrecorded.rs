@@ -54,6 +54,7 @@ pub fn found(jobs: &[PastJob]) -> Option<(Found, BTreeMap<JobId, Story>)> {
             attempts: 1,
             started: job.start.or(job.end).unwrap_or(run.started),
             last: job.end.or(job.start).unwrap_or(run.last),
+            state: None,
             verdict,
             range: (0, 0),
         };
