@@ -1,4 +1,4 @@
-//! Bytes and durations as people read them.
+//! Bytes and durations as people read them, and as they write them for sbatch.
 
 /// `0 B`, `64.0 MiB`, `1.5 GiB`.
 pub fn bytes(n: u64) -> String {
@@ -29,9 +29,27 @@ pub fn duration(us: i64) -> String {
     if d > 0 { format!("{sign}{d}-{h:02}:{m:02}:{s:02}") } else { format!("{sign}{h}:{m:02}:{s:02}") }
 }
 
+/// MiB as sbatch takes them, rounded up to a size that people would write.
+pub fn memory_words(mib: u64) -> String {
+    let step = match mib {
+        0..128 => 8,
+        128..1024 => 50,
+        1024..16_384 => 256,
+        _ => 1024,
+    };
+    let mib = mib.div_ceil(step) * step;
+    if mib.is_multiple_of(1024) { format!("{}G", mib / 1024) } else { format!("{mib}M") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_for_sbatch() {
+        let written = [96, 97, 300, 1000, 1536, 24_576, 25_000].map(memory_words);
+        assert_eq!(written, ["96M", "104M", "300M", "1000M", "1536M", "24G", "25G"]);
+    }
 
     #[test]
     fn sizes_and_times() {

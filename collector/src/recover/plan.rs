@@ -12,12 +12,13 @@ use std::path::Path;
 use inquest_journal::{Level, StepId};
 use serde::Serialize;
 
-use super::resources::{memory_words, minutes, time_words};
+use super::resources::{minutes, time_words};
 use crate::report::{ids, nodes};
 use crate::runs::{Member, RunState};
 use crate::slurm::hostlist;
 use crate::slurm::target::fold_ranges;
 use crate::story::Attempt;
+use crate::units::memory_words;
 use crate::units::{bytes, duration};
 use crate::verdict::{Class, Retry, Verdict};
 

@@ -6,17 +6,6 @@ pub fn is_memory(text: &str) -> bool {
     !number.is_empty() && number.len() <= 12 && number.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// MiB as sbatch takes them, rounded up to a size that people would write.
-pub(super) fn memory_words(mib: u64) -> String {
-    let step = match mib {
-        0..1024 => 16,
-        1024..16_384 => 256,
-        _ => 1024,
-    };
-    let mib = mib.div_ceil(step) * step;
-    if mib.is_multiple_of(1024) { format!("{}G", mib / 1024) } else { format!("{mib}M") }
-}
-
 /// Minutes as sbatch takes them, `[D-]HH:MM:00`, rounded up to a time that
 /// people would write.
 pub(super) fn time_words(minutes: u64) -> String {
@@ -81,7 +70,6 @@ mod tests {
             ["1", "90", "1500"].map(|m| time_words(m.parse().unwrap())),
             ["00:01:00", "01:30:00", "1-01:00:00"]
         );
-        assert_eq!([96, 1536, 24_576, 25_000].map(memory_words), ["96M", "1536M", "24G", "25G"]);
         assert!(["16G", "500M", "1024"].iter().all(|m| is_memory(m)));
         assert!(["", "G", "1.5G", "16 G", "-1G", "16GB", "$(x)"].iter().all(|m| !is_memory(m)));
     }

@@ -66,7 +66,10 @@ pub fn members(run: &RunState, which: &[u32], zone: &TimeZone) -> Table {
     let names =
         ["JOB", "JOBID", "STATE", "CLASS", "CAUSE", "ATTEMPTS", "STARTED", "ELAPSED", "NAME", "DETAIL"];
     let mut table = Table::new(&names).spare(&["JOBID", "ATTEMPTS", "CLASS", "NAME", "ELAPSED"]);
-    for member in which.iter().filter_map(|n| run.members.get(n)) {
+    // Members are numbered as they were first heard of; people look for them by job and index.
+    let mut members: Vec<&Member> = which.iter().filter_map(|n| run.members.get(n)).collect();
+    members.sort_by_key(|m| (m.array_job_id.unwrap_or(m.job_id), m.array_task_id, m.job_id));
+    for member in members {
         let verdict = member.verdict.as_ref();
         table.row(vec![
             member.display_id(),

@@ -140,7 +140,10 @@ impl<'a> Timeline<'a> {
         let detail = match &*line.event_type {
             "run_started" => "the run begins".into(),
             "run_completed" => "the run ends: all jobs ended well".into(),
-            "run_failed" => format!("the run ends: {} jobs failed", ended.n_errors.unwrap_or(0)),
+            "run_failed" => match ended.n_errors.unwrap_or(0) {
+                1 => "the run ends: 1 job failed".into(),
+                n => format!("the run ends: {n} jobs failed"),
+            },
             _ => events::detail(line, raw),
         };
         let node = ended.verdict.and_then(|v| v.first_failure).map_or(line.node.to_string(), |f| f.at.node);
@@ -175,6 +178,7 @@ impl<'a> Timeline<'a> {
     pub fn finish(&mut self, around_s: Option<u64>) {
         // Stable, so that what the journals order stays in order.
         self.entries.sort_by_key(|e| e.utc);
+        self.say_once();
         let Some(around_s) = around_s else { return };
         let window = i64::try_from(around_s).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let bad: Vec<Timestamp> = self.entries.iter().filter(|e| e.bad).map(|e| e.utc).collect();
@@ -186,6 +190,25 @@ impl<'a> Timeline<'a> {
             bad.get(at).is_some_and(near) || at > 0 && near(&bad[at - 1])
         });
         self.far = before - self.entries.len();
+    }
+
+    /// A run whose jobs come one after the other ends and goes on many times, and a kill may have two
+    /// witnesses, the plugin and the agent: each is told once.
+    fn say_once(&mut self) {
+        let ends = |e: &Entry| matches!(&*e.event_type, "run_completed" | "run_failed");
+        let last_end = self.entries.iter().rposition(ends);
+        let mut began = false;
+        let mut kills = BTreeSet::new();
+        let mut at = 0;
+        self.entries.retain(|e| {
+            at += 1;
+            match &*e.event_type {
+                "run_started" => !std::mem::replace(&mut began, true),
+                "run_completed" | "run_failed" => last_end == Some(at - 1),
+                "oom_kill" => kills.insert((e.job_id, e.step, e.task, e.detail.clone())),
+                _ => true,
+            }
+        });
     }
 
     /// Whether a job failed.

@@ -28,7 +28,8 @@ fn more_memory(death: &Death) -> Vec<String> {
         // The peak of a killed task is clipped at the limit, so its true need
         // is unknown; half as much again is a first step.
         let mib = (limit / 2 * 3).div_ceil(1 << 20);
-        advice.push(format!("ask for more memory: --mem={mib}M (the peak was cut off at the limit; the true need may be higher)"));
+        let mem = memory_words(mib);
+        advice.push(format!("ask for more memory: --mem={mem} (the peak was cut off at the limit; the true need may be higher)"));
     }
     advice
 }

@@ -8,7 +8,7 @@ mod time;
 use super::{Case, Class, Confidence, Death, Match, Retry, Rule};
 use crate::slurm::signal_name;
 use crate::story::Exit;
-use crate::units::{bytes, duration};
+use crate::units::{bytes, duration, memory_words};
 
 pub use exit::{AppError, ChildSignal, Crash, CrashMasked, Ended, KilledOther, LaunchFail, Unexplained};
 pub use memory::{OomCgroup, OomPartial};
