@@ -10,9 +10,9 @@ use regex::{Captures, Regex};
 
 use crate::cluster::{Cluster, USERS};
 
-/// The person of the document, who is a user of the tests in truth, and where she works.
-const PERSON: &str = "ada";
-const HOME: &str = "/home/ada";
+/// The person of the document, who is a user of the tests in truth, and where they work.
+const PERSON: &str = "user";
+const HOME: &str = "/home/user";
 
 /// A document in the making.
 #[derive(Debug)]

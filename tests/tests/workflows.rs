@@ -123,7 +123,9 @@ fn judged(page: &Transcript<'_>, run: &str, jobs: usize, verdicts: usize) {
 fn grid(cluster: &Cluster, page: &mut Transcript<'_>) {
     page.say("## 1. parade: a grid of fits, and some are missing");
     page.stage("fits", &[("fit.sh", FIT_SH), ("fit.py", FIT_PY)]);
-    page.say("Ada fits a model to eight sites, one job each, and five come back. She wants to know what became of the others.");
+    page.say(
+        "A model is fitted to eight sites, one job each, and five come back. What became of the others?",
+    );
     page.show("bash", "fit.sh");
     page.show("python", "fit.py");
     let job = id(&page.run("sbatch fit.sh"));
@@ -146,8 +148,8 @@ fn nights(cluster: &Cluster, page: &mut Transcript<'_>) {
     page.say("### Three nights of the same forecast");
     page.stage("forecast", &[("forecast.sh", FORECAST_SH)]);
     page.say(
-        "The forecast runs every night, and every morning something else has failed. Ada gives each night a name, \
-         looks at the third while its last job still runs, and then asks what stayed, came and went.",
+        "The forecast runs every night, and every morning something else has failed. Each night gets a \
+         name; the third is looked at while its last job still runs, and then: what stayed, came and went?",
     );
     page.show("bash", "forecast.sh");
     for night in 1..=2 {
@@ -172,7 +174,7 @@ fn nights(cluster: &Cluster, page: &mut Transcript<'_>) {
 fn recovery(cluster: &Cluster, page: &mut Transcript<'_>) {
     page.say("## 2. torc: run again what was too large, with more memory");
     page.stage("meshes", &[("mesh.sh", MESH_SH)]);
-    page.say("Two of four meshes need more than the 48 MB that Ada gave them. She wants these two again, with enough.");
+    page.say("Two of four meshes need more than the 48 MB they were given. These two again, with enough.");
     page.show("bash", "mesh.sh");
     let job = id(&page.run("sbatch mesh.sh"));
     let run = format!("array-{job}");
@@ -199,8 +201,8 @@ fn scenarios(page: &mut Transcript<'_>) {
     page.say("## 3. Scalable: what a program needs to know of each failure");
     page.stage("scenarios", &[("scenario.sh", SCENARIO_SH)]);
     page.say(
-        "Five scenarios of one study, submitted one by one; three fail. Ada's own script shall decide which to run \
-         again, and wants class, reason and certainty of each.",
+        "Five scenarios of one study, submitted one by one; three fail. A script of the user's shall decide which to \
+         run again, and needs class, reason and certainty of each.",
     );
     page.show("bash", "scenario.sh");
     page.run(
@@ -232,8 +234,8 @@ fn hidden(cluster: &Cluster, page: &mut Transcript<'_>) {
         ],
     );
     page.say(
-        "A pipeline of Parsl ends with `DependencyError`, which says that something else failed. Ada wants to know \
-         what, and in which line of hers.",
+        "A pipeline of Parsl ends with `DependencyError`, which says that something else failed. What was it, \
+         and in which line of the user's own?",
     );
     page.show("python", "pipeline.py");
     page.say(
@@ -276,8 +278,8 @@ fn logs_alone(page: &mut Transcript<'_>, job: u32) {
     page.stage("sweep", &[]);
     page.say(
         "A sweep over six configurations ran before Inquest was installed, so there are only its logs and what Slurm \
-         remembers. A job is done when it says `results saved`. Ada wants a table with the configuration of each \
-         failure, and to run them again.",
+         remembers. A job is done when it says `results saved`. Wanted are a table with the configuration of each \
+         failure, and the failed ones run again.",
     );
     page.show("bash", "sweep.sh");
     page.run(

@@ -136,8 +136,9 @@ fn verdict(attempt: &Attempt, job: &PastJob) -> Verdict {
     let judged = judge(attempt, Some(&job.record));
     let (code, signal) = (job.record.exit_code, job.record.exit_signal);
     let ok = job.record.state_word() == "COMPLETED";
-    // That a step has no end means nothing where no step was recorded.
-    if !matches!(judged.cause.as_str(), "lost" | "unknown") {
+    // That a step has no end means nothing where no step was recorded, and the exit code says more than that
+    // the job failed.
+    if !matches!(judged.cause.as_str(), "lost" | "unknown" | "app_error") {
         return judged;
     }
     let (class, cause, label, detail) = match (code, signal) {

@@ -44,7 +44,7 @@ pub struct Filter {
     /// Only what somebody may see.
     pub visible: Option<Visible>,
     /// For the next page: what comes after this entry of an earlier answer,
-    /// by its end and its [`JobEntry::id`].
+    /// by its end and its [`JobEntry::id`](super::JobEntry::id).
     pub before: Option<(Option<Timestamp>, i64)>,
 }
 
