@@ -15,7 +15,8 @@ use inquest::store::index::{
 };
 use inquest::verdict::Class;
 use inquest_journal::{JobId, Timestamp};
-use inquest_tests::generate::{Plan, Random, generate};
+use inquest_tests::generate::{Plan, generate};
+use inquest_tests::random::Random;
 
 const EVERYTHING: usize = 100_000;
 

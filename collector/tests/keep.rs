@@ -268,7 +268,8 @@ fn a_store_in_use_is_left_alone() {
 /// without any of that. `INQUEST_KILLS` makes it longer.
 #[test]
 fn killed_while_it_compresses_nothing_is_lost_and_nothing_twice() {
-    use inquest_tests::generate::{Plan, Random, generate};
+    use inquest_tests::generate::{Plan, generate};
+    use inquest_tests::random::Random;
     let seed = std::env::var("INQUEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(41);
     let kills: u32 = std::env::var("INQUEST_KILLS").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
     println!("INQUEST_SEED={seed}");

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod evidence;
 pub mod generate;
 pub mod host;
+pub mod random;
 pub mod stores;
 pub mod trace;
 pub mod transcript;

@@ -15,7 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use inquest_tests::artefacts;
-use inquest_tests::generate::{Plan, Random, generate};
+use inquest_tests::generate::{Plan, generate};
+use inquest_tests::random::Random;
 use inquest_tests::stores::{files, identities, walk};
 use inquest_tests::trace::{Next, Traced};
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use inquest_tests::agent::{self, Agent};
 use inquest_tests::cluster::{Cluster, Config, Process, USERS};
-use inquest_tests::generate::Random;
+use inquest_tests::random::Random;
 use inquest_tests::stores::gaps;
 use rustix::process::Signal;
 use serde_json::Value;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, JobRecord, USERS};
-use inquest_tests::generate::Random;
+use inquest_tests::random::Random;
 use serde_json::Value;
 
 /// A collector that ends with its test.

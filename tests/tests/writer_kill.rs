@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use inquest_journal::{Head, Lines};
 use inquest_tests::artefacts;
-use inquest_tests::generate::Random;
 use inquest_tests::host::Host;
+use inquest_tests::random::Random;
 use inquest_tests::stores::{files, identities};
 use serde_json::Value;
 

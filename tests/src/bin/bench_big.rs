@@ -18,7 +18,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use inquest_journal::Timestamp;
 use inquest_tests::artefacts;
-use inquest_tests::generate::{Habits, Made, Plan, Random, generate_by};
+use inquest_tests::generate::{Habits, Made, Plan, generate_by};
+use inquest_tests::random::Random;
 
 /// Makes a large store and measures its answers.
 #[derive(Debug, Parser)]

@@ -22,7 +22,8 @@ use inquest_journal::{
     encode,
 };
 use inquest_tests::artefacts;
-use inquest_tests::generate::{Made, Plan, Random, generate};
+use inquest_tests::generate::{Made, Plan, generate};
+use inquest_tests::random::Random;
 
 /// Measures the collector beside DuckDB and jq.
 #[derive(Debug, Parser)]

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use inquest_journal::{Identity, JobId, Note, Severity, Source, Writer};
-use inquest_tests::generate::Random;
+use inquest_tests::random::Random;
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
