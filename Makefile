@@ -81,7 +81,7 @@ install-inquest:
 	@$(call put,644,packaging/sysusers.d/inquest.conf,$(sysusersdir)/inquest.conf)
 	@$(call put,644,packaging/tmpfiles.d/inquest.conf,$(tmpfilesdir)/inquest.conf)
 	@for unit in $(units); do \
-	  $(call put_edited,644,packaging/systemd/$$unit,$(unitdir)/$$unit,s|^ExecStart=[^ ]*|ExecStart=$(bindir)/inquest|) || exit 1; \
+	  $(call put_edited,644,packaging/systemd/inquest-$$unit.service,$(unitdir)/inquest-$$unit.service,s|^ExecStart=[^ ]*|ExecStart=$(bindir)/inquest|) || exit 1; \
 	done
 	@for page in $(TARGET)/share/man/*.[1-8]; do \
 	  $(call put,644,$$page,$(mandir)/man$${page##*.}/$${page##*/}) || exit 1; \
