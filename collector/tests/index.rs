@@ -2,7 +2,7 @@
 //! it holds the same, and every question has the answer that reading all
 //! attempts gives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use inquest::collect::{Collector, Options};
 use inquest::slurm::target::Target;
 use inquest::store::index::{
-    Counts, Filter, Group, Index, JobEntry, RunEntry, Standing, Writer, catch_up, rebuild,
+    Counts, Filter, Group, Index, JobEntry, RunEntry, Standing, Visible, Writer, catch_up, rebuild,
 };
 use inquest::verdict::Class;
 use inquest_journal::{JobId, Timestamp};
@@ -188,6 +188,9 @@ fn model(job: &JobEntry, f: &Filter) -> bool {
         && (f.classes.is_empty() || job.class().is_some_and(|c| f.classes.contains(&c)))
         && (!f.failed || job.class().is_some_and(|c| c != Class::Ok))
         && f.open.is_none_or(|open| job.class().is_none() == open)
+        && f.visible.as_ref().is_none_or(|v| {
+            v.user == job.user || job.entry.account.as_ref().is_some_and(|a| v.accounts.contains(a))
+        })
 }
 
 /// A filter made of values that jobs have, and some that none has.
@@ -197,8 +200,12 @@ fn any_filter(random: &mut Random, jobs: &[JobEntry]) -> Filter {
     for _ in 0..=random.below(3) {
         let job = pick(random);
         let end = job.entry.end.as_ref();
-        match random.below(14) {
+        match random.below(15) {
             0 => f.user = Some(job.user),
+            13 => {
+                let accounts = (0..random.below(4)).filter_map(|_| pick(random).entry.account).collect();
+                f.visible = Some(Visible { user: job.user, accounts });
+            }
             1 => f.account = job.entry.account,
             2 => f.partition = job.entry.partition,
             3 => f.node = job.entry.nodes.first().cloned(),
@@ -241,6 +248,23 @@ fn every_question_has_the_answer_that_reading_all_gives() {
             pages.extend(page);
         }
         assert_eq!(pages, right, "pages of question {n}: {filter:?}");
+
+        // Those of one run, in the order of their numbers.
+        let run = &all[random.below(all.len() as u64) as usize];
+        let of_run = Filter {
+            cluster: Some(run.cluster.clone()),
+            user: Some(run.user.clone()),
+            run_id: Some(run.run_id.clone()),
+            visible: filter.visible.clone(),
+            ..Filter::default()
+        };
+        let from = random.below(4) as u32;
+        let mut members: Vec<JobEntry> =
+            all.iter().filter(|j| model(j, &of_run) && j.chunk_id >= from).cloned().collect();
+        members.sort_by_key(|j| (j.chunk_id, j.entry.attempt));
+        let numbers: BTreeSet<u32> = all.iter().filter(|j| model(j, &of_run)).map(|j| j.chunk_id).collect();
+        assert_eq!(index.members(&of_run, from, EVERYTHING).unwrap(), members, "{of_run:?}");
+        assert_eq!(index.member_numbers(&of_run, EVERYTHING).unwrap(), numbers, "{of_run:?}");
 
         let group = [
             Group::All,
@@ -297,12 +321,11 @@ fn a_job_is_found_by_every_way_of_naming_it() {
     let all = index.jobs(&Filter::default(), EVERYTHING).unwrap();
     let mut arrays = 0;
     for job in &all {
-        let by_id = index.attempts(job.job_id, &Filter::default()).unwrap();
-        assert!(by_id.contains(job), "{}", job.display_id());
         let target: Target = job.display_id().parse().unwrap();
         let found = index.locate(&target, None, None).unwrap();
         let [(run, places)] = found.as_slice() else { panic!("{target:?}: {found:?}") };
         assert_eq!((&run.run_id, places.len(), places[0].chunk), (&job.run_id, 1, job.chunk_id));
+        assert_eq!(index.place(run.id, job.chunk_id).unwrap().as_ref(), Some(&places[0]));
         if let Some(array) = job.array_job_id {
             arrays += 1;
             let whole = index.locate(&Target::Job { id: array, step: None }, None, None).unwrap();

@@ -113,14 +113,14 @@ async fn run(
     Path(name): Path<Name>,
     Query(pairs): Pairs,
 ) -> Answer {
-    let question = Question::read(pairs, &[], now())?;
-    let (limit, before) = (question.limit, question.before);
-    let (run, members, mut jobs) = app
+    let question = Question::read(pairs, &["from"], now())?;
+    let (limit, from) = (question.limit, question.from()?);
+    let (run, members, (jobs, next)) = app
         .data
         .ask(move |s| {
             let (run, members) = look::run(&s, &viewer, &name)?;
-            let filter = Filter { before, ..look::members_of(&name, &viewer) };
-            Ok((run, members, s.index.jobs(&filter, limit + 1)?))
+            let jobs = look::members(&s, &look::members_of(&name, &viewer), from, limit)?;
+            Ok((run, members, jobs))
         })
         .await?;
     let mut run = json!(run);
@@ -131,7 +131,6 @@ async fn run(
         }
         map.insert("members".into(), json!(members.len()));
     }
-    let next = question.cut(&mut jobs, JobEntry::place);
     Ok(send(json!({ "run": run, "jobs": jobs, "next": next })))
 }
 
@@ -166,13 +165,7 @@ async fn events(
     Query(pairs): Pairs,
 ) -> Answer {
     let question = Question::read(pairs, &["from"], now())?;
-    let from = match question.other("from").map(str::parse) {
-        None => 0,
-        Some(Ok(from)) => from,
-        Some(Err(_)) => {
-            return Err(Problem::Bad("from is what 'next' of another page said, or 0".into()).into());
-        }
-    };
+    let from = question.from()?;
     let limit = question.limit;
     let page = app.data.ask(move |s| look::events(&s, &viewer, &name, from, limit)).await?;
     // As they are stored, without being read once more.

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use super::access::Viewer;
 use super::data::{Problem, Sources};
-use crate::slurm::target::Target;
-use crate::store::index::{Filter, Place, RunEntry};
+use crate::store::index::{Filter, JobEntry, Place, RunEntry};
 use crate::store::{EventsFile, read_head, read_line, run_dir};
 use crate::story::Story;
 use crate::verdict::Verdict;
@@ -37,7 +36,7 @@ pub fn run(
     let filter = members_of(name, viewer);
     let members: BTreeSet<u32> = match &viewer.accounts {
         accounts if accounts.is_empty() => BTreeSet::new(),
-        _ => sources.index.jobs(&filter, MEMBERS)?.iter().map(|j| j.chunk_id).collect(),
+        _ => sources.index.member_numbers(&filter, MEMBERS)?,
     };
     match found {
         Some(run) if !members.is_empty() => Ok((run, Some(members))),
@@ -54,6 +53,26 @@ pub fn members_of(name: &Name, viewer: &Viewer) -> Filter {
         visible: viewer.visible(),
         ..Filter::default()
     }
+}
+
+/// Jobs of a run from member `from` on, nearly `limit`, and the number of the
+/// member that comes after them.
+///
+/// # Errors
+///
+/// When the index cannot be read.
+pub fn members(
+    sources: &Sources<'_>,
+    filter: &Filter,
+    from: u32,
+    limit: usize,
+) -> Result<(Vec<JobEntry>, Option<u32>), Problem> {
+    let mut jobs = sources.index.members(filter, from, limit + 1)?;
+    let Some(beyond) = jobs.get(limit).map(|j| j.chunk_id) else { return Ok((jobs, None)) };
+    // A page ends between members, unless one of them is longer than a page.
+    let whole = jobs.iter().position(|j| j.chunk_id == beyond).filter(|at| *at > 0);
+    jobs.truncate(whole.unwrap_or(limit));
+    Ok((jobs, Some(if whole.is_some() { beyond } else { beyond.saturating_add(1) })))
 }
 
 /// All that is known of one member of a run.
@@ -81,12 +100,7 @@ pub fn job(sources: &Sources<'_>, viewer: &Viewer, name: &Name, chunk: u32) -> R
     if members.is_some_and(|m| !m.contains(&chunk)) {
         return Err(Problem::NotFound);
     }
-    let filter = Filter { chunk: Some(chunk), ..members_of(name, viewer) };
-    let job = sources.index.jobs(&filter, 1)?.pop().ok_or(Problem::NotFound)?;
-    let target = Target::Job { id: job.job_id, step: None };
-    let located = sources.index.locate(&target, Some(&name.0), Some(&name.1))?;
-    let mut places = located.into_iter().filter(|(r, _)| r.run_id == name.2).flat_map(|(_, places)| places);
-    let place = places.find(|p| p.chunk == chunk).ok_or(Problem::NotFound)?;
+    let place = sources.index.place(entry.id, chunk)?.ok_or(Problem::NotFound)?;
     let file = EventsFile::open(&sources.root.join(run_dir(&name.0, &name.1, &name.2)))?;
     let mut story = Story::default();
     let cut = each_line(&file, &place, &mut |line| {

@@ -34,9 +34,9 @@ const PATHS: [Path; 10] = [
     },
     Path {
         path: RUN,
-        summary: "A run and its jobs, newest end first.",
+        summary: "A run and its jobs, in the order of their numbers.",
         filters: false,
-        others: &["limit", "before"],
+        others: &["limit", "from"],
         keys: &["run", "jobs", "next"],
     },
     Path {

@@ -123,6 +123,19 @@ impl Question {
         self.other.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// Where jobs or events of a run are to begin.
+    ///
+    /// # Errors
+    ///
+    /// When it is no number.
+    pub fn from<T: Default + std::str::FromStr>(&self) -> Result<T, Problem> {
+        match self.other("from").map(str::parse) {
+            None => Ok(T::default()),
+            Some(Ok(from)) => Ok(from),
+            Some(Err(_)) => Err(Problem::Bad("from is what 'next' of another page said, or 0".into())),
+        }
+    }
+
     /// The length of the time in microseconds.
     pub fn span_us(&self) -> i64 {
         self.until.since(self.since)

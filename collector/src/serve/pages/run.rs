@@ -12,7 +12,7 @@ use super::super::access::Viewer;
 use super::super::app::App;
 use super::super::data::{Problem, Sources};
 use super::super::look::{self, Job, Name};
-use super::super::question::{Question, after};
+use super::super::question::{Question, encode};
 use super::lists::{job_link, pager, run_link, table};
 use super::{Answer, Pairs, count, when};
 use crate::report::clean;
@@ -25,15 +25,20 @@ use crate::store::index::{Filter, Group, JobEntry, RunEntry};
 use crate::units::duration;
 use crate::verdict::Class;
 
-/// Jobs of a run that are drawn.
-const DRAWN: usize = 1000;
+/// Jobs of a run that are drawn and listed at one time.
+const MEMBERS: usize = 200;
 
 struct Run {
     entry: RunEntry,
-    classes: BTreeMap<Class, i64>,
-    running: usize,
-    drawn: Vec<JobEntry>,
+    /// Whether its figures are of jobs that the viewer may see.
+    whole: bool,
+    /// Ended jobs by class.
+    classes: BTreeMap<Class, u32>,
+    running: u32,
     failed: Vec<JobEntry>,
+    members: Vec<JobEntry>,
+    /// Number of the first job of the next page.
+    next: Option<u32>,
 }
 
 pub(super) async fn page(
@@ -42,16 +47,13 @@ pub(super) async fn page(
     Path(name): Path<Name>,
     super::Query(pairs): Pairs,
 ) -> Answer {
-    let question = Question::read(pairs, &[], super::now())?;
-    let (asker, limit, before) = (viewer.clone(), question.limit, question.before);
-    let named = name.clone();
-    let mut run = app.data.ask(move |s| look_at(&s, &asker, &named, limit, before)).await?;
-    let more = run.failed.len() > limit;
-    run.failed.truncate(limit);
+    let question = Question::read(pairs, &["from"], super::now())?;
+    let from = question.from()?;
+    let (asker, named, q) = (viewer.clone(), name.clone(), question.clone());
+    let mut run = app.data.ask(move |s| look_at(&s, &asker, &named, &q, from)).await?;
     let here = run_link(&name.0, &name.1, &name.2);
-    let next =
-        run.failed.last().filter(|_| more).map(|j| format!("{here}?before={}", after(j.ended(), j.id)));
-    let body = draw(&run, &here, question.before.is_some(), next.as_deref());
+    let older = question.cut(&mut run.failed, JobEntry::place);
+    let body = draw(&run, &question, &here, older.as_deref(), from);
     Ok(super::page(&viewer, "/runs", &format!("Run {}", clean(&name.2)), &body))
 }
 
@@ -59,46 +61,68 @@ fn look_at(
     sources: &Sources<'_>,
     viewer: &Viewer,
     name: &Name,
-    limit: usize,
-    before: Option<(Option<inquest_journal::Timestamp>, i64)>,
+    question: &Question,
+    from: u32,
 ) -> Result<Run, Problem> {
-    let (entry, _) = look::run(sources, viewer, name)?;
+    let (entry, seen) = look::run(sources, viewer, name)?;
     let index = sources.index;
     let all = look::members_of(name, viewer);
-    let counts = index.count(&all, Group::All, 1)?.pop().unwrap_or_default();
-    let failed = Filter { failed: true, open: Some(false), before, ..all.clone() };
+    let (classes, running) = match seen {
+        // The run has its own figures; what it has of jobs need not be counted.
+        None => (entry.classes.clone(), entry.running),
+        Some(seen) => {
+            let counts = index.count(&all, Group::All, 1)?.pop().unwrap_or_default();
+            let open = index.members(&Filter { open: Some(true), ..all.clone() }, 0, seen.len())?;
+            let classes =
+                counts.jobs.into_iter().map(|(class, n)| (class, u32::try_from(n).unwrap_or(u32::MAX)));
+            (classes.collect(), open.len() as u32)
+        }
+    };
+    let failed = Filter { failed: true, open: Some(false), before: question.before, ..all.clone() };
+    let (members, next) = look::members(sources, &all, from, MEMBERS)?;
     Ok(Run {
+        whole: viewer.sees_all_of(&name.1),
         entry,
-        classes: counts.jobs,
-        running: index.jobs(&Filter { open: Some(true), ..all.clone() }, DRAWN)?.len(),
-        failed: index.jobs(&failed, limit + 1)?,
-        drawn: index.jobs(&all, DRAWN)?,
+        classes,
+        running,
+        failed: index.jobs(&failed, question.limit + 1)?,
+        members,
+        next,
     })
 }
 
-fn draw(run: &Run, here: &str, paged: bool, next: Option<&str>) -> Markup {
+fn draw(run: &Run, question: &Question, here: &str, older: Option<&str>, from: u32) -> Markup {
     let entry = &run.entry;
-    let failed: i64 = run.classes.iter().filter(|(c, _)| **c != Class::Ok).map(|(_, n)| n).sum();
-    let ended: i64 = run.classes.values().sum();
+    let failed: u32 = run.classes.iter().filter(|(c, _)| **c != Class::Ok).map(|(_, n)| n).sum();
+    let ended: u32 = run.classes.values().sum();
     let mut shares: Vec<(Option<Class>, usize)> =
-        run.classes.iter().map(|(c, n)| (Some(*c), usize::try_from(*n).unwrap_or(0))).collect();
+        run.classes.iter().map(|(c, n)| (Some(*c), *n as usize)).collect();
     if run.running > 0 {
-        shares.push((None, run.running));
+        shares.push((None, run.running as usize));
     }
     shares.sort_by_key(|(c, n)| (c.is_none(), *c == Some(Class::Ok), std::cmp::Reverse(*n)));
-    let first = run.drawn.iter().map(|j| j.entry.started).min();
-    let mut rows: Vec<&JobEntry> = run.drawn.iter().collect();
+    let first = run.members.iter().map(|j| j.entry.started).min();
+    let mut rows: Vec<&JobEntry> = run.members.iter().collect();
     rows.sort_by_key(|j| (j.entry.started, j.id));
     let rows: Vec<Row> = rows.into_iter().filter_map(|j| Some(row(j, first?))).collect();
+    let part = (from > 0 || run.next.is_some()).then(|| {
+        (run.members.first().map_or(from, |j| j.chunk_id), run.members.last().map_or(from, |j| j.chunk_id))
+    });
+    let next = run.next.map(|from| format!("{here}?from={from}#jobs"));
+    let older = older.map(|before| format!("{here}?before={before}"));
+    let name = run.members.first().and_then(|j| j.entry.name.as_deref());
     html! {
         header class="top" {
-            h1 { "Run " (clean(&entry.run_id)) small { (clean(run.drawn.last().and_then(|j| j.entry.name.as_deref()).unwrap_or("-"))) } }
+            h1 { "Run " (clean(&entry.run_id)) small { (clean(name.unwrap_or("-"))) } }
             p class="meta" {
-                (clean(&entry.user)) " on " (clean(&entry.cluster)) "; " (status(entry.status)) "; started " (when(entry.started))
-                ", took " (duration(entry.last.since(entry.started)))
+                (clean(&entry.user)) " on " (clean(&entry.cluster))
+                @if run.whole {
+                    "; " (status(entry.status)) "; started " (when(entry.started)) ", took " (duration(entry.last.since(entry.started)))
+                } @else { "; as far as you may see it" }
             }
             p class={ "verdict " (if failed > 0 { "bad" } else { "good" }) } {
-                (count(failed)) " of " (count(ended)) " jobs failed" @if run.running > 0 { ", " (run.running) " still running" }
+                (count(failed.into())) " of " (count(ended.into())) " jobs failed"
+                @if run.running > 0 { ", " (count(run.running.into())) " still running" }
             }
             (classes("classes", &shares))
         }
@@ -106,20 +130,41 @@ fn draw(run: &Run, here: &str, paged: bool, next: Option<&str>) -> Markup {
             section {
                 h2 { "Failures" }
                 @if run.failed.is_empty() { p { "None." } } @else { (table(&run.failed, "Newest first")) }
-                (pager(paged, here, next))
+                (pager(question.before.is_some(), here, older.as_deref()))
             }
             @if !rows.is_empty() {
-                section {
-                    h2 { "Timeline" }
+                section id="jobs" {
+                    h2 {
+                        "Timeline"
+                        @if let Some((first, last)) = part { small { "jobs " (count(first.into())) " to " (count(last.into())) } }
+                    }
                     (timeline("time", &format!("Jobs of run {} over time", clean(&entry.run_id)), &rows))
+                    (turn(here, from, next.as_deref()))
+                }
+                section {
+                    h2 { "Jobs" }
+                    details open[run.members.len() <= 20 || from > 0] {
+                        summary {
+                            (count(run.members.len() as i64))
+                            @if part.is_some() && run.whole { " of " (count(entry.members.into())) }
+                            " jobs"
+                        }
+                        (jobs(&run.members))
+                    }
+                    (turn(here, from, next.as_deref()))
                 }
             }
-            section {
-                h2 { "All jobs" }
-                details open[run.drawn.len() <= 20] {
-                    summary { (run.drawn.len()) " jobs" @if run.drawn.len() == DRAWN { ", the newest" } }
-                    (jobs(&run.drawn))
-                }
+        }
+    }
+}
+
+/// To the other pages of the jobs of a run.
+fn turn(here: &str, from: u32, next: Option<&str>) -> Markup {
+    html! {
+        @if from > 0 || next.is_some() {
+            p class="pager" {
+                @if from > 0 { a href={ (here) "#jobs" } { "First jobs" } " " }
+                @if let Some(next) = next { a href=(next) rel="next" { "Next jobs" } }
             }
         }
     }
@@ -174,15 +219,20 @@ pub(super) async fn job(
 ) -> Answer {
     let name: Name = (cluster, user, run);
     let (asker, named) = (viewer.clone(), name.clone());
-    let (title, report) = app
+    let (title, kind, report) = app
         .data
         .ask(move |s| {
             let job = look::job(&s, &asker, &named, chunk)?;
-            Ok(draw_job(job))
+            let failed = job.verdict.as_ref().filter(|v| v.class != Class::Ok);
+            let kind = failed.map(|v| v.fingerprint().to_string());
+            let (title, report) = draw_job(job);
+            Ok((title, kind, report))
         })
         .await?;
     let body = html! {
-        nav class="crumb" aria-label="Where this is" { a href=(run_link(&name.0, &name.1, &name.2)) { "Run " (clean(&name.2)) } }
+        nav class="crumb" aria-label="Where this is" { a href=(run_link(&name.0, &name.1, &name.2)) { "Run " (clean(&name.2)) }
+            @if let Some(kind) = &kind { " " a href={ "/fingerprints/" (encode(kind)) } { "Where else it failed so" } }
+        }
         (report)
     };
     Ok(super::page(&viewer, "/runs", &title, &body))

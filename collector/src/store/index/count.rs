@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use inquest_journal::Timestamp;
+use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, params_from_iter};
 use serde::Serialize;
 
@@ -284,28 +285,32 @@ impl Index {
     /// Counts the newest attempts, at most `most`, one by one; says whether
     /// there are more.
     fn add_jobs(&self, mut all: Vec<&mut Counting>, filter: &Filter, most: usize) -> rusqlite::Result<bool> {
-        let (Some(mut terms), false) = (self.terms(filter)?, all.is_empty()) else { return Ok(false) };
-        let Origin { tables, ended, class, .. } = Origin::of(filter);
-        terms.add(&format!("{ended} < ?"), OPEN);
-        if all.iter().all(|c| c.group == Group::Fingerprint) {
-            terms.fixed(&format!("{class} > 0"));
+        if all.is_empty() {
+            return Ok(false);
         }
         let only = filter.node.as_deref().map(|n| self.number(n)).transpose()?.flatten();
-        // Their order, and columns that an index does not have, only where they are needed.
-        let nodes = if all.iter().any(|c| c.group == Group::Node) { "job.nodes" } else { "NULL" };
-        let order =
-            if most == usize::MAX { String::new() } else { format!(" ORDER BY {ended} DESC LIMIT {most}") };
-        let sql = format!(
-            "SELECT {class}, job.node_us, {ended}, job.cluster, job.user, job.account, job.partition, job.cause, \
-             job.fingerprint, {nodes} FROM {tables} WHERE {}{order}",
-            terms.sql()
-        );
+        // Columns that an index does not have, only where they are needed.
+        let column =
+            |name: &'static str, group| if all.iter().any(|c| c.group == group) { name } else { "NULL" };
+        let columns = [
+            "job.node_us",
+            column("job.cluster", Group::Cluster),
+            column("job.user", Group::User),
+            column("job.account", Group::Account),
+            column("job.partition", Group::Partition),
+            column("job.cause", Group::Cause),
+            column("job.fingerprint", Group::Fingerprint),
+            column("job.nodes", Group::Node),
+        ];
+        let failed = all.iter().all(|c| c.group == Group::Fingerprint);
+        let newest = (most < usize::MAX).then_some(most);
+        let Some((sql, values)) = self.ended(filter, failed, &columns, newest)? else { return Ok(false) };
         let mut query = self.db().prepare_cached(&sql)?;
-        let mut rows = query.query(params_from_iter(&terms.values))?;
+        let mut rows = query.query(params_from_iter(&values))?;
         let mut seen = 0;
         while let Some(row) = rows.next()? {
             seen += 1;
-            let (class, node_us, ended): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (ended, class, node_us): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             for counting in &mut all {
                 let key = match counting.group {
                     Group::All | Group::Name => Some(0),
@@ -334,18 +339,48 @@ impl Index {
         Ok(seen >= most)
     }
 
+    /// The question for attempts that have ended, and of them for the end, the
+    /// class and these columns: of those that `failed` only, and of so many of
+    /// the `newest` only. `None` when there can be none.
+    fn ended(
+        &self,
+        filter: &Filter,
+        failed: bool,
+        columns: &[&str],
+        newest: Option<usize>,
+    ) -> rusqlite::Result<Option<(String, Vec<Value>)>> {
+        let Origin { tables, ended, class, .. } = Origin::of(filter);
+        let mut arms = match newest {
+            Some(_) => self.arms(filter)?,
+            None => self.terms(filter)?.into_iter().collect(),
+        };
+        let mut all = Vec::new();
+        for terms in &mut arms {
+            terms.add(&format!("{ended} < ?"), OPEN);
+            if failed {
+                terms.fixed(&format!("{class} > 0"));
+            }
+            let columns = columns.join(", ");
+            let sql = terms.sql();
+            all.push(format!(
+                "SELECT {ended} AS ended, {class} AS class, {columns} FROM {tables} WHERE {sql}"
+            ));
+        }
+        let order = newest.map_or(String::new(), |n| format!(" ORDER BY 1 DESC LIMIT {n}"));
+        let values = arms.into_iter().next().map(|arm| arm.values);
+        Ok(values.map(|values| (all.join(" UNION ALL ") + &order, values)))
+    }
+
     /// The names of the newest attempts.
     fn by_name(&self, filter: &Filter, limit: usize) -> rusqlite::Result<Vec<Counts>> {
-        let Some(mut terms) = self.terms(filter)? else { return Ok(Vec::new()) };
-        let Origin { tables, ended, class, .. } = Origin::of(filter);
-        terms.add(&format!("{ended} < ?"), OPEN);
-        let sql = format!(
-            "SELECT coalesce(name, ''), class, count(*), sum(node_us) FROM (SELECT job.name, {class} AS class, \
-             job.node_us FROM {tables} WHERE {} ORDER BY {ended} DESC LIMIT {NAMED}) GROUP BY 1, 2",
-            terms.sql()
-        );
+        let columns = ["job.name AS name", "job.node_us AS node_us"];
+        let Some((sql, values)) = self.ended(filter, false, &columns, Some(NAMED))? else {
+            return Ok(Vec::new());
+        };
+        let sql =
+            format!("SELECT coalesce(name, ''), class, count(*), sum(node_us) FROM ({sql}) GROUP BY 1, 2");
         let mut query = self.db().prepare_cached(&sql)?;
-        let mut rows = query.query(params_from_iter(&terms.values))?;
+        let mut rows = query.query(params_from_iter(&values))?;
         let mut names: BTreeMap<String, Counts> = BTreeMap::new();
         while let Some(row) = rows.next()? {
             let key: String = row.get(0)?;

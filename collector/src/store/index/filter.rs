@@ -1,7 +1,10 @@
 //! Which attempts a question is about, as a term over the columns of the
 //! tables.
 
+use std::collections::BTreeSet;
+
 use inquest_journal::Timestamp;
+use rusqlite::params_from_iter;
 use rusqlite::types::Value;
 
 use super::schema::class_number;
@@ -56,6 +59,9 @@ pub struct Visible {
     /// Accounts that the user coordinates.
     pub accounts: Vec<String>,
 }
+
+/// Accounts of a coordinator that are asked for one by one.
+const ARMS: usize = 50;
 
 /// The term and its values of a question.
 #[derive(Clone, Debug, Default)]
@@ -132,34 +138,55 @@ impl Origin {
     }
 }
 
+impl Filter {
+    /// Whether a run, a name or a node leads to the attempts: those of one are
+    /// few beside those of a user, an account or a time.
+    fn is_led(&self) -> bool {
+        self.run_id.is_some() || self.name.is_some() || self.node.is_some()
+    }
+}
+
 impl Index {
     /// The part of a question that chooses attempts [`Origin::of`] it; `None`
     /// when a name in the filter was never seen, so that nothing can be found.
+    /// What the viewer may see is in it, too, unless [`Index::arms`] say it.
     pub(super) fn terms(&self, filter: &Filter) -> rusqlite::Result<Option<Terms>> {
         let (mut terms, origin) = (Terms::default(), Origin::of(filter));
+        // A sign before a column keeps SQLite, which takes one name for as rare
+        // as another, from going through all that a busy user ever ran.
+        let plain = if filter.is_led() { "+" } else { "" };
+        // Of a kind of failure, most are often of others than those whose own may be seen.
+        let kind = if filter.visible.is_some() { "+" } else { plain };
         let names = [
-            ("job.cluster = ?", &filter.cluster),
-            ("job.user = ?", &filter.user),
-            ("job.account = ?", &filter.account),
-            ("job.partition = ?", &filter.partition),
-            ("job.cause = ?", &filter.cause),
-            ("job.fingerprint = ? AND job.fingerprint IS NOT NULL", &filter.fingerprint),
-            ("jn.node = ?", &filter.node),
+            (format!("{plain}job.cluster = ?"), &filter.cluster),
+            (format!("{plain}job.user = ?"), &filter.user),
+            (format!("{plain}job.account = ?"), &filter.account),
+            (format!("{plain}job.partition = ?"), &filter.partition),
+            (format!("{plain}job.cause = ?"), &filter.cause),
+            (format!("{kind}job.fingerprint = ? AND {kind}job.fingerprint IS NOT NULL"), &filter.fingerprint),
+            ("jn.node = ?".to_owned(), &filter.node),
         ];
+        let names = names.each_ref().map(|(term, name)| (term.as_str(), *name));
         if !self.names(&mut terms, &names)? {
             return Ok(None);
         }
         if let Some(name) = &filter.name {
-            terms.add("job.name = ?", name.clone());
+            let plain = if filter.run_id.is_some() { "+" } else { "" };
+            terms.add(&format!("{plain}job.name = ?"), name.clone());
         }
-        if let Some(run) = &filter.run_id {
-            terms.add("job.run IN (SELECT id FROM run WHERE run_id = ?)", run.clone());
+        if filter.run_id.is_some() {
+            let runs: Vec<String> = self.run_numbers(filter)?.iter().map(i64::to_string).collect();
+            if runs.is_empty() {
+                return Ok(None);
+            }
+            terms.fixed(&format!("job.run IN ({})", runs.join(", ")));
         }
         if let Some(chunk) = filter.chunk {
             terms.add("job.chunk = ?", i64::from(chunk));
         }
         if let Some(visible) = &filter.visible {
-            terms.fixed(&self.visible(visible, "job.user", "job.account")?);
+            let columns = [format!("{plain}job.user"), format!("{plain}job.account")];
+            terms.fixed(&self.visible(visible, &columns[0], &columns[1])?);
         }
         terms.times(origin.ended, filter.since, filter.until);
         match filter.open {
@@ -169,6 +196,47 @@ impl Index {
         }
         terms.classes(origin.class, filter);
         Ok(Some(terms))
+    }
+
+    /// Numbers of the runs of the filter's id that are of its cluster and user.
+    fn run_numbers(&self, filter: &Filter) -> rusqlite::Result<Vec<i64>> {
+        let mut terms = Terms::default();
+        if !self.names(&mut terms, &[("cluster = ?", &filter.cluster), ("user = ?", &filter.user)])? {
+            return Ok(Vec::new());
+        }
+        terms.add("run_id = ?", filter.run_id.clone());
+        let sql = format!("SELECT id FROM run WHERE {}", terms.sql());
+        self.db().prepare_cached(&sql)?.query_map(params_from_iter(&terms.values), |r| r.get(0))?.collect()
+    }
+
+    /// Questions that together are the one of the filter and have no attempt
+    /// in common. A coordinator's is one for them and one for each account, so
+    /// that the newest of each come from an index in their order, and not all
+    /// of them have to be sorted.
+    pub(super) fn arms(&self, filter: &Filter) -> rusqlite::Result<Vec<Terms>> {
+        let visible = filter.visible.as_ref().filter(|v| (1..=ARMS).contains(&v.accounts.len()));
+        let Some(visible) = visible.filter(|_| !filter.is_led()) else {
+            return Ok(self.terms(filter)?.into_iter().collect());
+        };
+        let Some(terms) = self.terms(&Filter { visible: None, ..filter.clone() })? else {
+            return Ok(Vec::new());
+        };
+        let user = self.number(&visible.user)?;
+        let mut conditions: Vec<String> = user.map(|id| format!("job.user = {id}")).into_iter().collect();
+        let accounts: BTreeSet<&String> = visible.accounts.iter().filter(|a| !a.is_empty()).collect();
+        for account in accounts {
+            let Some(id) = self.number(account)? else { continue };
+            conditions.push(match user {
+                Some(user) => format!("job.account = {id} AND +job.user <> {user}"),
+                None => format!("job.account = {id}"),
+            });
+        }
+        let arm = |condition: String| {
+            let mut terms = terms.clone();
+            terms.fixed(&condition);
+            terms
+        };
+        Ok(conditions.into_iter().map(arm).collect())
     }
 
     /// Adds what is said of names; `false` when one of them was never seen.

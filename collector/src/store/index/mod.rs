@@ -34,9 +34,13 @@ store), not by users, who find their own runs by the registry.
 */
 
 mod catch_up;
+#[cfg(test)]
+mod cost;
 mod count;
 mod entry;
 mod filter;
+mod lists;
+mod locate;
 mod put;
 mod query;
 mod scan;
@@ -50,7 +54,9 @@ pub use catch_up::{Progress, catch_up, rebuild};
 pub use count::{Counts, Group, NAMED, Tally};
 pub use entry::{End, Entry, JobEntry};
 pub use filter::{Filter, Visible};
-pub use query::{Index, Place, RunEntry, Standing};
+pub use lists::RunEntry;
+pub use locate::Place;
+pub use query::{Index, Standing};
 pub use schema::CLASSES;
 pub use write::{Updated, Writer};
 
