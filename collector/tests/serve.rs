@@ -38,11 +38,15 @@ fn lab() -> Lab {
         ..job(777_123, BOB, secret, "secretnode", End::Code(3))
     });
     lab.job(&Job { run: Some("bobs-secret-run"), ..job(777_124, BOB, secret, "secretnode", End::Oom(64)) });
+    collect(&lab);
+    lab
+}
+
+fn collect(lab: &Lab) {
     let journal = lab.journal();
     let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
     let (code, _, stderr) = lab.run(&once);
     assert_eq!(code, 0, "{stderr}");
-    lab
 }
 
 fn serve(lab: &Lab, settings: &str) -> Server {
@@ -421,4 +425,117 @@ fn what_makes_no_sense_is_said_before_it_serves() {
             "{settings}: {code} {stderr}"
         );
     }
+}
+
+/// Copies of a job, so many that not all of them are looked at for one page.
+fn crowd(lab: &Lab, job: u32, copies: u32) {
+    let db = rusqlite::Connection::open(lab.store().join("index.db")).unwrap();
+    let columns = "cluster, user, job_id, array_job_id, array_task_id, name, account, partition, started, last, ended, \
+                   class, cause, label, confidence, fingerprint, message, exit_code, signal, node, nodes, node_count, \
+                   node_us, peak, limit_bytes";
+    let sql = format!(
+        "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {copies}) \
+         INSERT INTO job (run, chunk, attempt, {columns}) SELECT run, chunk + i, attempt, {columns} \
+         FROM job, n WHERE job_id = {job}"
+    );
+    assert_eq!(db.execute(&sql, []).unwrap(), copies as usize);
+    db.execute(
+        "UPDATE run SET members = members + ?1 WHERE id = (SELECT run FROM job WHERE job_id = ?2)",
+        [copies, job],
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_list_that_was_cut_says_so_and_links_on() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    let me = rustix::process::geteuid().as_raw();
+    let question = format!("user={ANN}&class=oom");
+    const CUT: &str = "There are more jobs than are read for one page";
+    for page in ["/", "/nodes"] {
+        let body = server.get(me, &format!("{page}?{question}")).body;
+        assert!(!body.contains(CUT), "{page}: {body}");
+    }
+    crowd(&lab, 101, 20_100);
+    let overview = server.get(me, &format!("/?{question}")).body;
+    assert!(overview.contains(CUT), "{overview}");
+    // The list that the note links to has all of them, page by page.
+    let all = format!("/failures?class=oom&user={ANN}").replace('&', "&amp;");
+    assert!(overview.contains(&format!("<a href=\"{all}\">")), "{overview}");
+    let (mut pages, mut jobs, mut next) = (0, 0, format!("/failures?limit=1000&class=oom&user={ANN}"));
+    loop {
+        let page = server.get(me, &next);
+        assert_eq!(page.status, 200, "{next}");
+        pages += 1;
+        jobs += page.body.matches("<tr data-key=").count();
+        let Some((link, _)) = page.body.split_once("\" rel=\"next\"") else { break };
+        next = link.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&") + "&limit=1000";
+    }
+    assert_eq!((pages, jobs), (21, 20_101));
+    // The API says it, too, and not of what the sums tell.
+    let by = |group: &str| {
+        server.get(me, &format!("/api/v1/failures?by={group}&user={ANN}")).json()["cut"].clone()
+    };
+    assert_eq!((by("node"), by("class")), (true.into(), false.into()));
+    assert_eq!(server.get(me, &format!("/api/v1/nodes?user={ANN}")).json()["cut"], true);
+}
+
+#[test]
+fn a_run_of_many_jobs_is_shown_in_pages() {
+    let lab = lab();
+    let server = serve(&lab, "");
+    let me = rustix::process::geteuid().as_raw();
+    let run = format!("/runs/lab/{ANN}/job-101");
+    let short = server.get(me, &run).body;
+    assert!(!short.contains("rel=\"next\"") && !short.contains("Next jobs"), "{short}");
+    crowd(&lab, 101, 450);
+    let mut next = run.clone();
+    let mut seen = Vec::new();
+    loop {
+        let page = server.get(me, &next).body;
+        let (_, words) = page.split_once("<small>jobs ").unwrap();
+        seen.push(words.split_once('<').unwrap().0.to_owned());
+        assert!(page.contains("200 of 451 jobs") || page.contains("51 of 451 jobs"), "{page}");
+        let Some((link, _)) = page.split_once("#jobs\" rel=\"next\"") else { break };
+        next = link.rsplit_once("href=\"").unwrap().1.to_owned();
+    }
+    assert_eq!(seen, ["1 to 200", "201 to 400", "401 to 451"]);
+    let (mut jobs, mut from) = (Vec::new(), 0);
+    loop {
+        let page = server.get(me, &format!("/api/v1{run}?limit=100&from={from}")).json();
+        jobs.extend(page["jobs"].as_array().unwrap().iter().map(|j| j["chunk_id"].as_u64().unwrap()));
+        match page["next"].as_u64() {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(jobs, (1..=451).collect::<Vec<u64>>());
+    assert_eq!(server.get(me, &format!("{run}?from=x")).status, 400);
+}
+
+#[test]
+fn an_index_of_another_version_is_said_and_made_anew() {
+    let lab = lab();
+    let set = |version: u32| {
+        let db = rusqlite::Connection::open(lab.store().join("index.db")).unwrap();
+        db.pragma_update(None, "user_version", version).unwrap();
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    };
+    let me = rustix::process::geteuid().as_raw();
+    set(2);
+    let server = serve(&lab, "");
+    for (path, status) in [("/", 503), ("/api/v1/jobs", 503), ("/metrics", 200)] {
+        let answer = server.get(me, path);
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert!(status == 200 || answer.body.contains("inquest index rebuild"), "{path}: {answer:?}");
+    }
+    // The collector of this version makes it anew, and the server that runs meets it.
+    collect(&lab);
+    let began = std::time::Instant::now();
+    while server.get(me, "/").status != 200 {
+        assert!(began.elapsed().as_secs() < 60, "{:?}", server.get(me, "/"));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert_eq!(server.get(me, "/api/v1/jobs").json()["jobs"].as_array().unwrap().len(), 5);
 }

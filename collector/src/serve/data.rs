@@ -170,6 +170,10 @@ fn with_index<T>(
 fn standing(standing: Standing) -> Problem {
     match standing {
         Standing::Building => Problem::Unavailable("the index is being built; ask again in a few minutes"),
+        Standing::Version(_) => Problem::Unavailable(
+            "the index is of another version; the collector of this version makes it anew when it starts, as does \
+             'inquest index rebuild'",
+        ),
         Standing::Absent => Problem::Unavailable("there is no index yet; 'inquest index rebuild' makes it"),
         other => Problem::Broken(other.to_string()),
     }

@@ -63,7 +63,7 @@ pub(super) async fn page(
         main {
             h1 class="page" { "One kind of failure" small { (clean(&fingerprint)) } }
             (filters(&question, &path, &["class"]))
-            @if kind.cut { (cut_note()) }
+            @if kind.cut { (cut_note(&question.link("/failures", &[("fingerprint", &fingerprint)]))) }
             section {
                 h2 { (pill(newest.class(), end.map_or("", |e| e.label.as_str()))) " " (end.map_or(String::new(), |e| clean(&e.cause))) }
                 p { (end.and_then(|e| e.message.as_deref()).map_or("-".into(), clean)) }

@@ -93,8 +93,8 @@ fn row(job: &JobEntry) -> Markup {
                 a href=(job_link(job)) { (job.display_id()) }
                 @if let Some(name) = &entry.name { br; span class="quiet" { (clean(name)) } }
             }
-            td { (clean(&job.user)) }
-            td {
+            td class="name" { (clean(&job.user)) }
+            td class="name" {
                 (entry.node.as_deref().map_or("-".into(), clean))
                 @if entry.node_count > 1 { span class="quiet" { " of " (entry.node_count) } }
             }
@@ -195,8 +195,8 @@ fn run_table(runs: &[RunEntry]) -> Markup {
                                 a href=(run_link(&run.cluster, &run.user, &run.run_id)) { (clean(&run.run_id)) }
                                 @if let Some(name) = &run.name { br; span class="quiet" { (clean(name)) } }
                             }
-                            td { (clean(&run.user)) }
-                            td { (clean(&run.cluster)) }
+                            td class="name" { (clean(&run.user)) }
+                            td class="name" { (clean(&run.cluster)) }
                             td { (status(run.status)) }
                             td class="num" { (count(run.members.into())) }
                             td class="num" { (count(run.failed.into())) }

@@ -209,11 +209,13 @@ fn filters(question: &Question, action: &str, without: &[&str]) -> Markup {
 }
 
 /// What is said when the index could not tell all of it by its sums.
-fn cut_note() -> Markup {
+/// `all` is the list of the failures.
+fn cut_note(all: &str) -> Markup {
     html! {
         p class="note" {
             "There are more jobs than are read for one page: lists that the sums by day cannot give count the newest "
-            (count(ROWS as i64)) " only. A shorter time, or fewer filters, counts all."
+            (count(ROWS as i64)) " only. A shorter time, or fewer filters, counts all; "
+            a href=(all) { "the failures themselves" } " are all there, page by page."
         }
     }
 }

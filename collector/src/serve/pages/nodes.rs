@@ -47,7 +47,7 @@ pub(super) async fn page(
         main {
             h1 class="page" { "Nodes" }
             (filters(&question, "/nodes", &["class"]))
-            @if found.cut { (cut_note()) }
+            @if found.cut { (cut_note(&question.link("/failures", &[]))) }
             section {
                 h2 {
                     @match suspects {

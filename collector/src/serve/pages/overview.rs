@@ -35,6 +35,8 @@ struct Overview {
     total: Counts,
     lists: Vec<(&'static str, &'static str, Vec<Counts>)>,
     causes: Vec<Counts>,
+    /// What the newest failure of each kind in the list says.
+    messages: BTreeMap<String, String>,
     suspects: Vec<NodeStanding>,
     newest: Vec<JobEntry>,
     /// Not all of it was counted.
@@ -90,11 +92,19 @@ fn look(sources: &Sources<'_>, viewer: &Viewer, question: &Question) -> Result<O
         ("Fingerprint", "fingerprint", kinds),
     ];
     lists.iter_mut().for_each(|(_, _, counts)| counts.retain(|c| c.failed() > 0));
+    let mut messages = BTreeMap::new();
+    for kind in lists.iter().filter(|(_, word, _)| *word == "fingerprint").flat_map(|(_, _, counts)| counts) {
+        let of_kind = Filter { fingerprint: Some(kind.key.clone()), ..failed.clone() };
+        let newest = sources.index.jobs(&of_kind, 1)?.pop();
+        let message = newest.and_then(|j| j.entry.end).and_then(|e| e.message);
+        messages.insert(kind.key.clone(), message.unwrap_or_default());
+    }
     Ok(Overview {
         bins: bins(days, question),
         total: total.pop().unwrap_or_default(),
         lists,
         causes,
+        messages,
         suspects: suspects.into_iter().filter(|n| n.suspect).take(TOP).collect(),
         newest: sources.index.jobs(&failed, NEWEST)?,
         cut,
@@ -164,9 +174,9 @@ fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> 
     let title = "Failed jobs by class over time";
     let body = html! {
         main {
-            h1 class="page" { "Failures" }
+            h1 class="page" { "Overview" }
             (filters(question, "/", &[]))
-            @if found.cut { (cut_note()) }
+            @if found.cut { (cut_note(&question.link("/failures", &[]))) }
             div class="tiles" {
                 (tile(&count(total.failed()), "jobs failed"))
                 (tile(&percent(rate), &format!("of {} that ended", count(total.total()))))
@@ -185,7 +195,7 @@ fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> 
                 (causes(question, &found.causes))
                 @for (title, word, counts) in &found.lists {
                     @if !(*word == "user" && !viewer.sees_all() && viewer.accounts.is_empty()) {
-                        (list(question, title, word, counts))
+                        (list(question, title, word, counts, &found.messages))
                     }
                 }
             }
@@ -265,7 +275,13 @@ fn causes(question: &Question, causes: &[Counts]) -> Markup {
     }
 }
 
-fn list(question: &Question, title: &str, word: &str, counts: &[Counts]) -> Markup {
+fn list(
+    question: &Question,
+    title: &str,
+    word: &str,
+    counts: &[Counts],
+    messages: &BTreeMap<String, String>,
+) -> Markup {
     let most = counts.iter().map(Counts::failed).max().unwrap_or(1);
     let link = |key: &str| match word {
         "fingerprint" => question.link(&format!("/fingerprints/{}", encode(key)), &[]),
@@ -284,6 +300,9 @@ fn list(question: &Question, title: &str, word: &str, counts: &[Counts]) -> Mark
                                 td class="key" {
                                     @if counted.key.is_empty() { span class="quiet" { "not known" } }
                                     @else { a href=(link(&counted.key)) { (clean(&counted.key)) } }
+                                    @if let Some(message) = messages.get(&counted.key).filter(|_| word == "fingerprint") {
+                                        span class="says" { (clean(message)) }
+                                    }
                                 }
                                 td class="num" { (count(counted.failed())) }
                                 td class="num" {
