@@ -286,6 +286,7 @@ mod tests {
             let memory = Memory {
                 cgroup_peak_bytes: numbers[0], limit_bytes: numbers[1], limit_level: level, clipped: flag,
                 limit_hits: numbers[2], largest_process_bytes: numbers[3], anon_peak_bytes: numbers[4],
+                swap_peak_bytes: numbers[5], memsw_limit_bytes: numbers[6], ..Memory::default()
             };
             let victim = |n: usize| Victim {
                 pid: small(n), command: text(n), anon_rss_bytes: numbers[n + 1], cgroup: text(n + 2), uid: small(n + 3),

@@ -55,6 +55,27 @@ pub const RUN_KEYS: &[&str] = &[
     "WANDB_SWEEP_ID",
 ];
 
+/// Variables that give a process its number among those of one program, as MPI and distributed training start
+/// them inside of one step; sorted. The agent reads them of processes that die, beside [`RUN_KEYS`].
+pub const RANK_KEYS: &[&str] = &["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "RANK"];
+
+/// Those of both lists that tell one member of a run, packed into a step with others, from the next.
+pub const MEMBER_KEYS: &[&str] = &[
+    "AIRFLOW_CTX_TASK_ID",
+    "MLFLOW_RUN_ID",
+    "NXF_TASK_WORKDIR",
+    "OMPI_COMM_WORLD_RANK",
+    "PARADE_CHUNK_ID",
+    "PARALLEL_SEQ",
+    "PARSL_WORKER_BLOCK_ID",
+    "PARSL_WORKER_RANK",
+    "PMIX_RANK",
+    "PMI_RANK",
+    "RANK",
+    "TORC_JOB_ID",
+    "WANDB_RUN_ID",
+];
+
 /// Longest name of a variable that is looked at, in bytes.
 pub const KEY_MAX: usize = 64;
 
@@ -102,7 +123,8 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_for_the_search_and_none_is_secret() {
-        assert!(RUN_KEYS.is_sorted());
+        assert!(RUN_KEYS.is_sorted() && RANK_KEYS.is_sorted());
+        assert!(MEMBER_KEYS.iter().all(|k| RUN_KEYS.contains(k) || RANK_KEYS.contains(k)));
         assert!(RUN_KEYS.iter().all(|k| k.len() <= KEY_MAX));
         let secret: Vec<_> = RUN_KEYS.iter().filter(|k| looks_secret(k)).collect();
         // A wckey is Slurm's name for a project, not a key to anything.

@@ -196,6 +196,20 @@ record! {
         /// Largest resident set of any single process that has ended in this
         /// step so far, in bytes (RUSAGE_CHILDREN of slurmstepd).
         largest_process_bytes: Option<u64>,
+        /// Limit of what the cgroup that `limit_level` names may have swapped
+        /// out, in bytes (`memory.swap.max`, cgroup v2). This and the next
+        /// three are read only when the peak came close to the limit; a limit
+        /// that is not set is absent.
+        swap_limit_bytes: Option<u64>,
+        /// Most that it ever had swapped out, in bytes (`memory.swap.peak`,
+        /// cgroup v2, where the kernel has it).
+        swap_peak_bytes: Option<u64>,
+        /// Limit of its memory and swap together, in bytes
+        /// (`memory.memsw.limit_in_bytes`, cgroup v1).
+        memsw_limit_bytes: Option<u64>,
+        /// Highest charge of memory and swap together, in bytes
+        /// (`memory.memsw.max_usage_in_bytes`, cgroup v1).
+        memsw_peak_bytes: Option<u64>,
         /// Highest sampled anonymous memory in bytes, where an agent sampled.
         anon_peak_bytes: Option<u64>,
     }
@@ -303,6 +317,15 @@ record! {
         derived_exit_code: Option<u8>,
         /// How often the job was restarted before.
         restart: Option<u32>,
+        /// The warning signal that sbatch was asked for, as it was written:
+        /// the value of `--signal`, such as `B:USR1@120`. Looked for when the
+        /// script failed. Slurm itself tells a node nothing of it, and an
+        /// option on sbatch's command line, which goes before both places, is
+        /// not known here.
+        warning: Option<String>,
+        /// Where that stands: `environment` (SBATCH_SIGNAL) or `script`
+        /// (`#SBATCH`).
+        warning_from: Option<String>,
     }
 }
 
@@ -463,6 +486,10 @@ record! {
         peak_bytes: Option<u64>,
         /// Who was killed, as far as the kernel's record could be read.
         victims: Vec<Victim>,
+        /// The outermost cgroup, up to the one whose limit it was, that is
+        /// killed as a whole: `memory.oom.group` is set there, as Slurm does
+        /// for `--oom-kill-step` (cgroup v2).
+        oom_group: Option<Level>,
         /// Whether Slurm's own check, made once when the first task of the
         /// node ends, can have seen it.
         reported_by_slurm: Option<bool>,

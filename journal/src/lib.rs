@@ -42,7 +42,7 @@ pub mod schema;
 pub const SCHEMA: &str = include_str!("../schema/journal-v1.schema.json");
 
 pub use encode::{Header, encode};
-pub use env::{KEY_MAX, RUN_KEYS, VALUE_MAX, is_fit, looks_secret};
+pub use env::{KEY_MAX, MEMBER_KEYS, RANK_KEYS, RUN_KEYS, VALUE_MAX, is_fit, looks_secret};
 pub use event::*;
 pub use id::{Identity, JobId, StepId};
 pub use own::special;

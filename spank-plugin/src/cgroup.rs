@@ -14,7 +14,7 @@
 //! From 26.05 on the job's directory on v2 has a name that is no number; daemons
 //! of several nodes on one host have the node's name in the first part.
 
-use inquest_journal::{Level, Pressure};
+use inquest_journal::{Level, Memory, Pressure};
 
 use crate::small::{Buf, Dir, Fd, Fixed, field, find_line, number, proc_path, read_file};
 
@@ -206,6 +206,33 @@ impl StepCgroup {
         }
         let mut buf = Buf::<512>::new();
         field(self.read(dir, "memory.events.local", &mut buf)?, b"max")
+    }
+
+    /// The outermost cgroup from the task up to `level` that the kernel kills
+    /// as a whole. Slurm sets this at the step for `--oom-kill-step`.
+    pub(crate) fn oom_group(&self, below: &str, level: Level) -> Option<Level> {
+        if self.version == 1 {
+            return None;
+        }
+        let set = |dir| self.read_number(dir, "", "memory.oom.group") == Some(1);
+        let levels = self.levels(below);
+        let up_to = levels.iter().position(|l| l.1 == level).unwrap_or(levels.len() - 1);
+        levels[..=up_to].iter().rev().find(|l| set(l.0)).map(|l| l.1)
+    }
+
+    /// What is known of swap where a limit of memory is set: on v2 of swap
+    /// alone, on v1 of memory and swap together.
+    pub(crate) fn look_at_swap(&self, level: Level, memory: &mut Memory) {
+        let Some(dir) = self.levels("").into_iter().find(|l| l.1 == level).map(|l| l.0) else { return };
+        if self.version == 1 {
+            let number = |file| self.read_number(dir, file, "");
+            memory.memsw_limit_bytes = number("memory.memsw.limit_in_bytes").filter(|&n| n < NO_LIMIT);
+            memory.memsw_peak_bytes = number("memory.memsw.max_usage_in_bytes");
+        } else {
+            let number = |file| self.read_number(dir, "", file);
+            memory.swap_limit_bytes = number("memory.swap.max");
+            memory.swap_peak_bytes = number("memory.swap.peak");
+        }
     }
 
     /// The directories from the task outwards that may carry a limit. Without
@@ -414,6 +441,12 @@ mod tests {
                     "x.scope/s6P/step_0/memory.events",
                     "low 0\nhigh 0\nmax 9\noom 1\noom_kill 3\noom_group_kill 0\n",
                 ),
+                ("x.scope/s6P/memory.oom.group", "0\n"),
+                ("x.scope/s6P/step_0/user/memory.oom.group", "1\n"),
+                ("x.scope/s6P/step_0/user/task_1/memory.oom.group", "0\n"),
+                ("x.scope/s6P/step_0/user/memory.swap.max", "1048576\n"),
+                ("x.scope/s6P/step_0/user/memory.swap.peak", "4096\n"),
+                ("x.scope/s6P/memory.swap.max", "max\n"),
                 ("x.scope/s6P/step_0/user/memory.max", "52428800\n"),
                 ("x.scope/s6P/step_0/user/memory.peak", "52424704\n"),
                 ("x.scope/s6P/step_0/user/memory.events.local", "max 7\n"),
@@ -463,6 +496,22 @@ mod tests {
             written_bytes: Some(514),
         };
         assert_eq!(step.usage(), usage);
+        for (level, group) in
+            [(Level::Task, None), (Level::Step, Some(Level::Step)), (Level::Job, Some(Level::Step))]
+        {
+            assert_eq!(step.oom_group("/user/task_1", level), group, "{level:?}");
+        }
+        // The node's own limit: everything of the job is below it.
+        assert_eq!(step.oom_group("/user/task_1", Level::Host), Some(Level::Step));
+        let swap = |level| {
+            let mut memory = Memory::default();
+            step.look_at_swap(level, &mut memory);
+            memory
+        };
+        let limited =
+            Memory { swap_limit_bytes: Some(1 << 20), swap_peak_bytes: Some(4096), ..Memory::default() };
+        assert_eq!(swap(Level::Step), limited);
+        assert_eq!(swap(Level::Job), Memory::default());
         // A task that is gone, and a kernel without memory.peak.
         assert_eq!(step.task_oom_kills("/user/task_2"), None);
         assert_eq!(step.task_peak("/user/task_2"), None);
@@ -476,6 +525,10 @@ mod tests {
             &[
                 ("slurm/uid_1/job_7/memory.limit_in_bytes", "104857600\n"),
                 ("slurm/uid_1/job_7/memory.failcnt", "5\n"),
+                ("slurm/uid_1/job_7/memory.memsw.limit_in_bytes", "209715200\n"),
+                ("slurm/uid_1/job_7/memory.memsw.max_usage_in_bytes", "104857600\n"),
+                ("slurm/uid_1/job_7/step_0/memory.memsw.limit_in_bytes", "9223372036854771712\n"),
+                ("slurm/uid_1/job_7/step_0/task_0/memory.oom.group", "1\n"),
                 ("slurm/uid_1/job_7/step_0/memory.limit_in_bytes", "9223372036854771712\n"),
                 ("slurm/uid_1/job_7/step_0/memory.max_usage_in_bytes", "300\n"),
                 (
@@ -490,6 +543,13 @@ mod tests {
         assert_eq!(step.step_peak(), Some(300));
         assert_eq!(step.task_oom_kills("/task_0"), Some(1));
         assert_eq!(step.step_oom_kills(), None);
+        assert_eq!(step.oom_group("/task_0", Level::Job), None);
+        let mut memory = Memory::default();
+        step.look_at_swap(Level::Job, &mut memory);
+        assert_eq!((memory.memsw_limit_bytes, memory.memsw_peak_bytes), (Some(200 << 20), Some(100 << 20)));
+        let mut memory = Memory::default();
+        step.look_at_swap(Level::Step, &mut memory);
+        assert_eq!(memory, Memory::default());
         assert_eq!(step.usage(), Usage::default());
     }
 

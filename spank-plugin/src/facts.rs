@@ -30,6 +30,8 @@ pub(crate) struct JobEnv {
     pub(crate) end_limit: Option<Timestamp>,
     pub(crate) het_job_id: Option<JobId>,
     pub(crate) het_offset: Option<u32>,
+    /// SBATCH_SIGNAL.
+    pub(crate) warning: Option<String>,
     pub(crate) run_keys: BTreeMap<String, String>,
 }
 
@@ -94,6 +96,9 @@ fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
                 _ => {}
             }
         }
+        if key == "SBATCH_SIGNAL" {
+            found.warning = warning(value.head(WARNING_MAX + 1));
+        }
         if RUN_KEYS.binary_search(&key).is_ok() || extra.iter().any(|k| k == key) {
             let value = value.head(VALUE_MAX + 1);
             if is_fit(value) {
@@ -123,6 +128,56 @@ pub(crate) fn argv(spank: &Spank<'_>) -> Vec<String> {
         args.push(text(bytes));
     }
     args
+}
+
+/// Longest value of `--signal` that is one.
+const WARNING_MAX: usize = 32;
+
+/// A value of `--signal`, as far as its form goes.
+fn warning(value: &[u8]) -> Option<String> {
+    let good = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'@' | b'+' | b'-');
+    ((1..=WARNING_MAX).contains(&value.len()) && value.iter().all(good)).then(|| text(value))
+}
+
+/// The warning signal that the script of a job asks for. The command of a
+/// batch step is Slurm's own copy of the script, in the spool of slurmd.
+pub(crate) fn warning_of_script(spank: &Spank<'_>) -> Option<String> {
+    let mut path = Fixed::<768>::new();
+    path.push(spank.argv().next()?.head(768)).filter(|()| path.as_c_str().to_bytes().starts_with(b"/"))?;
+    let mut buf = Buf::<4096>::new();
+    let mut script = read_file(&path, &mut buf)?;
+    if script.len() == 4096 {
+        // The last line may be cut, and with it a number.
+        script = &script[..script.iter().rposition(|&b| b == b'\n')?];
+    }
+    signal_option(script)
+}
+
+/// `#SBATCH --signal=VALUE` before the first command of a script; as sbatch
+/// does, the last one counts.
+fn signal_option(script: &[u8]) -> Option<String> {
+    let mut found = None;
+    for line in script.split(|&b| b == b'\n').map(<[u8]>::trim_ascii) {
+        let options = line.strip_prefix(b"#SBATCH").filter(|o| o.first().is_none_or(u8::is_ascii_whitespace));
+        let Some(options) = options else {
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            break;
+        };
+        let mut words = options.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        while let Some(word) = words.next() {
+            let value = match word.strip_prefix(b"--signal") {
+                _ if word.starts_with(b"#") => break,
+                Some(b"") => words.next(),
+                Some(rest) => rest.strip_prefix(b"="),
+                None => continue,
+            };
+            let bare = |v: &[u8]| v.iter().copied().filter(|b| !b"'\"".contains(b)).collect::<Vec<u8>>();
+            found = value.and_then(|v| warning(&bare(v))).or(found);
+        }
+    }
+    found
 }
 
 /// How many cores a list such as `0-3,8` names; `None` for what is no list.
@@ -276,6 +331,47 @@ mod tests {
         assert_eq!(cores(b"0"), Some(1));
         for bad in ["", "3-0", "x", "0-", "0-4294967295"] {
             assert_eq!(cores(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_signal_that_a_script_asks_for() {
+        let of = |script: &str| signal_option(script.as_bytes());
+        assert_eq!(
+            of("#!/bin/sh\n#SBATCH -n1\n#SBATCH --signal=B:USR1@120\ntrue\n").as_deref(),
+            Some("B:USR1@120")
+        );
+        assert_eq!(of("#SBATCH -n1 --signal 'TERM' # --signal=KILL\n").as_deref(), Some("TERM"));
+        assert_eq!(
+            of("#SBATCH --signal=10\n\n# words\n#SBATCH\t--signal=\"USR2@5\"\n").as_deref(),
+            Some("USR2@5")
+        );
+        for none in [
+            "",
+            "true\n#SBATCH --signal=USR1\n",
+            "#SBATCH --signal=\n",
+            "#SBATCHX --signal=USR1\n",
+            "##SBATCH --signal=USR1",
+            "#SBATCH --signal=$(x)\n",
+            "#SBATCH --signals=USR1\n",
+            "#SBATCH --signal",
+        ] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        assert_eq!(of(&format!("#SBATCH --signal={}\n", "9".repeat(33))), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_script_is_read_or_left_out(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            likely in "((#SBATCH|#|x)?[ \t]?(--signal)?[= ]?[A-Z0-9:@'\"]{0,40}\n?){0,6}",
+        ) {
+            for script in [&bytes[..], likely.as_bytes()] {
+                if let Some(found) = signal_option(script) {
+                    proptest::prop_assert!((1..=WARNING_MAX).contains(&found.len()) && found.is_ascii());
+                }
+            }
         }
     }
 

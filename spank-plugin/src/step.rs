@@ -67,6 +67,10 @@ pub(crate) struct Step {
     limit: Option<Limit>,
     tasks: Vec<Task>,
     batch_end: Option<End>,
+    /// The job's warning signal as sbatch's environment asks for it.
+    warning: Option<String>,
+    /// As the script that failed does.
+    script_warning: Option<String>,
     totals: Totals,
     kmsg: Kmsg,
     /// Time in all hooks of this plugin, in nanoseconds.
@@ -127,6 +131,8 @@ impl Step {
             limit: None,
             tasks: Vec::new(),
             batch_end: None,
+            warning: None,
+            script_warning: None,
             totals: Totals::default(),
             kmsg: Kmsg::new(pid),
             hook_ns: 0,
@@ -213,6 +219,7 @@ impl Step {
             env.restart = env.restart.filter(|&n| n > 0);
         }
         self.restart = env.restart;
+        self.warning = env.warning.take();
         // The extern step says "own id" even for members of an array.
         let own = self.step != StepId::Extern;
         let array_task_id = spank.u32(SPK_JOB_ARRAY_TASK_ID).filter(|&n| own && n < SPK_NO_VAL);
@@ -314,6 +321,9 @@ impl Step {
         self.totals.failed += u32::from(end.failed());
         if self.step == StepId::Batch || self.step == StepId::Interactive {
             self.batch_end = Some(end);
+            if end.failed() && self.step == StepId::Batch && self.warning.is_none() {
+                self.script_warning = facts::warning_of_script(spank);
+            }
         }
 
         // A task whose start was not seen is told of all the same.
@@ -371,6 +381,7 @@ impl Step {
                 memory.limit_hits = cgroup.limit_hits("", limit.level);
                 memory.clipped =
                     memory.limit_hits.is_some_and(|n| n > 0) || peak.is_some_and(|peak| peak >= limit.bytes);
+                cgroup.look_at_swap(limit.level, &mut memory);
             }
         }
         memory
@@ -447,12 +458,18 @@ impl Step {
         };
         if let Some(via) = via {
             let end = self.batch_end.unwrap_or_default();
+            // sbatch(1): the environment goes before what the script says.
+            let asked = self.warning.take().filter(|_| end.failed()).map(|text| (text, "environment"));
+            let asked = asked.or_else(|| self.script_warning.take().map(|text| (text, "script")));
+            let (warning, warning_from) = asked.unzip();
             let body = JobEnded {
                 via: Some(via),
                 exit_code: end.exit_code,
                 signal: end.signal,
                 derived_exit_code: None,
                 restart: self.restart,
+                warning,
+                warning_from: warning_from.map(str::to_owned),
             };
             self.write(stamp, severity(end.failed()), None, body);
         }

@@ -173,6 +173,25 @@ impl Kill {
         Some(if job_dir == Some(limit_of) { Level::Job } else { Level::Host })
     }
 
+    /// The outermost cgroup from the victim's up to the one whose limit it was that is killed as a whole.
+    fn group(&self, mounts: &Mounts) -> Option<Level> {
+        let victim_in = self.victim_in()?;
+        let up_to = self.why.as_ref()?.limit_of.as_deref().unwrap_or_default().trim_end_matches('/');
+        let inside =
+            |path: &&str| path.strip_prefix(up_to).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+        let parents = std::iter::successors(Some(victim_in), |path| Some(path.rsplit_once('/')?.0));
+        let is_set = |path: &&str| {
+            let dir = mounts.memory_dir(path).filter(|(_, version)| *version == 2);
+            dir.is_some_and(|(dir, _)| read_number(&dir.join("memory.oom.group")) == Some(1))
+        };
+        let set = parents.take_while(inside).filter(is_set).last()?;
+        Some(match StepPath::parse(set) {
+            Some(path) if path.task.is_some() => Level::Task,
+            Some(_) => Level::Step,
+            None => Level::Job,
+        })
+    }
+
     /// The event. The cgroups are asked for limit and peak, if they still are.
     pub(super) fn event(&self, mounts: &Mounts) -> OomKill {
         let number = |path: &str, v1: &str, v2: &str| {
@@ -193,6 +212,7 @@ impl Kill {
             limit_bytes: limit_of.and_then(|p| number(p, "memory.limit_in_bytes", "memory.max")),
             peak_bytes: self.victim_in().and_then(|p| number(p, "memory.max_usage_in_bytes", "memory.peak")),
             victims: vec![victim],
+            oom_group: self.group(mounts),
             reported_by_slurm: None,
         }
     }

@@ -66,6 +66,7 @@ impl Step {
                 Some(level) => cgroup.limit_at(below, level),
             };
             body.peak_bytes = cgroup.task_peak(below);
+            body.oom_group = cgroup.oom_group(below, level.unwrap_or(Level::Job));
         }
         self.write(stamp, Severity::Error, rank, body);
     }

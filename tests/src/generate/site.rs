@@ -315,6 +315,7 @@ impl Site {
                 peak_bytes: memory.cgroup_peak_bytes,
                 victims: vec![victim],
                 reported_by_slurm: Some(true),
+                ..OomKill::default()
             };
             self.journals.say(stepd, at - 20, task, Severity::Error, body);
         }
@@ -410,7 +411,7 @@ impl Site {
             clipped: peak == limit,
             limit_hits: Some(if how == End::Oom { 40 + self.random.below(400) } else { 0 }),
             largest_process_bytes: Some(peak - peak / 8),
-            anon_peak_bytes: None,
+            ..Memory::default()
         }
     }
 
