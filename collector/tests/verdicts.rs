@@ -4,7 +4,7 @@ use inquest::slurm::accounting::JobRecord;
 use inquest::story::Story;
 use inquest::verdict::{Class, Confidence, judge, rules};
 use inquest_journal::{
-    Body, Head, JobId, JobStarted, Level, NodeBooted, OomKill, Severity, Source, StepEnded, StepId,
+    Body, Head, JobEnded, JobId, JobStarted, Level, NodeBooted, OomKill, Severity, Source, StepEnded, StepId,
     StepStarted, TaskExited, TaskStarted, Timestamp, Victim,
 };
 
@@ -14,11 +14,13 @@ const T0: i64 = 1_763_735_400_000_000;
 struct Script {
     story: Story,
     seq: u64,
+    /// Which slurmstepds write.
+    life: u32,
 }
 
 impl Script {
     fn new() -> Script {
-        Script { story: Story::default(), seq: 0 }
+        Script { story: Story::default(), seq: 0, life: 1 }
     }
 
     fn say(
@@ -47,7 +49,7 @@ impl Script {
             node: node.to_owned().into(),
             boot: "0badc0de".into(),
             mono_us: 1_000_000_000 + ms as u64 * 1000,
-            stream: format!("{node}-{step}-{}", self.story.attempts.len()).into(),
+            stream: format!("{node}-{step}-{}", self.life).into(),
             seq: self.seq,
             job_id: Some(JobId(7)),
             step: Some(step),
@@ -103,6 +105,7 @@ impl Script {
             peak_bytes: Some(64 << 20),
             victims: vec![victim],
             reported_by_slurm: Some(reported),
+            oom_group: None,
         };
         self.say(ms, node, step, Some(task), body)
     }
@@ -188,6 +191,33 @@ fn every_rule_has_a_story() {
     let requeued = JobRecord { state: "PENDING".into(), restarts: 1, ..JobRecord::default() };
     assert_eq!(cause(&batch(None, Some(15)), Some(&requeued)), (Class::Preempted, "requeued".into()));
     seen.push("requeued");
+    let mut warned = batch(None, Some(10));
+    assert_eq!(cause(&warned, None).1, "killed_other", "nobody asked for it");
+    let said = JobEnded {
+        signal: Some(10),
+        warning: Some("B:USR1@50".into()),
+        warning_from: Some("script".into()),
+        ..JobEnded::default()
+    };
+    warned.say(1002, "n1", BATCH, None, said);
+    let judged = |record: Option<&JobRecord>| {
+        let verdict = judge(&warned.story.attempts[0], record);
+        (verdict.cause.clone(), verdict.confidence)
+    };
+    // The limit of a minute would have come 59 s later, one of an hour much later.
+    let limited = |limit: &str| JobRecord { time_limit: limit.into(), ..slurm("FAILED") };
+    assert_eq!(judged(None), ("limit_warning".into(), Confidence::Inferred));
+    assert_eq!(judged(Some(&limited("1:00"))), ("limit_warning".into(), Confidence::Fact));
+    assert_eq!(judged(Some(&limited("1:00:00"))).0, "killed_other");
+    // sbatch's command line goes before the script, and without B: a script is not told.
+    for (line, cause) in
+        [("B:USR2@50", "killed_other"), ("USR1@50", "killed_other"), ("B:10", "limit_warning")]
+    {
+        let record = JobRecord { warning: Some(line.into()), ..limited("1:00") };
+        assert_eq!(judged(Some(&record)).0, cause, "{line}");
+    }
+    assert_eq!(judged(Some(&slurm("TIMEOUT"))).0, "timeout");
+    seen.push("limit_warning");
 
     let mut told = |record: JobRecord, class: Class, name: &'static str| {
         let mut ended = batch(None, Some(15));
@@ -260,12 +290,61 @@ fn a_requeued_job_has_two_attempts_whatever_came_first() {
     s.start(0, "n1", StepId::Extern, &[], None).start(10, "n1", BATCH, &[0], Some(0));
     s.exit(500, "n1", BATCH, 0, None, Some(15)).end(501, "n1", BATCH).end(502, "n1", StepId::Extern);
     assert_eq!(s.story.attempts.len(), 1);
+    s.life = 2;
     s.start(9000, "n1", StepId::Extern, &[], None).start(9010, "n1", BATCH, &[0], Some(1));
     s.exit(9500, "n1", BATCH, 0, Some(0), None).end(9501, "n1", BATCH).end(9502, "n1", StepId::Extern);
     let attempts = &s.story.attempts;
     assert_eq!(attempts.iter().map(|a| a.restart).collect::<Vec<_>>(), [0, 1]);
     assert!(attempts.iter().all(|a| a.is_over()));
     assert_eq!(judge(&attempts[1], None).class, Class::Ok);
+}
+
+/// A job whose first attempt was on n1, until that went down, and whose second was on n2 with a part on n3;
+/// no step of its script says which attempt it is.
+fn attempts_on_other_nodes(journals: &[&str]) -> Script {
+    let mut s = Script::new();
+    for journal in journals {
+        match *journal {
+            "n1" => {
+                s.life = 1;
+                s.start(0, "n1", StepId::Extern, &[], None).start(10, "n1", BATCH, &[0], None);
+            }
+            "n2" => {
+                s.life = 2;
+                s.start(300_000, "n2", StepId::Extern, &[], None).start(300_010, "n2", BATCH, &[0], None);
+                s.start(300_500, "n2", STEP, &[0], Some(1)).exit(300_900, "n2", STEP, 0, Some(0), None);
+                s.end(300_901, "n2", STEP).exit(301_000, "n2", BATCH, 0, Some(0), None);
+                s.end(301_001, "n2", BATCH).end(301_002, "n2", StepId::Extern);
+            }
+            other => {
+                s.life = 2;
+                s.start(299_900, other, StepId::Extern, &[], None).end(301_100, other, StepId::Extern);
+            }
+        }
+    }
+    s
+}
+
+#[test]
+fn attempts_are_told_apart_whichever_journal_is_read_first() {
+    for order in [
+        ["n1", "n2", "n3"],
+        ["n1", "n3", "n2"],
+        ["n2", "n1", "n3"],
+        ["n2", "n3", "n1"],
+        ["n3", "n1", "n2"],
+        ["n3", "n2", "n1"],
+    ] {
+        let story = attempts_on_other_nodes(&order).story;
+        let attempts = &story.attempts;
+        assert_eq!(attempts.iter().map(|a| a.restart).collect::<Vec<_>>(), [0, 1], "{order:?}");
+        let nodes: Vec<Vec<&str>> =
+            attempts.iter().map(|a| a.nodes.iter().map(String::as_str).collect()).collect();
+        assert_eq!(nodes, [vec!["n1"], vec!["n2", "n3"]], "{order:?}");
+        assert!(!attempts[0].is_over() && attempts[1].is_over(), "{order:?}");
+        assert_eq!(judge(&attempts[1], None).class, Class::Ok, "{order:?}");
+        assert_eq!(attempts[1].elapsed_us(), Some(1_200_000), "{order:?}");
+    }
 }
 
 #[test]

@@ -182,6 +182,8 @@ fn place(step: StepId, node: u64) -> u64 {
         StepId::Extern => 2 << 32,
         StepId::Interactive => 3 << 32,
     };
+    // A script runs once in each attempt, on whichever node.
+    let node = if step == 1 << 32 { 0 } else { node };
     node ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

@@ -34,6 +34,9 @@ pub struct JobRecord {
     /// It never had a node, by what slurmdbd says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub never_ran: bool,
+    /// The warning signal that was asked for on the command line, where slurmdbd says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What slurmdbd knows of a job that no node has seen.
@@ -101,12 +104,14 @@ impl JobRecord {
     }
 
     /// Both tell of the same end. squeue and sacct write exit codes, limits and
-    /// reasons differently, so of these only the code of a failed script counts.
+    /// reasons differently, so of these only the code of a failed script counts, and the warning signal that
+    /// may be why.
     pub fn agrees(&self, other: &JobRecord) -> bool {
         let code = |r: &JobRecord| (r.state_word() == "FAILED").then_some((r.exit_code, r.exit_signal));
         self.state_word() == other.state_word()
             && code(self) == code(other)
             && (self.cancelled_by == other.cancelled_by || other.cancelled_by.is_none())
+            && (self.warning == other.warning || other.warning.is_none() || self.state_word() != "FAILED")
     }
 
     /// With what only `earlier` had to say.
@@ -120,6 +125,7 @@ impl JobRecord {
         fill(&mut self.reason, &earlier.reason);
         fill(&mut self.time_limit, &earlier.time_limit);
         self.cancelled_by = self.cancelled_by.or(earlier.cancelled_by);
+        self.warning = self.warning.or_else(|| earlier.warning.clone());
         self.restarts = self.restarts.max(earlier.restarts);
         self
     }

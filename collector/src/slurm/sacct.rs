@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use inquest_journal::{JobId, Timestamp};
 
 use super::accounting::{Accounting, JobRecord, News, Squeue, Submitted};
+use super::warning::of_submit_line;
 
 /// Ids per call, far below what a command line can hold.
 const BATCH: usize = 2000;
@@ -29,6 +30,10 @@ const RESTARTS: &str = "Restarts";
 /// Of jobs that never ran. The last two are a user's own words, which may hold
 /// anything: a line break only cuts its own line short.
 const SUBMITTED: [&str; 6] = ["JobID", "Submit", "UID", "NodeList", "JobName", "WorkDir"];
+
+/// The command that it was submitted with: last, because it may be a script of many lines (`--wrap`). Of
+/// these, the first has sbatch's own options.
+const SUBMIT_LINE: &str = "SubmitLine";
 
 /// What sacct writes for the nodes of a job that had none.
 const NO_NODES: &str = "None assigned";
@@ -98,7 +103,8 @@ impl Sacct {
 
 /// The columns that a release has, of those wanted.
 fn columns(help: &str) -> String {
-    let wanted: Vec<&str> = COLUMNS.into_iter().chain([RESTARTS]).chain(SUBMITTED).collect();
+    let wanted: Vec<&str> =
+        COLUMNS.into_iter().chain([RESTARTS]).chain(SUBMITTED).chain([SUBMIT_LINE]).collect();
     columns_of(help, &wanted)
 }
 
@@ -135,6 +141,7 @@ fn parse(text: &str, delimiter: &str) -> Vec<News> {
     let places = COLUMNS.map(at);
     let restarts = at(RESTARTS);
     let of_submitted = SUBMITTED.map(at);
+    let submit_line = at(SUBMIT_LINE);
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(delimiter).collect();
         let field = |place: Option<usize>| place.and_then(|p| fields.get(p)).copied().unwrap_or_default();
@@ -154,6 +161,7 @@ fn parse(text: &str, delimiter: &str) -> Vec<News> {
             restarts: field(restarts).parse().unwrap_or(0),
             cancelled_by,
             never_ran,
+            warning: of_submit_line(field(submit_line)),
         };
         let submitted = never_ran.then(|| {
             let (array, index) = array_of(name);

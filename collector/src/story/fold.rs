@@ -1,8 +1,8 @@
 //! One event into a story.
 
-use inquest_journal::{Body, Head, JobStarted, StepEnded, StepId, StepStarted, TaskExited};
+use inquest_journal::{Body, Head, JobStarted, StepEnded, StepId, StepStarted, TaskExited, Via};
 
-use super::{Attempt, EventId, Exit, Facts, JobEnd, Moment, Note, Oom, Process, Step, StepNode, Story};
+use super::{Asked, Attempt, EventId, Exit, Facts, JobEnd, Moment, Note, Oom, Process, Step, Story};
 
 impl Story {
     /// Puts one event of the job where it belongs. Says whether it began a
@@ -33,8 +33,12 @@ impl Story {
             Some(_) => {}
             None => attempt.last = Some(at.clone()),
         }
+        let begins = matches!(body, Body::StepStarted(_));
         attempt.apply(at, head, body);
-        began && index > 0
+        if begins && self.attempts.len() > 1 {
+            self.sort_externs();
+        }
+        began && self.attempts.len() > 1
     }
 
     /// A node came up anew: what was at work there under another boot id ended
@@ -48,80 +52,21 @@ impl Story {
             }
         }
     }
-
-    /// The attempt that an event is about: the newest one on which it can
-    /// still happen. A step that starts where it has already ended belongs to
-    /// a further attempt, and so does a higher restart count.
-    fn attempt_for(&mut self, head: &Head<'_>, body: &Body) -> (usize, bool) {
-        if self.attempts.is_empty() {
-            self.attempts.push(Attempt { restart: restart(body).unwrap_or(0), ..Attempt::default() });
-            return (0, true);
-        }
-        let current = self.attempts.len() - 1;
-        let newest = &self.attempts[current];
-        let known = newest.restart;
-        let further = match restart(body) {
-            Some(n) if n > newest.restart => newest.steps_begun(),
-            Some(n) if n < newest.restart => {
-                return (self.attempts.iter().rposition(|a| a.restart <= n).unwrap_or(0), false);
-            }
-            _ => starts_again(newest, head, body),
-        };
-        if let Some(n) = restart(body).filter(|&n| n > known && !further) {
-            // Only steps without a restart count were seen of it so far.
-            self.attempts[current].restart = n;
-        }
-        if further {
-            let restart = restart(body).unwrap_or(known + 1);
-            self.attempts.push(Attempt { restart, ..Attempt::default() });
-            return (current + 1, true);
-        }
-        // Ends of steps that began in an earlier attempt (a slow exit hook).
-        if let (Body::StepEnded(_) | Body::TaskExited(_) | Body::OomKill(_), Some(step)) = (body, head.step) {
-            let open = self.attempts.iter().rposition(|a| {
-                let part = a.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref()));
-                part.is_some_and(|p| p.ended.is_none() && same_writer(p, head))
-            });
-            return (open.unwrap_or(current), false);
-        }
-        (current, false)
-    }
-}
-
-fn restart(body: &Body) -> Option<u32> {
-    match body {
-        Body::JobStarted(b) => b.restart,
-        Body::JobEnded(b) => b.restart,
-        Body::StepStarted(b) => b.restart,
-        _ => None,
-    }
-}
-
-fn same_writer(part: &StepNode, head: &Head<'_>) -> bool {
-    part.started.as_ref().is_some_and(|s| s.event.stream == head.stream)
-}
-
-fn starts_again(newest: &Attempt, head: &Head<'_>, body: &Body) -> bool {
-    let (Body::StepStarted(_), Some(step)) = (body, head.step) else { return false };
-    newest.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref())).is_some_and(|part| {
-        let ours = same_writer(part, head);
-        !ours && part.started.as_ref().is_some_and(|s| head.timestamp.since(s.wall) > 0)
-    })
 }
 
 impl Attempt {
-    /// A step with a restart count of its own has begun in it.
-    fn steps_begun(&self) -> bool {
-        self.steps.keys().any(|s| *s != StepId::Extern)
-    }
-
     fn apply(&mut self, at: Moment, head: &Head<'_>, body: Body) {
         let step = head.step;
         match body {
             Body::JobStarted(b) => self.facts.learn_job(b),
             Body::JobEnded(b) => {
-                // The epilog speaks last and knows best.
-                self.ended = Some(JobEnd { at, exit_code: b.exit_code, signal: b.signal });
+                let asked = |text| Asked { text, from: b.warning_from.unwrap_or_default() };
+                self.facts.warning = b.warning.map(asked).or(self.facts.warning.take());
+                // The epilog speaks last and knows best, if it knows.
+                let end = JobEnd { at, exit_code: b.exit_code, signal: b.signal };
+                if end.is_known() || !self.ended.as_ref().is_some_and(JobEnd::is_known) {
+                    self.ended = Some(end);
+                }
             }
             Body::StepStarted(b) => {
                 self.facts.learn_step(&b);
@@ -159,8 +104,9 @@ impl Attempt {
                 peak_bytes: b.peak_bytes,
                 victims: b.victims,
                 reported_by_slurm: b.reported_by_slurm,
+                oom_group: b.oom_group,
             }),
-            Body::ProcessDied(died) => self.processes.push(Process { at, step, died }),
+            Body::ProcessDied(died) => self.processes.push(Process { at, step, task: head.task, died }),
             Body::Note(note) => self.notes.push(Note { at, step, note }),
             Body::Lost(b) => self.lost += b.count.unwrap_or(0),
             Body::MemoryHigh(_) | Body::NodeBooted(_) => {}
@@ -214,6 +160,12 @@ impl Facts {
             if known.is_none() {
                 *known = said;
             }
+        }
+        // Slurm tells a prolog what the user asked for, patterns and all; a task has the files open.
+        if b.via != Some(Via::Prolog) {
+            self.stdout = b.stdout.clone().or(self.stdout.take());
+            self.stderr = b.stderr.clone().or(self.stderr.take());
+            self.work_dir = b.work_dir.clone().or(self.work_dir.take());
         }
         learn(&mut self.uid, b.uid);
         learn(&mut self.name, b.name);

@@ -7,6 +7,7 @@ nodes' journals were merged, because each fact is put where its event says it
 belongs. What a story cannot know stays `None`.
 */
 
+mod attempts;
 mod fold;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +108,9 @@ pub struct Story {
 pub struct Attempt {
     /// How often the job was restarted before, from 0.
     pub restart: u32,
+    /// An event said so; else it was counted here.
+    #[serde(skip)]
+    pub counted: bool,
     /// What was asked for and by whom.
     pub facts: Facts,
     /// First event.
@@ -149,6 +153,16 @@ pub struct Facts {
     pub array_job_id: Option<JobId>,
     pub array_task_id: Option<u32>,
     pub end_limit: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<Asked>,
+}
+
+/// The warning signal that was asked for: `warning` and `warning_from` of JobEnded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Asked {
+    pub text: String,
+    pub from: String,
 }
 
 /// The end of a job.
@@ -231,6 +245,13 @@ pub struct Exit {
     pub memory: Memory,
 }
 
+impl JobEnd {
+    /// How it ended is known.
+    pub fn is_known(&self) -> bool {
+        self.exit_code.is_some() || self.signal.is_some()
+    }
+}
+
 impl Exit {
     /// Code 0, no signal and nothing killed in it.
     pub fn is_clean(&self) -> bool {
@@ -259,6 +280,9 @@ pub struct Oom {
     pub victims: Vec<Victim>,
     /// Whether Slurm's own check can have seen it.
     pub reported_by_slurm: Option<bool>,
+    /// What the kernel killed as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_group: Option<Level>,
 }
 
 /// A descendant of a job that ended abnormally.
@@ -268,6 +292,8 @@ pub struct Process {
     pub at: Moment,
     /// In which step.
     pub step: Option<StepId>,
+    /// In which task.
+    pub task: Option<u32>,
     /// What the kernel says of it.
     pub died: inquest_journal::ProcessDied,
 }

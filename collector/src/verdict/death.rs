@@ -50,6 +50,9 @@ pub struct Death {
     pub limit_level: Option<Level>,
     /// Whether Slurm's own check can have seen the kill.
     pub reported_by_slurm: Option<bool>,
+    /// What the kernel killed as a whole (`memory.oom.group`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_group: Option<Level>,
     /// The events that say so.
     pub evidence: Vec<EventId>,
 }
@@ -149,6 +152,7 @@ fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit,
         limit_bytes: ooms.iter().find_map(|o| o.limit_bytes).or(memory.limit_bytes).or(node_limit),
         limit_level: ooms.iter().find_map(|o| o.level).or(memory.limit_level),
         reported_by_slurm: ooms.iter().find_map(|o| o.reported_by_slurm),
+        oom_group: ooms.iter().find_map(|o| o.oom_group),
         evidence,
     }
 }
@@ -246,6 +250,7 @@ mod tests {
             peak_bytes: None,
             victims: vec![Victim { pid: Some(pid), ..Victim::default() }],
             reported_by_slurm: None,
+            oom_group: None,
         }
     }
 
@@ -267,6 +272,7 @@ mod tests {
             limit_bytes: None,
             limit_level: None,
             reported_by_slurm: None,
+            oom_group: None,
             evidence: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! Ended by itself, or by somebody on the node.
 
+use super::time::{asked, before_limit};
 use super::*;
 
 /// See [`Rule::when`].
@@ -78,6 +79,21 @@ impl Rule for CrashMasked {
 #[derive(Debug)]
 pub struct KilledOther;
 
+/// A signal just before the time limit may be the warning that sbatch's command line asked for, which only
+/// slurmdbd knows.
+fn near_limit(case: &Case<'_>, death: &Death) -> String {
+    const NEAR_US: i64 = 600_000_000;
+    let before = before_limit(case, death).filter(|before| (0..=NEAR_US).contains(before));
+    let before = before.filter(|_| death.signal != Some(9) && asked(case).is_none());
+    before.map_or(String::new(), |us| {
+        format!(
+            " It was {} before the job's time limit, as Slurm's warning signal would be; whether one was asked for \
+             (--signal) is not known.",
+            duration(us)
+        )
+    })
+}
+
 impl Rule for KilledOther {
     fn cause(&self) -> &'static str {
         "killed_other"
@@ -98,11 +114,12 @@ impl Rule for KilledOther {
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
         let Some(death) = the_death(case, found) else { return String::new() };
         format!(
-            "{} was killed with {} at {}: not for memory (no kill was counted{}), not by the time limit and not by a cancel.",
+            "{} was killed with {} at {}: not for memory (no kill was counted{}), not by the time limit and not by a cancel.{}",
             death.place(),
             death.end(),
             death.offset(),
-            memory(death)
+            memory(death),
+            near_limit(case, death)
         )
     }
     fn advise(&self, _: &Case<'_>, _: &Match) -> Vec<String> {

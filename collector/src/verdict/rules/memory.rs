@@ -1,5 +1,7 @@
 //! Killed for memory.
 
+use inquest_journal::Level;
+
 use super::*;
 
 fn victims(death: &Death) -> String {
@@ -20,6 +22,18 @@ fn silence(death: &Death) -> &'static str {
         Some(false) => " Slurm had made its one check before and does not report it.",
         _ => "",
     }
+}
+
+/// A sentence for a kill that took more than its victim.
+fn group(death: &Death) -> String {
+    let of = |level| match level {
+        Level::Task => "this task",
+        Level::Step => "the step on this node",
+        Level::Job | Level::Host => "the job on this node",
+    };
+    death.oom_group.map_or(String::new(), |level| {
+        format!(" The kernel kills all processes of {} at once (memory.oom.group).", of(level))
+    })
 }
 
 fn more_memory(death: &Death) -> Vec<String> {
@@ -59,9 +73,10 @@ impl Rule for OomCgroup {
         let Some(death) = the_death(case, found) else { return String::new() };
         let (who, place) = (victims(death), death.place());
         format!(
-            "out of memory: {who} killed in {place}, which ended with {}{}.{}",
+            "out of memory: {who} killed in {place}, which ended with {}{}.{}{}",
             death.end(),
             memory(death),
+            group(death),
             silence(death)
         )
     }
@@ -100,9 +115,10 @@ impl Rule for OomPartial {
         let (who, place) = (victims(death), death.place());
         format!(
             "out of memory, but the job went on and exited 0: {who} killed in {place}, which ended with {}{}. \
-             Results may be incomplete.{}",
+             Results may be incomplete.{}{}",
             death.end(),
             memory(death),
+            group(death),
             silence(death)
         )
     }

@@ -5,6 +5,8 @@ mod memory;
 mod slurm;
 mod time;
 
+use inquest_journal::StepId;
+
 use super::{Case, Class, Confidence, Death, Match, Retry, Rule};
 use crate::slurm::signal_name;
 use crate::story::Exit;
@@ -16,7 +18,7 @@ pub use slurm::{
     BootFail, Cancelled, CancelledByAdmin, CancelledByUser, Dependency, EndedBySlurm, Lost, NodeFail,
     NodeReboot, Preempted, Requeued,
 };
-pub use time::{Deadline, TimedOut, TimeoutHandled};
+pub use time::{Deadline, TimedOut, TimeoutHandled, Warned};
 
 /// All rules. Order matters and is part of the manual.
 pub const RULES: &[&dyn Rule] = &[
@@ -34,6 +36,7 @@ pub const RULES: &[&dyn Rule] = &[
     &CancelledByUser,
     &CancelledByAdmin,
     &Cancelled,
+    &Warned,
     &EndedBySlurm,
     &Crash,
     &CrashMasked,
