@@ -2,6 +2,7 @@
 
 mod support;
 
+use inquest_journal::{Level, OomKill, ProcessDied, StepId, Victim};
 use support::{End, Job, Lab};
 
 /// Compares with the file of this name; INQUEST_UPDATE=1 writes it.
@@ -178,4 +179,67 @@ fn the_page_stands_alone_and_believes_nobody() {
     assert!(page.contains("64.0 MiB of 64.0 MiB, cut off") && page.ends_with("</html>"), "{page}");
     lab.refuses(&["why", "100_3", "--html", "/no/such/dir/x.html"], 3, &["cannot write /no/such/dir/x.html"]);
     assert_eq!(lab.run(&["why", "100_3", "--html", "-", "--json"]).0, 2);
+}
+
+#[test]
+fn processes_that_died_inside_are_named_with_their_member() {
+    let lab = Lab::with([Job::new(7, End::Code(1))]);
+    let died = |at: i64, pid: u32, body: ProcessDied| {
+        let body = ProcessDied { pid: Some(pid), ppid: Some(7), ..body };
+        lab.event(("n1", "0badc0de", pid), at, Some((7, StepId::Batch)), body);
+    };
+    let of = |pairs: &[(&str, &str)]| {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let command = |name: &str| Some(name.to_owned());
+    // A worker of Parsl, a rank of MPI that only ended with a code, a grep that found nothing.
+    let worker = of(&[("PARSL_WORKER_RANK", "3"), ("PARSL_WORKER_POOL_ID", "p1")]);
+    died(
+        3,
+        101,
+        ProcessDied {
+            command: command("py\u{1b}[2J"),
+            signal: Some(11),
+            core: true,
+            env: worker,
+            ..ProcessDied::default()
+        },
+    );
+    let rank = of(&[("PMI_RANK", "17")]);
+    died(
+        4,
+        102,
+        ProcessDied { command: command("solver"), exit_code: Some(2), env: rank, ..ProcessDied::default() },
+    );
+    died(4, 103, ProcessDied { command: command("grep"), exit_code: Some(1), ..ProcessDied::default() });
+    died(5, 104, ProcessDied { command: command("sleep"), signal: Some(15), ..ProcessDied::default() });
+    let victim = Victim { pid: Some(105), command: command("ssh-session"), ..Victim::default() };
+    let kill = OomKill {
+        count: Some(1),
+        level: Some(Level::Job),
+        limit_bytes: Some(64 << 20),
+        victims: vec![victim],
+        ..OomKill::default()
+    };
+    lab.event(("n1", "0badc0de", 105), 6, Some((7, StepId::Extern)), kill);
+    lab.collect();
+    let (code, out, _) = lab.run(&["why", "7"]);
+    assert_eq!(code, 1, "{out}");
+    let words = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for told in [
+        "What died inside",
+        "step batch on n1: py\\u{1b}[2J (pid 101), SIGSEGV (core dumped); PARSL_WORKER_RANK=3",
+        "step batch on n1: solver (pid 102), exit code 2; PMI_RANK=17",
+        "step extern on n1: ssh-session (pid 105) killed for memory; limit 64.0 MiB (job)",
+    ] {
+        assert!(words.contains(told), "{told}:\n{out}");
+    }
+    assert!(!out.contains("grep") && !out.contains("sleep"), "{out}");
+    let (_, page, _) = lab.run(&["why", "7", "--html", "-"]);
+    assert!(page.contains("What died inside") && page.contains("PARSL_WORKER_RANK=3"), "{page}");
+    let (_, timeline, _) = lab.run(&["timeline", "7"]);
+    assert!(timeline.contains("PMI_RANK=17"), "{timeline}");
 }

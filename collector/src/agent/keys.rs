@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 
-use inquest_journal::{RUN_KEYS, is_fit};
+use inquest_journal::{RANK_KEYS, RUN_KEYS, is_fit};
 
 use super::steps::Key;
 
@@ -73,7 +73,8 @@ fn parse(environ: &[u8]) -> Keys {
         let Some(eq) = entry.iter().position(|&b| b == b'=') else { continue };
         let Ok(name) = std::str::from_utf8(&entry[..eq]) else { continue };
         let value = &entry[eq + 1..];
-        if RUN_KEYS.binary_search(&name).is_err() || !is_fit(value) || entry.len() > left {
+        let known = [RUN_KEYS, RANK_KEYS].iter().any(|list| list.binary_search(&name).is_ok());
+        if !known || !is_fit(value) || entry.len() > left {
             continue;
         }
         left -= entry.len();
@@ -96,8 +97,8 @@ mod tests {
     #[test]
     fn only_the_list_is_read_and_no_login() {
         let environ = b"PATH=/bin\0TORC_JOB_ID=7\0TORC_PASSWORD=x\0WANDB_API_KEY=y\0\
-            TORC_API_URL=https://me:pw@host/\0PARALLEL_SEQ=3\0PARALLEL_SEQ=4\0=\0\xff=1\0NXF_CLI=";
-        assert_eq!(parse(environ), keys(&[("TORC_JOB_ID", "7"), ("PARALLEL_SEQ", "3")]));
+            TORC_API_URL=https://me:pw@host/\0PARALLEL_SEQ=3\0PARALLEL_SEQ=4\0RANK=5\0LOCAL_RANK=1\0=\0\xff=1\0NXF_CLI=";
+        assert_eq!(parse(environ), keys(&[("TORC_JOB_ID", "7"), ("PARALLEL_SEQ", "3"), ("RANK", "5")]));
         assert_eq!(parse(b"TORC_JOB_ID=7"), keys(&[]));
     }
 

@@ -88,6 +88,7 @@ fn says(body: &Body) -> String {
             parts.extend(b.command.iter().map(|c| clean(c)));
             parts.extend(b.pid.map(|p| format!("pid {p}")));
             parts.extend(end(b.exit_code, b.signal, b.core));
+            parts.extend(super::member(&b.env));
         }
         Body::NodeBooted(b) => parts.extend(b.booted_at.map(|t| format!("booted at {t}"))),
         Body::Note(b) => parts.extend(b.text.iter().map(|t| clean(t))),
@@ -99,7 +100,7 @@ fn says(body: &Body) -> String {
     parts.join(", ")
 }
 
-fn end(code: Option<u8>, signal: Option<u8>, core: bool) -> Option<String> {
+pub(super) fn end(code: Option<u8>, signal: Option<u8>, core: bool) -> Option<String> {
     let core = if core { " (core dumped)" } else { "" };
     signal.map(|s| signal_name(s) + core).or_else(|| code.map(|c| format!("exit code {c}")))
 }

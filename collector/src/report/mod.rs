@@ -29,7 +29,9 @@ pub mod unrecorded;
 pub mod why;
 pub mod wrap;
 
-use inquest_journal::Timestamp;
+use std::collections::BTreeMap;
+
+use inquest_journal::{MEMBER_KEYS, Timestamp};
 use jiff::tz::TimeZone;
 
 /// Version of the JSON that commands print.
@@ -45,6 +47,14 @@ pub fn clean(text: &str) -> String {
         if c.is_control() || turns(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
+}
+
+/// Which member of a run a process was, among those that share a step with it: the variables that say so, as
+/// `PARSL_WORKER_RANK=3`.
+pub(crate) fn member(env: &BTreeMap<String, String>) -> Option<String> {
+    let known = MEMBER_KEYS.iter().filter_map(|key| Some(format!("{key}={}", clean(env.get(*key)?))));
+    let known: Vec<String> = known.collect();
+    (!known.is_empty()).then(|| known.join(", "))
 }
 
 /// Local time to the second, `2026-11-21 14:30:01`.

@@ -6,6 +6,7 @@ use inquest_journal::{StepId, Timestamp};
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
+use super::children::children;
 use super::deaths::{Told, told};
 use super::groups::Group;
 use super::{SHOWN, Subject, advice, before, confidence, groups, killed, members, message, unknown};
@@ -391,6 +392,7 @@ fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZ
         p { (clean(&verdict.detail)) }
         (log(subject))
         (happened(verdict, only, zone))
+        (inside(subject, verdict, only, zone))
         @if !advice.is_empty() {
             h3 class="part" { "Advice" }
             ul class="advice" { @for a in &advice { li { (clean(a)) } } }
@@ -494,6 +496,22 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
                 }
             }
             @if told.len() > DEATHS { p class="meta" { "and " (told.len() - DEATHS) " more" } }
+        }
+    }
+}
+
+/// What died inside of the tasks.
+fn inside(subject: &Subject<'_>, verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup {
+    let (children, more) = children(subject, verdict, only);
+    html! {
+        @if !children.is_empty() {
+            h3 class="part" { "What died inside" }
+            ul {
+                @for child in &children {
+                    li { (clock(child.at.wall, zone)) " " (child.offset) " " (child.text) }
+                }
+            }
+            @if more > 0 { p class="meta" { "and " (more) " more" } }
         }
     }
 }

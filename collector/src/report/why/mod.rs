@@ -1,6 +1,7 @@
 //! The report: what went wrong in a run or a job, on which evidence, and what to do.
 
 mod advice;
+mod children;
 mod deaths;
 mod groups;
 mod html;

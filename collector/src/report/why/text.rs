@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use inquest_journal::StepId;
 use jiff::tz::TimeZone;
 
+use super::children::children;
 use super::deaths::told;
 use super::{
     ENDING, LOGS_READ, SHOWN, Subject, advice, before, confidence, groups, killed, members, message, unknown,
@@ -234,6 +235,7 @@ fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<St
         quote(out, failure);
     }
     what_happened(out, verdict, only, zone);
+    inside(out, subject, verdict, only, zone);
     if let Some(said) = &verdict.slurm {
         let silent = verdict.class != Class::Ok && said.state_word() == "COMPLETED";
         let silent = if silent { ", and does not know" } else { "" };
@@ -286,6 +288,22 @@ fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone
     }
     if told.len() > DEATHS {
         let _ = writeln!(out, "    ... and {} more", told.len() - DEATHS);
+    }
+}
+
+/// What died inside of the tasks.
+fn inside(out: &mut String, subject: &Subject<'_>, verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) {
+    let (children, more) = children(subject, verdict, only);
+    if children.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "  {HEAD}What died inside{HEAD:#}");
+    for child in &children {
+        let first = format!("    {}  {:>9}  ", clock(child.at.wall, zone), child.offset);
+        hang(out, &first, DEEP, DEEP, &child.text);
+    }
+    if more > 0 {
+        let _ = writeln!(out, "    ... and {more} more");
     }
 }
 
