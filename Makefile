@@ -30,6 +30,7 @@ CARGO_FLAGS = --locked
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 
 so = $(plugindir)/spank_inquest.so
+job_so = $(plugindir)/spank_inquest_job.so
 plugstack = $(sysconfdir)/slurm/plugstack.conf.d
 units = agent collect serve
 
@@ -47,7 +48,7 @@ unless_there = if [ ! -e $(DESTDIR)$(1) ]; then $(2); \
 all: plugin inquest
 
 plugin:
-	$(CARGO) build $(CARGO_FLAGS) --target-dir $(TARGET) --profile plugin -p spank-inquest
+	$(CARGO) build $(CARGO_FLAGS) --target-dir $(TARGET) --profile plugin -p spank-inquest -p spank-inquest-job
 
 inquest:
 	$(CARGO) build $(CARGO_FLAGS) --target-dir $(TARGET) --release -p inquest
@@ -65,9 +66,10 @@ install-plugin:
 	@$(call put,644,packaging/tmpfiles.d/inquest-journal.conf,$(tmpfilesdir)/inquest-journal.conf)
 	@$(call put,644,packaging/man/spank_inquest.8,$(mandir)/man8/spank_inquest.8)
 	@$(call put,755,$(TARGET)/plugin/libspank_inquest.so,$(so))
+	@$(call put,755,$(TARGET)/plugin/libspank_inquest_job.so,$(job_so))
 	@# Last, when everything that it names is there.
 	@$(call unless_there,$(plugstack)/inquest.conf,\
-	  $(call put_edited,644,packaging/plugstack.conf.d/inquest.conf,$(plugstack)/inquest.conf,s|^optional [^ ]*|optional $(so)|))
+	  $(call put_edited,644,packaging/plugstack.conf.d/inquest.conf,$(plugstack)/inquest.conf,s|^optional [^ ]*|optional $(so)|;s|^#optional [^ ]*|#optional $(job_so)|))
 ifeq ($(DESTDIR),)
 	@echo "Left to do on this node, as root:"
 	@echo "  systemd-sysusers && systemd-tmpfiles --create inquest-journal.conf"
@@ -108,7 +110,7 @@ install-dashboards:
 	done
 
 uninstall:
-	rm -f $(DESTDIR)$(so) $(DESTDIR)$(bindir)/inquest
+	rm -f $(DESTDIR)$(so) $(DESTDIR)$(job_so) $(DESTDIR)$(bindir)/inquest
 	rm -f $(DESTDIR)$(sysusersdir)/inquest.conf $(DESTDIR)$(sysusersdir)/inquest-journal.conf
 	rm -f $(DESTDIR)$(tmpfilesdir)/inquest.conf $(DESTDIR)$(tmpfilesdir)/inquest-journal.conf
 	rm -f $(DESTDIR)$(unitdir)/inquest-*.service $(DESTDIR)$(mandir)/man[1-8]/inquest*.[1-8]

@@ -23,10 +23,11 @@ fi
 # them and never build by themselves.
 target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 export INQUEST_PLUGIN=$target/plugin/libspank_inquest.so
+export INQUEST_PLUGIN_JOB=$target/plugin/libspank_inquest_job.so
 export INQUEST_PLUGIN_FAULTS=$target/faults/plugin/libspank_inquest.so
 export INQUEST_BIN=$target/release/inquest
 
-build_plugin() { cargo build --profile plugin -p spank-inquest; }
+build_plugin() { cargo build --profile plugin -p spank-inquest -p spank-inquest-job; }
 # The plugin with switches that make its hooks fail, for the tests of what then happens.
 build_plugin_with_faults() {
   cargo build --profile plugin -p spank-inquest --features inject-faults --target-dir "$target/faults"

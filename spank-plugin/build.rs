@@ -1,10 +1,12 @@
 //! Rust's view of `include/spank_abi.h`, and how the plugin is linked.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() {
-    let header = "../include/spank_abi.h";
+    // This file is also that of spank-plugin/job, one directory deeper.
+    let headers = ["../include/spank_abi.h", "../../include/spank_abi.h"];
+    let header = headers.into_iter().find(|path| Path::new(path).exists()).expect("include/spank_abi.h");
     println!("cargo::rerun-if-changed={header}");
 
     let bindings = bindgen::Builder::default()

@@ -9,6 +9,15 @@ pub fn plugin() -> PathBuf {
     find("INQUEST_PLUGIN", "plugin/libspank_inquest.so", "cargo build --profile plugin -p spank-inquest")
 }
 
+/// The plugin with the hooks of a job's prolog and epilog.
+pub fn plugin_of_jobs() -> PathBuf {
+    find(
+        "INQUEST_PLUGIN_JOB",
+        "plugin/libspank_inquest_job.so",
+        "cargo build --profile plugin -p spank-inquest-job",
+    )
+}
+
 /// The plugin with the feature `inject-faults`.
 pub fn plugin_with_faults() -> PathBuf {
     find(

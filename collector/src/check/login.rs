@@ -20,7 +20,7 @@ pub(super) fn check(options: &Options) -> Vec<Finding> {
                 ));
             } else {
                 findings.extend(plugin::lines(&stack));
-                findings.extend(stack.lines.iter().flat_map(plugin::file));
+                findings.extend(stack.lines.iter().chain(&stack.job_lines).flat_map(plugin::file));
                 findings.push(loaded());
             }
         }

@@ -19,7 +19,7 @@ pub(super) fn check(options: &Options) -> Vec<Finding> {
     };
     let stack = plugstack::read(&conf.plugstack());
     let mut findings = plugin::lines(&stack);
-    for line in &stack.lines {
+    for line in stack.lines.iter().chain(&stack.job_lines) {
         findings.extend(plugin::file(line));
     }
     let mut journal = options.journal();

@@ -71,7 +71,8 @@ pub(super) fn lines(stack: &Plugstack) -> Vec<Finding> {
             ));
         }
     }
-    for line in &stack.lines {
+    findings.extend(job_lines(stack));
+    for line in stack.lines.iter().chain(&stack.job_lines) {
         let place = &line.place;
         if !line.optional {
             findings.push(Finding::wrong(
@@ -83,7 +84,43 @@ pub(super) fn lines(stack: &Plugstack) -> Vec<Finding> {
         findings.extend(arguments(line));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(subject, stack.lines.iter().map(|l| l.place.clone()).collect::<String>()));
+        let places: Vec<&str> =
+            stack.lines.iter().chain(&stack.job_lines).map(|l| l.place.as_str()).collect();
+        findings.push(Finding::ok(subject, places.join(" and ")));
+    }
+    findings
+}
+
+/// The second object adds to what the first one records, in the same place.
+fn job_lines(stack: &Plugstack) -> Vec<Finding> {
+    let subject = "plugstack";
+    let mut findings = Vec::new();
+    if let [first, second, ..] = stack.job_lines.as_slice() {
+        findings.push(Finding::wrong(
+            subject,
+            format!(
+                "{} is named twice: {} and {}; every event would be recorded twice",
+                super::plugstack::JOB_FILE,
+                first.place,
+                second.place
+            ),
+            "remove all lines but one",
+        ));
+    }
+    if let (Some(line), Some(job)) = (stack.lines.first(), stack.job_lines.first())
+        && journal(line) != journal(job)
+    {
+        findings.push(Finding::wrong(
+            subject,
+            format!(
+                "{} writes to {}, and {} to {}: nobody reads both",
+                line.place,
+                journal(line).display(),
+                job.place,
+                journal(job).display()
+            ),
+            "write the same journal= into both lines",
+        ));
     }
     findings
 }

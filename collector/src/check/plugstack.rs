@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// Name of the plugin's file.
 pub(super) const FILE: &str = "spank_inquest.so";
 
+/// Name of the file with the hooks of a job's prolog and epilog.
+pub(super) const JOB_FILE: &str = "spank_inquest_job.so";
+
 /// Files that include each other are followed this deep.
 const DEPTH: usize = 4;
 
@@ -28,6 +31,8 @@ pub(super) struct Plugstack {
     pub(super) path: PathBuf,
     /// Lines that name the plugin, in Slurm's order.
     pub(super) lines: Vec<Line>,
+    /// Lines that name the one of the job's hooks.
+    pub(super) job_lines: Vec<Line>,
     /// Files that were read.
     pub(super) files: Vec<PathBuf>,
     /// Files that cannot be read.
@@ -53,8 +58,11 @@ impl Plugstack {
             let mut words = line.split_whitespace().map(str::to_owned);
             match (words.next().as_deref(), words.next()) {
                 (Some("include"), Some(pattern)) if depth > 0 => self.include(path, &pattern, depth),
-                (Some(kind @ ("optional" | "required")), Some(plugin)) if plugin.ends_with(FILE) => {
-                    self.lines.push(Line {
+                (Some(kind @ ("optional" | "required")), Some(plugin))
+                    if plugin.ends_with(FILE) || plugin.ends_with(JOB_FILE) =>
+                {
+                    let lines = if plugin.ends_with(FILE) { &mut self.lines } else { &mut self.job_lines };
+                    lines.push(Line {
                         place: format!("{}:{}", path.display(), number + 1),
                         optional: kind == "optional",
                         path: plugin.into(),
@@ -86,6 +94,8 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir(at("plugstack.conf.d")).unwrap();
         std::fs::write(at("plugstack.conf"), "optional other.so\ninclude plugstack.conf.d/*.conf\n").unwrap();
+        std::fs::write(at("plugstack.conf.d/job.conf"), "optional /x/spank_inquest_job.so journal=/j\n")
+            .unwrap();
         let line = "# the recorder\nrequired  /x/spank_inquest.so journal=/j sync=never # why\n";
         std::fs::write(at("plugstack.conf.d/inquest.conf"), line).unwrap();
         std::fs::write(at("plugstack.conf.d/inquest.conf.rpmsave"), line).unwrap();
@@ -94,6 +104,7 @@ mod tests {
         assert_eq!(line.place, format!("{}:2", at("plugstack.conf.d/inquest.conf").display()));
         assert!(!line.optional);
         assert_eq!(line.arguments, ["journal=/j", "sync=never"]);
-        assert_eq!(stack.files.len(), 2);
+        assert_eq!(stack.files.len(), 3);
+        assert_eq!(stack.job_lines.len(), 1);
     }
 }

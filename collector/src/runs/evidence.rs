@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inquest_journal::{Body, JobId};
+use inquest_journal::{Body, JobId, Via};
 
 /// What an engine may look at. Everything in it comes from a user.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +38,13 @@ pub struct Evidence<'a> {
 
 impl<'a> Evidence<'a> {
     /// The evidence in an event; `None` for one that cannot know: of another
-    /// kind, or of the extern step, which has neither environment nor name.
+    /// kind, of the extern step, which has neither environment nor name, or of
+    /// the prolog, which has no more unless the user has named the run. Nor do
+    /// processes that died count, whose environment is recorded too: a run that
+    /// was known by them would hold only the jobs in which something died.
     pub fn of(job: JobId, body: &'a Body) -> Option<Evidence<'a>> {
         match body {
+            Body::JobStarted(b) if b.via == Some(Via::Prolog) && b.run.is_none() => None,
             Body::JobStarted(b) => Some(Evidence {
                 job,
                 uid: b.uid,
