@@ -145,7 +145,10 @@ pub const ROWS: &[Row] = &[
         number: "16",
         what: "A kill that the script survived: exit code 0",
         job: "child-oom",
-        find: |events| of(events, "task_exited").find(|e| e["exit_code"] == 0 && e["oom_kills"] == 1),
+        find: |events| {
+            let swap = |e: &Value| number(&e["memory"]["memsw_peak_bytes"]) >= 60 * MIB;
+            of(events, "task_exited").find(|e| e["exit_code"] == 0 && e["oom_kills"] == 1 && swap(e))
+        },
         show: &[
             "event_type",
             "step",
@@ -154,8 +157,9 @@ pub const ROWS: &[Row] = &[
             "oom_kills",
             "memory.limit_bytes",
             "memory.clipped",
+            "memory.memsw_peak_bytes",
         ],
-        sure: "",
+        sure: "memory and swap together have a peak of their own",
     },
     Row {
         number: "17",
@@ -230,10 +234,15 @@ pub const ROWS: &[Row] = &[
         what: "The warning signal of `--signal`, where it ended the task",
         job: "limit-warned",
         find: |events| {
-            of(events, "task_exited").find(|e| e["signal"] == 10 && number(&e["duration_us"]) < 59_000_000)
+            let early = |e: &Value| e["signal"] == 10 && number(&e["duration_us"]) < 59_000_000;
+            let died = of(events, "task_exited").any(early);
+            of(events, "job_ended")
+                .find(|e| e["signal"] == 10 && e["warning"] == "B:USR1@50")
+                .filter(|_| died)
         },
-        show: &["event_type", "step", "signal", "duration_us"],
-        sure: "before the limit; a signal that is handled leaves no trace on the node",
+        show: &["event_type", "step", "signal", "warning", "warning_from"],
+        sure: "before the limit; the option stands in the script. One on the command line is known to slurmdbd alone, and \
+               a signal that is handled leaves no trace on the node",
     },
     Row {
         number: "24",
@@ -301,6 +310,17 @@ pub const ROWS: &[Row] = &[
         },
         show: &["event_type", "step", "stdout", "stderr"],
         sure: "the file is the one that sbatch was told",
+    },
+    Row {
+        number: "53",
+        what: "What a job says itself, by appending a line to the file of INQUEST_NOTE (agent)",
+        job: "noted",
+        find: |events| {
+            of(events, "note")
+                .find(|e| e["text"] == "half way" && e["percent"] == 50.0 && e["source"] == "user")
+        },
+        show: &["event_type", "source", "step", "kind", "text", "percent"],
+        sure: "",
     },
     Row {
         number: "55",
@@ -399,6 +419,19 @@ pub const ROWS: &[Row] = &[
         job: "adopted",
         find: |events| of(events, "process_died").find(|e| e["step"] == "extern" && e["signal"] == 11),
         show: &["event_type", "source", "step", "pid", "command", "signal", "first"],
+        sure: "",
+    },
+    Row {
+        number: "69",
+        what: "Kills for memory among them, for which cgroup v1 has no counter when the step ends (agent)",
+        job: "adopted-oom",
+        find: |events| {
+            let none = of(events, "oom_kill").all(|e| e["source"] == "agent");
+            of(events, "oom_kill")
+                .find(|e| e["step"] == "extern" && e["victims"][0]["command"] == "python3")
+                .filter(|_| none)
+        },
+        show: &["event_type", "source", "step", "level", "limit_bytes", "victims"],
         sure: "",
     },
     Row {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -101,10 +101,8 @@ fn full_disk(cluster: &Cluster) -> Scene {
     )
 }
 
-/// Number 69: a process of the user's that root puts into the extern step, as pam_slurm_adopt does
-/// with a session of ssh.
-fn adopted(cluster: &Cluster) -> (u32, String) {
-    let job = cluster.sbatch(USERS[0], &["-n1", "-N1"], "#!/bin/sh\nsleep 600\n").unwrap();
+/// The directory of the task of a running job's extern step, and the job's user.
+fn extern_step(cluster: &Cluster, job: u32) -> (PathBuf, u32) {
     let node = wait_for("it runs", || {
         let record = cluster.job(job).unwrap();
         (record.state == "RUNNING").then_some(record.node_list)
@@ -118,7 +116,14 @@ fn adopted(cluster: &Cluster) -> (u32, String) {
     wait_for("the journal knows of it", || {
         has(&cluster.events(), job, "extern", "step_started").then_some(())
     });
-    let uid = fs::metadata(extern_step.join("../../..")).map(|_| user_id(USERS[0])).unwrap();
+    (extern_step, user_id(USERS[0]))
+}
+
+/// Number 69: a process of the user's that root puts into the extern step, as pam_slurm_adopt does
+/// with a session of ssh.
+fn adopted(cluster: &Cluster) -> (u32, String) {
+    let job = cluster.sbatch(USERS[0], &["-n1", "-N1"], "#!/bin/sh\nsleep 600\n").unwrap();
+    let (extern_step, uid) = extern_step(cluster, job);
     let mut session = Command::new("/bin/bash");
     session.args(["-c", "read -r go; bash -c 'kill -SEGV $$'; sleep 0.5; true"]).uid(uid).gid(uid);
     let mut session =
@@ -140,6 +145,38 @@ fn user_id(name: &str) -> u32 {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let line = passwd.lines().find(|l| l.split(':').next() == Some(name)).unwrap();
     line.split(':').nth(2).unwrap().parse().unwrap()
+}
+
+/// Number 69 too: such a process that needs more memory than the job has.
+fn adopted_and_killed(cluster: &Cluster) -> (u32, String) {
+    let job = cluster.sbatch(USERS[0], &["-n1", "-N1", "--mem=64M"], "#!/bin/sh\nsleep 600\n").unwrap();
+    let (extern_step, uid) = extern_step(cluster, job);
+    let mut session = Command::new("/bin/bash");
+    session.args([
+        "-c",
+        "read -r go; /usr/bin/python3 -c 'eaten = [bytearray(4 << 20) for _ in range(128)]'; true",
+    ]);
+    let session = session.uid(uid).gid(uid).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut session = session.spawn().unwrap();
+    fs::write(extern_step.join("cgroup.procs"), session.id().to_string()).unwrap();
+    session.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    session.wait().unwrap();
+    wait_for("its kill is recorded", || has(&cluster.events(), job, "extern", "oom_kill").then_some(()));
+    cluster.scancel(&[&job.to_string()]).unwrap();
+    (
+        job,
+        "A process that root puts into the cgroup of the extern step of a job with `--mem=64M`: \
+           `python3 -c 'eaten = [bytearray(4 << 20) for _ in range(128)]'`"
+            .to_owned(),
+    )
+}
+
+/// Number 53: a line appended to the file of INQUEST_NOTE.
+fn noted(cluster: &Cluster) -> (u32, String) {
+    let line = r#"echo '{"kind":"progress","text":"half way","percent":50}' >>"$INQUEST_NOTE""#;
+    let job = cluster.sbatch(USERS[0], &["-n1"], &format!("#!/bin/sh\n{line}\nsleep 1\n")).unwrap();
+    cluster.wait_end(job, SOON).unwrap();
+    (job, format!("`sbatch: {line}`"))
 }
 
 /// Number 71: SIGKILL to the slurmstepd of a step, found by what the journal says.
@@ -175,7 +212,7 @@ fn node_limit(cluster: &Cluster, node: &str) -> (u32, String) {
 #[test]
 fn every_row_of_the_table_is_recorded() {
     let cluster = Cluster::start(Config::default()).unwrap();
-    cluster.record("").unwrap();
+    cluster.record(&format!("note={}/notes", cluster.work_dir().display())).unwrap();
     let nodes = cluster.nodes();
     let mut agents: Vec<Agent> = nodes.iter().map(|node| Agent::start(&cluster, node).unwrap()).collect();
 
@@ -194,7 +231,12 @@ fn every_row_of_the_table_is_recorded() {
         jobs.push(submit(entry));
         jobs.last().unwrap().act(&cluster).unwrap();
     }
-    let mut more = BTreeMap::from([("adopted", adopted(&cluster)), ("vanished", vanished(&cluster))]);
+    let mut more = BTreeMap::from([
+        ("adopted", adopted(&cluster)),
+        ("adopted-oom", adopted_and_killed(&cluster)),
+        ("vanished", vanished(&cluster)),
+        ("noted", noted(&cluster)),
+    ]);
 
     let mut wrong = Vec::new();
     let mut members = BTreeMap::new();
