@@ -21,9 +21,11 @@ fn everything_has_its_place_and_settings_outlive_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     // As after `make`, from what the other tests try out.
     let (target, dest) = (dir.path().join("target"), dir.path().join("dest"));
-    for (from, to) in
-        [(artefacts::plugin(), "plugin/libspank_inquest.so"), (artefacts::inquest(), "release/inquest")]
-    {
+    for (from, to) in [
+        (artefacts::plugin(), "plugin/libspank_inquest.so"),
+        (artefacts::plugin_of_jobs(), "plugin/libspank_inquest_job.so"),
+        (artefacts::inquest(), "release/inquest"),
+    ] {
         let to = target.join(to);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(from, to).unwrap();
@@ -52,6 +54,7 @@ fn everything_has_its_place_and_settings_outlive_the_rest() {
     let prefix = "/opt/inquest";
     let mut wanted: BTreeSet<String> = [
         "lib/slurm/spank_inquest.so",
+        "lib/slurm/spank_inquest_job.so",
         "bin/inquest",
         "lib/sysusers.d/inquest.conf",
         "lib/sysusers.d/inquest-journal.conf",
