@@ -96,6 +96,14 @@ impl Script {
         self.say(ms, node, step, Some(task), TaskExited { exit_code: code, signal, ..TaskExited::default() })
     }
 
+    /// The node has no memory left, and the kernel kills a process of the task.
+    fn host_oom(&mut self, ms: i64, node: &str, step: StepId, task: u32) -> &mut Script {
+        let victim = Victim { pid: Some(42), command: Some("eater".into()), ..Victim::default() };
+        let body =
+            OomKill { count: Some(1), level: Some(Level::Host), victims: vec![victim], ..OomKill::default() };
+        self.say(ms, node, step, Some(task), body)
+    }
+
     fn oom(&mut self, ms: i64, node: &str, step: StepId, task: u32, reported: bool) -> &mut Script {
         let victim = Victim { pid: Some(42), command: Some("eater".into()), ..Victim::default() };
         let body = OomKill {
@@ -164,10 +172,23 @@ fn every_rule_has_a_story() {
     oom.exit(901, "n1", BATCH, 0, None, Some(9)).end(902, "n1", BATCH);
     is(&oom, Some("OUT_OF_MEMORY"), Class::Oom, "oom_cgroup");
 
+    let mut host = Script::new();
+    host.start(0, "n1", BATCH, &[0], Some(0)).host_oom(900, "n1", BATCH, 0);
+    host.exit(901, "n1", BATCH, 0, None, Some(9)).end(902, "n1", BATCH);
+    is(&host, Some("OUT_OF_MEMORY"), Class::Oom, "oom_host");
+    let verdict = judge(host.story.attempts.last().unwrap(), None);
+    assert!(verdict.detail.contains("eater (pid 42)"), "{}", verdict.detail);
+    assert!(verdict.advice.iter().all(|a| !a.contains("--mem=")), "{:?}", verdict.advice);
+
     let mut partial = Script::new();
     partial.start(0, "n1", BATCH, &[0], Some(0)).oom(900, "n1", BATCH, 0, true);
     partial.exit(901, "n1", BATCH, 0, Some(0), None).end(902, "n1", BATCH);
     is(&partial, None, Class::Oom, "oom_partial");
+
+    let mut host = Script::new();
+    host.start(0, "n1", BATCH, &[0], Some(0)).host_oom(900, "n1", BATCH, 0);
+    host.exit(901, "n1", BATCH, 0, Some(0), None).end(902, "n1", BATCH);
+    is(&host, None, Class::Oom, "oom_host");
 
     let mut masked = Script::new();
     masked.start(0, "n1", BATCH, &[0], Some(0)).start(100, "n1", STEP, &[0], Some(0));

@@ -291,8 +291,7 @@ fn memory(
         Some(Level::Step | Level::Task) => {
             notes.push("the limit was that of a step: raise --mem of its srun in the script too".into());
         }
-        Some(Level::Host) => notes.push("the node itself ran out of memory, not the job".into()),
-        Some(Level::Job) | None => {}
+        Some(Level::Job | Level::Host) | None => {}
     }
     let factor = wishes.memory_factor.unwrap_or(1.5);
     // Peaks need a fifth more, because the next input is never the same.

@@ -44,7 +44,7 @@ pub struct Death {
     pub victims: Vec<Victim>,
     /// Highest charge of the task's cgroup in bytes.
     pub peak_bytes: Option<u64>,
-    /// Memory limit in bytes.
+    /// Memory limit in bytes; none of a node that had no memory left.
     pub limit_bytes: Option<u64>,
     /// Whose limit.
     pub limit_level: Option<Level>,
@@ -136,7 +136,11 @@ fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit,
     let mut evidence: Vec<EventId> = ooms.iter().map(|o| o.at.event.clone()).collect();
     evidence.push(exit.at.event.clone());
     let victims = victims(ooms);
+    // The agent knows of a node without memory; the plugin alone may not.
+    let of_node = ooms.iter().any(|o| o.level == Some(Level::Host)).then_some(Level::Host);
+    let level = of_node.or_else(|| ooms.iter().find_map(|o| o.level)).or(memory.limit_level);
     let node_limit = step.nodes.get(&task.node).and_then(|n| n.limit_bytes);
+    let limit = ooms.iter().find_map(|o| o.limit_bytes).or(memory.limit_bytes).or(node_limit);
     Death {
         offset_us: started.map_or(0, |s| exit.at.since(s)),
         at: exit.at.clone(),
@@ -149,8 +153,8 @@ fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit,
         oom_kills: exit.oom_kills.max(kills(ooms)),
         victims,
         peak_bytes: ooms.iter().find_map(|o| o.peak_bytes).or(memory.cgroup_peak_bytes),
-        limit_bytes: ooms.iter().find_map(|o| o.limit_bytes).or(memory.limit_bytes).or(node_limit),
-        limit_level: ooms.iter().find_map(|o| o.level).or(memory.limit_level),
+        limit_bytes: limit.filter(|_| of_node.is_none()),
+        limit_level: level,
         reported_by_slurm: ooms.iter().find_map(|o| o.reported_by_slurm),
         oom_group: ooms.iter().find_map(|o| o.oom_group),
         evidence,

@@ -50,6 +50,64 @@ fn more_memory(death: &Death) -> Vec<String> {
 
 /// See [`Rule::when`].
 #[derive(Debug)]
+pub struct OomHost;
+
+impl Rule for OomHost {
+    fn cause(&self) -> &'static str {
+        "oom_host"
+    }
+    fn class(&self) -> Class {
+        Class::Oom
+    }
+    fn label(&self) -> &'static str {
+        "NODE OOM"
+    }
+    fn when(&self) -> &'static str {
+        "the node ran out of memory, with no limit of the job reached, and the kernel chose a process of the job; the \
+         job failed by it, or its script exited 0 all the same"
+    }
+    fn check(&self, case: &Case<'_>) -> Option<Match> {
+        let index = case.deaths.iter().position(|d| d.oom_kills > 0 && d.limit_level == Some(Level::Host))?;
+        let decides = case.first.is_none_or(|first| first == index) || script_ended_well(case);
+        decides.then(|| found(Confidence::Fact, Some(index)))?
+    }
+    fn explain(&self, case: &Case<'_>, found: &Match) -> String {
+        let Some(death) = the_death(case, found) else { return String::new() };
+        let (who, place, node) = (victims(death), death.place(), &death.at.node);
+        let but = if script_ended_well(case) { ", but the job went on and exited 0" } else { "" };
+        format!(
+            "{node} ran out of memory{but}: to get some back, the kernel killed {who} in {place}, which ended with {}{}. \
+             No limit of the job was reached.",
+            death.end(),
+            memory(death)
+        )
+    }
+    fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
+        let Some(death) = the_death(case, found) else { return Vec::new() };
+        let node = &death.at.node;
+        let mut advice = vec![format!(
+            "run it again on another node: sbatch --exclude={node}; others used memory there, too"
+        )];
+        if let Some(resident) = death.victims.iter().filter_map(|v| v.anon_rss_bytes).max() {
+            advice.push(format!(
+                "where it was this job that filled the node, ask for what it needs, more than {}, so that Slurm \
+                 keeps that free for it",
+                bytes(resident)
+            ));
+        }
+        if script_ended_well(case) {
+            advice
+                .push("check the output of this job before you use it: a part of the work was killed".into());
+        }
+        advice
+    }
+    fn retry(&self) -> Retry {
+        Retry::OnAnotherNode
+    }
+}
+
+/// See [`Rule::when`].
+#[derive(Debug)]
 pub struct OomCgroup;
 
 impl Rule for OomCgroup {

@@ -13,7 +13,7 @@ use crate::story::Exit;
 use crate::units::{bytes, duration, memory_words};
 
 pub use exit::{AppError, ChildSignal, Crash, CrashMasked, Ended, KilledOther, LaunchFail, Unexplained};
-pub use memory::{OomCgroup, OomPartial};
+pub use memory::{OomCgroup, OomHost, OomPartial};
 pub use slurm::{
     BootFail, Cancelled, CancelledByAdmin, CancelledByUser, Dependency, EndedBySlurm, Lost, NodeFail,
     NodeReboot, Preempted, Requeued,
@@ -22,6 +22,7 @@ pub use time::{Deadline, TimedOut, TimeoutHandled, Warned};
 
 /// All rules. Order matters and is part of the manual.
 pub const RULES: &[&dyn Rule] = &[
+    &OomHost,
     &OomCgroup,
     &OomPartial,
     &TimeoutHandled,
