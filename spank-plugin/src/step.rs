@@ -187,7 +187,10 @@ impl Step {
             (Some(_), None) => {}
         }
         let log = |link| pid.and_then(|pid| facts::log_path(pid, link));
-        let logs = (log(b"fd/1".as_slice()), log(b"fd/2".as_slice()));
+        // The new process is still putting its descriptors in place, in the order of their numbers: looking at
+        // the last one first, what is there of the others is its own, too.
+        let stderr = log(b"fd/2".as_slice());
+        let logs = (log(b"fd/1".as_slice()), stderr);
         if !self.started {
             self.start(spank, stamp, pid, &logs);
         }
