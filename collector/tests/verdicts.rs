@@ -48,7 +48,7 @@ impl Script {
             cluster: "lab".into(),
             node: node.to_owned().into(),
             boot: "0badc0de".into(),
-            mono_us: 1_000_000_000 + ms as u64 * 1000,
+            mono_us: 1_000_000_000_u64.wrapping_add_signed(ms * 1000),
             stream: format!("{node}-{step}-{}", self.life).into(),
             seq: self.seq,
             job_id: Some(JobId(7)),
@@ -379,4 +379,92 @@ fn a_job_counts_as_failed_once_even_when_slurm_gives_a_limit_after_a_crash() {
     at_limit.exit(1500, "n1", BATCH, 0, None, Some(15)).end(1501, "n1", BATCH);
     let verdict = judge(&at_limit.story.attempts[0], None);
     assert_eq!((verdict.class, verdict.confidence), (Class::Timeout, Confidence::Inferred));
+}
+
+/// Two ranks on two nodes that fail by themselves after so many milliseconds; the clock of n2 is
+/// ahead by so much, and each node begins the step and ends with the job as late as `late` says.
+fn two_nodes(ahead: i64, late: [[i64; 2]; 3], ends: [i64; 2]) -> Script {
+    let extern_step = StepId::Extern;
+    let mut s = Script::new();
+    for (n, node, ahead) in [(0, "n1", 0), (1, "n2", ahead)] {
+        let rank = n as u32;
+        s.start(ahead + late[0][n], node, extern_step, &[], None);
+        if n == 0 {
+            s.start(20, node, BATCH, &[9], Some(0));
+        }
+        s.start(ahead + 200 + late[1][n], node, STEP, &[rank], Some(0));
+        s.exit(ahead + ends[n], node, STEP, rank, Some(5 + n as u8), None).end(
+            ahead + ends[n] + 1,
+            node,
+            STEP,
+        );
+        if n == 0 {
+            s.exit(9000, node, BATCH, 9, Some(1), None).end(9001, node, BATCH);
+        }
+        s.end(ahead + 9100 + late[2][n], node, extern_step);
+    }
+    s
+}
+
+#[test]
+fn a_wrong_clock_does_not_make_the_last_death_the_first() {
+    // n1 failed a second after n2, whose clock is 3.2 s ahead.
+    let s = two_nodes(3200, [[0, 30], [10, 0], [0, 40]], [2500, 1500]);
+    let verdict = judge(&s.story.attempts[0], None);
+    let first = verdict.first_failure.as_ref().unwrap();
+    assert_eq!((first.at.node.as_str(), first.exit_code), ("n2", Some(6)));
+    assert!((first.offset_us - 1_500_000).abs() < 100_000, "{}", first.offset_us);
+    assert_eq!((verdict.unordered, verdict.confidence), (None, Confidence::Fact));
+    let said: Vec<String> = verdict.clocks.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["n1's clock is about 3.2 s behind n2's (±0.12 s, from 2 starts of steps and the end of the job)"]
+    );
+}
+
+#[test]
+fn what_the_clocks_cannot_order_is_not_claimed() {
+    let s = two_nodes(0, [[0, 5], [10, 0], [0, 8]], [1500, 1600]);
+    let verdict = judge(&s.story.attempts[0], None);
+    assert!(verdict.clocks.is_empty());
+    let unordered = verdict.unordered.as_ref().unwrap();
+    assert_eq!((unordered.deaths, &unordered.nearest), (1, &verdict.consequences[0].at.event));
+    assert!(unordered.within_us.is_some_and(|us| (100_000..150_000).contains(&us)), "{unordered:?}");
+    // With the other first the exit code would be another one.
+    assert_eq!(verdict.confidence, Confidence::Inferred);
+    let json = serde_json::to_value(&verdict).unwrap();
+    assert_eq!(serde_json::from_value::<inquest::verdict::Verdict>(json).unwrap(), verdict);
+    // Far enough apart, or with nothing to compare the clocks by.
+    let s = two_nodes(0, [[0, 5], [10, 0], [0, 8]], [1500, 1900]);
+    assert_eq!(judge(&s.story.attempts[0], None).unordered, None);
+    let mut s = Script::new();
+    for (task, node) in [(0, "n1"), (1, "n2")] {
+        let step = StepId::Number(task);
+        s.start(0, node, step, &[task], Some(0))
+            .exit(500, node, step, task, Some(3), None)
+            .end(501, node, step);
+    }
+    let verdict = judge(&s.story.attempts[0], None);
+    assert_eq!(verdict.unordered.unwrap().within_us, None);
+    assert_eq!(verdict.confidence, Confidence::Fact, "both failed in the same way");
+}
+
+proptest::proptest! {
+    /// Whatever n2's clock says: as long as no node is slower than another by more than is allowed
+    /// for, the first failure is the true one, or the verdict says that it is not known.
+    #[test]
+    fn the_first_failure_is_true_or_unsure(
+        ahead in -100_000_i64..100_000,
+        late in proptest::array::uniform3(proptest::array::uniform2(0_i64..100)),
+        ends in proptest::array::uniform2(400_i64..8000),
+    ) {
+        let s = two_nodes(ahead, late, ends);
+        let verdict = judge(&s.story.attempts[0], None);
+        let first = verdict.first_failure.as_ref().unwrap();
+        let truly = if ends[0] <= ends[1] { "n1" } else { "n2" };
+        proptest::prop_assert!(verdict.unordered.is_some() || first.at.node == truly, "{:?}", verdict.clocks);
+        // Two seconds order any two deaths, when a clock is right or far off.
+        let plain = ahead.abs() < 500 || ahead.abs() > 1500;
+        proptest::prop_assert!(!plain || (ends[0] - ends[1]).abs() < 2000 || verdict.unordered.is_none());
+    }
 }

@@ -18,8 +18,9 @@ use super::{JSON_SCHEMA, clean, clock, events, ids, nodes, time};
 use crate::runs::{Member, RunState};
 use crate::slurm::hostlist;
 use crate::store::Line;
-use crate::units::duration;
-use crate::verdict::Class;
+use crate::story::clocks::{Clocks, Skew, seconds};
+use crate::units::{count, duration};
+use crate::verdict::{Class, Unordered};
 
 /// So many failures make a burst ...
 pub const BURST: usize = 3;
@@ -29,9 +30,9 @@ pub const BURST_US: i64 = 60_000_000;
 /// A line of the timeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
-    /// When.
+    /// When, by the clock of the node.
     pub utc: Timestamp,
-    /// Since the start of the run, in microseconds.
+    /// Since the start of the run, in microseconds; a clock that is known to be wrong is put right.
     pub offset_us: i64,
     /// `START`, `DONE`, `OOM`, ...
     pub event: &'static str,
@@ -49,6 +50,9 @@ pub struct Entry {
     pub task: Option<u32>,
     /// What became of the job, where that is what happened.
     pub class: Option<Class>,
+    /// Deaths that may have come before the first, where that is the end of a job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unordered: Option<Unordered>,
     /// More.
     pub detail: String,
     /// Something died.
@@ -84,6 +88,10 @@ pub struct Timeline<'a> {
     whole_run: bool,
     every: bool,
     entries: Vec<Entry>,
+    nodes: BTreeMap<String, usize>,
+    /// When nodes began a step, or (`true`) ended one: what several were told at the same time.
+    told: BTreeMap<(JobId, StepId, bool), Vec<(usize, Timestamp)>>,
+    wrong: Vec<Skew>,
     /// Lines that were left out because they were too far away.
     far: usize,
 }
@@ -102,6 +110,8 @@ struct Said {
     class: Class,
     #[serde(default)]
     first_failure: Option<FirstFailure>,
+    #[serde(default)]
+    unordered: Option<Unordered>,
 }
 
 #[derive(Deserialize)]
@@ -120,15 +130,26 @@ impl<'a> Timeline<'a> {
     pub fn new(run: &'a RunState, members: &[u32], every: bool) -> Timeline<'a> {
         let whole_run = members.len() == run.members.len();
         let members = members.iter().filter_map(|n| run.members.get(n)).map(|m| (m.job_id, m)).collect();
-        Timeline { run, members, whole_run, every, entries: Vec::new(), far: 0 }
+        Timeline {
+            run,
+            members,
+            whole_run,
+            every,
+            entries: Vec::new(),
+            nodes: BTreeMap::new(),
+            told: BTreeMap::new(),
+            wrong: Vec::new(),
+            far: 0,
+        }
     }
 
     /// Takes an event of the run's file.
     pub fn add(&mut self, line: &Line<'_>, raw: &[u8]) {
-        let member = line.job_id.and_then(|id| self.members.get(&id));
+        let member = line.job_id.and_then(|id| self.members.get(&id).copied());
         if member.is_none() && (line.job_id.is_some() || !self.whole_run) {
             return;
         }
+        self.note_told(line);
         let ended: Ended = match &*line.event_type {
             "chunk_failed" | "chunk_completed" | "run_failed" => {
                 serde_json::from_slice(raw).unwrap_or_default()
@@ -146,7 +167,8 @@ impl<'a> Timeline<'a> {
             },
             _ => events::detail(line, raw),
         };
-        let node = ended.verdict.and_then(|v| v.first_failure).map_or(line.node.to_string(), |f| f.at.node);
+        let (death, unordered) = ended.verdict.map_or((None, None), |v| (v.first_failure, v.unordered));
+        let node = death.map_or(line.node.to_string(), |f| f.at.node);
         let entry = Entry {
             utc: line.utc,
             offset_us: line.utc.since(self.run.started),
@@ -158,6 +180,7 @@ impl<'a> Timeline<'a> {
             step: line.step,
             task: line.task,
             class,
+            unordered,
             detail,
             bad,
             attempt: ended.attempt,
@@ -176,20 +199,59 @@ impl<'a> Timeline<'a> {
     /// Puts the lines in order and, with a number of seconds, keeps those so
     /// close to a failure.
     pub fn finish(&mut self, around_s: Option<u64>) {
+        self.wrong = self.clocks().wrong();
+        let ahead: BTreeMap<&str, i64> = self.wrong.iter().map(|w| (w.node.as_str(), w.ahead_us)).collect();
+        for entry in &mut self.entries {
+            entry.offset_us -= ahead.get(entry.node.as_str()).unwrap_or(&0);
+        }
         // Stable, so that what the journals order stays in order.
-        self.entries.sort_by_key(|e| e.utc);
+        self.entries.sort_by_key(|e| e.offset_us);
         self.say_once();
         let Some(around_s) = around_s else { return };
         let window = i64::try_from(around_s).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        let bad: Vec<Timestamp> = self.entries.iter().filter(|e| e.bad).map(|e| e.utc).collect();
+        let bad: Vec<i64> = self.entries.iter().filter(|e| e.bad).map(|e| e.offset_us).collect();
         let before = self.entries.len();
         self.entries.retain(|e| {
             // Failures are in order: only the two neighbours can be near.
-            let at = bad.partition_point(|b| *b < e.utc);
-            let near = |b: &Timestamp| b.since(e.utc).abs() <= window;
+            let at = bad.partition_point(|b| *b < e.offset_us);
+            let near = |b: &i64| (b - e.offset_us).abs() <= window;
             bad.get(at).is_some_and(near) || at > 0 && near(&bad[at - 1])
         });
         self.far = before - self.entries.len();
+    }
+
+    /// Keeps when a node began a step, or ended the one that lasts as long as the job is on it.
+    fn note_told(&mut self, line: &Line<'_>) {
+        let ends = match &*line.event_type {
+            "step_started" => false,
+            "step_ended" => true,
+            _ => return,
+        };
+        let (Some(job), Some(step)) = (line.job_id, line.step) else { return };
+        if matches!(step, StepId::Batch | StepId::Interactive) || ends && step != StepId::Extern {
+            return;
+        }
+        let next = self.nodes.len();
+        let node = match self.nodes.get(&*line.node) {
+            Some(&node) => node,
+            None => *self.nodes.entry(line.node.to_string()).or_insert(next),
+        };
+        let told = self.told.entry((job, step, ends)).or_default();
+        // What comes again is of the next attempt.
+        if told.iter().any(|(known, _)| *known == node) {
+            told.clear();
+        }
+        told.push((node, line.utc));
+    }
+
+    fn clocks(&self) -> Clocks {
+        let names: BTreeMap<usize, &String> = self.nodes.iter().map(|(name, n)| (*n, name)).collect();
+        let mut clocks = Clocks::default();
+        for (&(_, step, ends), told) in self.told.iter().filter(|(_, t)| t.len() > 1) {
+            let at = told.iter().filter_map(|(n, at)| Some(((*names.get(n)?).clone(), *at)));
+            clocks.add(step, ends, at.collect());
+        }
+        clocks
     }
 
     /// A run whose jobs come one after the other ends and goes on many times, and a kill may have two
@@ -227,7 +289,7 @@ impl<'a> Timeline<'a> {
         let mut bursts = Vec::new();
         let mut rest = failures.as_slice();
         while let Some(((first, _), _)) = rest.split_first() {
-            let len = rest.iter().take_while(|(e, _)| e.utc.since(first.utc) <= BURST_US).count();
+            let len = rest.iter().take_while(|(e, _)| e.offset_us - first.offset_us <= BURST_US).count();
             let (close, after) = rest.split_at(len);
             if len < BURST {
                 rest = &rest[1..];
@@ -237,7 +299,7 @@ impl<'a> Timeline<'a> {
             let jobs = close.iter().filter_map(|(e, _)| self.members.get(&e.job_id?)).map(|m| id(m));
             bursts.push(Burst {
                 from: first.utc,
-                length_us: close.last().map_or(0, |(e, _)| e.utc.since(first.utc)),
+                length_us: close.last().map_or(0, |(e, _)| e.offset_us - first.offset_us),
                 failures: len,
                 jobs: ids::fold(jobs),
                 nodes: hostlist::fold(nodes),
@@ -304,8 +366,26 @@ impl<'a> Timeline<'a> {
                 n.jobs_elsewhere
             );
         }
+        for wrong in &self.wrong {
+            let _ = writeln!(out, "Clock: {}; offsets are put right by that", clean(&wrong.to_string()));
+        }
+        for entry in &self.entries {
+            let (Some(unordered), Some(job)) = (&entry.unordered, &entry.job) else { continue };
+            let how = unordered.within_us.map_or("their clocks cannot be compared".into(), |us| {
+                format!("order between its nodes is uncertain within {}", seconds(us))
+            });
+            let _ = writeln!(out, "Order: which task of {job} failed first is not known: {how}");
+        }
         if self.far > 0 {
-            let _ = writeln!(out, "{} events further from a failure are left out", self.far);
+            let _ = writeln!(
+                out,
+                "{} left out",
+                count(
+                    self.far as u64,
+                    "event further from a failure is",
+                    "events further from a failure are"
+                )
+            );
         }
         out
     }
@@ -320,6 +400,7 @@ impl<'a> Timeline<'a> {
             "left_out": self.far,
             "bursts": self.bursts(),
             "nodes": self.bad_nodes(),
+            "clocks": self.wrong,
         })
     }
 }

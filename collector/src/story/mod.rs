@@ -8,6 +8,7 @@ belongs. What a story cannot know stays `None`.
 */
 
 mod attempts;
+pub mod clocks;
 mod fold;
 
 use std::collections::{BTreeMap, BTreeSet};

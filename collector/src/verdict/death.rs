@@ -6,12 +6,19 @@ use inquest_journal::{Level, StepId, Victim};
 use serde::{Deserialize, Serialize};
 
 use crate::slurm::signal_name;
+use crate::story::clocks::Clocks;
 use crate::story::{Attempt, EventId, Exit, Moment, Oom, Step};
 use crate::units::{bytes, duration};
 
 /// slurmstepd collects ends in batches of 100 ms and nodes' clocks differ, so
 /// times closer than this do not order two deaths.
 pub(crate) const BLUR_US: i64 = 300_000;
+
+/// How long after a death slurmstepd may notice it.
+const NOTICED_US: i64 = 100_000;
+
+/// Deaths on nodes whose clocks nothing compares are not put in order when they are closer than this.
+const UNTIED_US: i64 = 1_000_000;
 
 /// How long srun takes to end a step, and a script to notice, after a task
 /// has died. A bound for scripts whose code says nothing; where it repeats the
@@ -23,7 +30,8 @@ const ECHO_US: i64 = 10_000_000;
 pub struct Death {
     /// When it was noticed.
     pub at: Moment,
-    /// Since the start of the attempt, in microseconds.
+    /// Since the start of the attempt, in microseconds. Where the clock of its node is known to be
+    /// wrong against that of the first node, this is put right and [`Death::at`] is not.
     pub offset_us: i64,
     /// Step.
     pub step: StepId,
@@ -110,9 +118,39 @@ pub(crate) fn level_name(level: Level) -> &'static str {
     }
 }
 
+/// Puts moments of all nodes on one scale: since the first event, in microseconds. Inside one boot
+/// of a node the boot clock counts, from the first event there; only that one is placed by the wall
+/// clock, put right where it is known to be wrong.
+struct Scale<'a> {
+    zero: Option<&'a Moment>,
+    clocks: &'a Clocks,
+    first: BTreeMap<(&'a str, &'a str), &'a Moment>,
+}
+
+impl<'a> Scale<'a> {
+    fn of(attempt: &'a Attempt, clocks: &'a Clocks) -> Scale<'a> {
+        let mut first: BTreeMap<_, &Moment> = BTreeMap::new();
+        let begun = attempt.steps.values().flat_map(|s| s.nodes.values()).filter_map(|p| p.started.as_ref());
+        for at in begun {
+            let known = first.entry((at.node.as_str(), at.boot.as_str())).or_insert(at);
+            if at.mono_us < known.mono_us {
+                *known = at;
+            }
+        }
+        Scale { zero: attempt.started.as_ref(), clocks, first }
+    }
+
+    fn offset(&self, at: &Moment) -> i64 {
+        let Some(zero) = self.zero else { return 0 };
+        let first = self.first.get(&(at.node.as_str(), at.boot.as_str())).copied().unwrap_or(at);
+        self.clocks.since(first, zero).0.saturating_add(at.since(first))
+    }
+}
+
 /// All abnormal ends of an attempt in the order of their time, kills for
 /// memory in a task that ended well among them.
-pub fn deaths(attempt: &Attempt) -> Vec<Death> {
+pub fn deaths(attempt: &Attempt, clocks: &Clocks) -> Vec<Death> {
+    let scale = Scale::of(attempt, clocks);
     let mut deaths = Vec::new();
     for (&id, step) in &attempt.steps {
         for (&rank, task) in &step.tasks {
@@ -122,16 +160,15 @@ pub fn deaths(attempt: &Attempt) -> Vec<Death> {
             if exit.is_clean() && exit.oom_kills == 0 && ooms.is_empty() {
                 continue;
             }
-            deaths.push(death(attempt, (id, step), rank, exit, &ooms));
+            deaths.push(death(&scale, (id, step), rank, exit, &ooms));
         }
     }
     deaths.sort_by(|a, b| a.offset_us.cmp(&b.offset_us).then(a.at.event.cmp(&b.at.event)));
     deaths
 }
 
-fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit, ooms: &[&Oom]) -> Death {
+fn death(scale: &Scale<'_>, (id, step): (StepId, &Step), rank: u32, exit: &Exit, ooms: &[&Oom]) -> Death {
     let task = &step.tasks[&rank];
-    let started = attempt.started.as_ref();
     let memory = &exit.memory;
     let mut evidence: Vec<EventId> = ooms.iter().map(|o| o.at.event.clone()).collect();
     evidence.push(exit.at.event.clone());
@@ -142,7 +179,7 @@ fn death(attempt: &Attempt, (id, step): (StepId, &Step), rank: u32, exit: &Exit,
     let node_limit = step.nodes.get(&task.node).and_then(|n| n.limit_bytes);
     let limit = ooms.iter().find_map(|o| o.limit_bytes).or(memory.limit_bytes).or(node_limit);
     Death {
-        offset_us: started.map_or(0, |s| exit.at.since(s)),
+        offset_us: scale.offset(&exit.at),
         at: exit.at.clone(),
         step: id,
         task: rank,
@@ -202,9 +239,9 @@ pub(crate) fn first(attempt: &Attempt, deaths: &[Death]) -> Option<usize> {
         return Some(script);
     }
     let repeated = repeated(deaths, script, &steps);
-    let passed_on = steps
-        .into_iter()
-        .filter(|&i| deaths[script].at.since(&deaths[i].at) <= ECHO_US || Some(deaths[i].step) == repeated);
+    let passed_on = steps.into_iter().filter(|&i| {
+        deaths[script].offset_us - deaths[i].offset_us <= ECHO_US || Some(deaths[i].step) == repeated
+    });
     earliest(deaths, passed_on.collect()).or(Some(script))
 }
 
@@ -227,6 +264,23 @@ fn earliest(deaths: &[Death], among: Vec<usize>) -> Option<usize> {
     // A kill for memory before anything else that happened at the same time.
     let oom = blurred.iter().find(|i| deaths[**i].oom_kills > 0);
     oom.or_else(|| blurred.iter().find(own)).or_else(|| blurred.first()).copied()
+}
+
+/// Deaths that may have come before the first one: of other nodes, by a fault of their own, and so
+/// close to it that the clocks do not order them. The events that tell of them, and how far the
+/// clocks may be wrong; `None` where nothing compares them.
+pub(crate) fn unordered(clocks: &Clocks, deaths: &[Death], first: usize) -> Vec<(usize, Option<i64>)> {
+    let first = &deaths[first];
+    let script = |d: &Death| matches!(d.step, StepId::Batch | StepId::Interactive);
+    let rivals = deaths.iter().enumerate().filter(|(_, d)| d.at.node != first.at.node);
+    let rivals = rivals.filter(|(_, d)| !script(d) && !script(first) && !d.was_told());
+    rivals
+        .filter_map(|(index, d)| {
+            let bound = clocks.since(&d.at, &first.at).1;
+            let close = bound.map_or(UNTIED_US, |us| us.saturating_add(NOTICED_US));
+            ((d.offset_us - first.offset_us).saturating_abs() <= close).then_some((index, bound))
+        })
+        .collect()
 }
 
 impl Death {

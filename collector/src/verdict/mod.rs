@@ -25,6 +25,7 @@ pub use site::{KEYS as SITE_KEYS, PATH as SITE_PATH, RulesError, SiteRule, SiteR
 
 use crate::logs::{Fingerprint, fingerprint};
 use crate::slurm::accounting::JobRecord;
+use crate::story::clocks::{Clocks, Skew};
 use crate::story::{Attempt, EventId, Story};
 
 /// What became of a job, for counting. A superset of the classes that parade
@@ -110,6 +111,12 @@ pub struct Verdict {
     /// Later deaths, as consequences of the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consequences: Vec<Death>,
+    /// Deaths on other nodes that may have come before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unordered: Option<Unordered>,
+    /// Clocks of its nodes that were wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clocks: Vec<Skew>,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advice: Vec<String>,
@@ -121,6 +128,19 @@ pub struct Verdict {
     /// The rule of the site that decided, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+}
+
+/// Deaths that the clocks of their nodes do not put in order with the first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unordered {
+    /// The clocks may be wrong against each other by so much, in microseconds; absent where
+    /// nothing compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_us: Option<i64>,
+    /// How many.
+    pub deaths: usize,
+    /// The nearest of them.
+    pub nearest: EventId,
 }
 
 impl Verdict {
@@ -199,7 +219,8 @@ pub fn judge(attempt: &Attempt, slurm: Option<&JobRecord>) -> Verdict {
     } else {
         attempt
     };
-    let deaths = deaths(attempt);
+    let clocks = Clocks::of(attempt);
+    let deaths = deaths(attempt, &clocks);
     let first = death::first(attempt, &deaths);
     let case = Case { attempt, slurm, deaths, first };
     let (rule, found) =
@@ -213,20 +234,47 @@ pub fn judge(attempt: &Attempt, slurm: Option<&JobRecord>) -> Verdict {
     }
     evidence.dedup();
     let consequences = case.deaths.iter().enumerate().filter(|(i, d)| {
-        found.death.is_some_and(|f| *i != f && d.at.since(&case.deaths[f].at) >= -death::BLUR_US)
+        found.death.is_some_and(|f| *i != f && d.offset_us - case.deaths[f].offset_us >= -death::BLUR_US)
     });
+    let rivals = found.death.map_or(Vec::new(), |first| death::unordered(&clocks, &case.deaths, first));
+    // Another first would be another verdict, if it died in another way.
+    let alike = |i: usize, f: usize| {
+        let of = |i: usize| (case.deaths[i].oom_kills > 0, case.deaths[i].end());
+        of(i) == of(f)
+    };
+    let confidence = match found.confidence {
+        Confidence::Fact if found.death.is_some_and(|f| !rivals.iter().all(|(i, _)| alike(*i, f))) => {
+            Confidence::Inferred
+        }
+        as_found => as_found,
+    };
     Verdict {
         class: rule.class(),
         cause: rule.cause().into(),
         label: rule.label().into(),
         detail: rule.explain(&case, &found),
-        confidence: found.confidence,
+        confidence,
         evidence,
         consequences: consequences.map(|(_, d)| d.clone()).collect(),
         first_failure: found.death.and_then(|i| case.deaths.get(i)).cloned(),
+        unordered: unordered(&case, found.death, &rivals),
+        clocks: if case.deaths.is_empty() { Vec::new() } else { clocks.wrong() },
         advice: rule.advise(&case, &found),
         retry: rule.retry(),
         slurm: slurm.cloned(),
         rule: None,
     }
+}
+
+fn unordered(case: &Case<'_>, first: Option<usize>, rivals: &[(usize, Option<i64>)]) -> Option<Unordered> {
+    let first = case.deaths.get(first?)?.offset_us;
+    let (nearest, _) =
+        rivals.iter().min_by_key(|(i, _)| (case.deaths[*i].offset_us - first).saturating_abs())?;
+    // One bound for all of them: the widest, and none where one of them has none.
+    let within_us = rivals.iter().map(|(_, bound)| *bound).collect::<Option<Vec<i64>>>();
+    Some(Unordered {
+        within_us: within_us.and_then(|all| all.into_iter().max()),
+        deaths: rivals.len(),
+        nearest: case.deaths[*nearest].at.event.clone(),
+    })
 }

@@ -414,6 +414,10 @@ fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZ
                 dt { "Logs" }
                 dd { @for f in files.iter().take(8) { code { (clean(&f.path.to_string_lossy())) } " " } }
             }
+            @if !verdict.clocks.is_empty() {
+                dt { "Clocks" }
+                dd { @for said in super::clocks(verdict) { (clean(&said)) br; } }
+            }
             @if !unknown.is_empty() {
                 dt { "Not known" }
                 dd { @for u in &unknown { (clean(u)) br; } }
@@ -485,7 +489,7 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
                                 td { (clean(&t.place)) }
                                 td {
                                     (t.first.end())
-                                    @if t.root { " " (pill(Some(verdict.class), "first")) }
+                                    @if t.root { " " (pill(Some(verdict.class), if verdict.unordered.is_some() { "first?" } else { "first" })) }
                                     @if t.count > 1 { ", until +" (duration(t.last.offset_us)) }
                                     @if t.first.oom_kills > 0 { br; "killed for memory: " (killed(t.first)) }
                                     @if t.count == 1 { @if let Some(m) = t.first.memory() { br; (m) } }

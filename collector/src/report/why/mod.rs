@@ -17,6 +17,7 @@ pub use text::text;
 use super::failures::{Failure, FromLog, log_decides};
 use super::{JSON_SCHEMA, clean};
 use crate::runs::{Member, RunState};
+use crate::story::clocks::seconds;
 use crate::story::{Attempt, Story};
 use crate::verdict::{Class, Confidence, Death, Verdict, processes};
 
@@ -125,6 +126,18 @@ pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
             out.push(format!("how {first}{more} ended: a start was recorded and no end"));
         }
     }
+    if let Some(order) = &verdict.unordered {
+        let place = verdict.consequences.iter().find(|d| d.at.event == order.nearest).map(Death::place);
+        let more = match order.deaths - 1 {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let sure = order.within_us.map_or("nothing compares the clocks of their nodes".into(), |us| {
+            format!("order between their nodes is uncertain within {}", seconds(us))
+        });
+        let who = place.unwrap_or_else(|| order.nearest.to_string());
+        out.push(format!("whether {who}{more} failed before it: {sure}"));
+    }
     if verdict.slurm.is_none() && verdict.class != Class::Ok {
         out.push("what Slurm says: it was not asked, or had forgotten the job".into());
     }
@@ -137,6 +150,20 @@ pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
         out.push("what the program itself says: its log is empty".into());
     }
     out.extend(subject.failure.iter().flat_map(|f| &f.unread).map(|r| format!("what the log says: {r}")));
+    out
+}
+
+/// Clocks that are said to be wrong.
+const CLOCKS: usize = 3;
+
+/// What clocks of the job's nodes were wrong, in sentences.
+pub fn clocks(verdict: &Verdict) -> Vec<String> {
+    let mut out: Vec<String> = verdict.clocks.iter().take(CLOCKS).map(ToString::to_string).collect();
+    match verdict.clocks.len() {
+        0 => {}
+        n if n > CLOCKS => out.push(format!("and {} more; offsets are put right by that", n - CLOCKS)),
+        _ => out.push("offsets are put right by that, times are as the nodes wrote them".into()),
+    }
     out
 }
 

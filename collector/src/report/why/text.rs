@@ -10,7 +10,8 @@ use jiff::tz::TimeZone;
 use super::children::children;
 use super::deaths::told;
 use super::{
-    ENDING, LOGS_READ, SHOWN, Subject, advice, before, confidence, groups, killed, members, message, unknown,
+    ENDING, LOGS_READ, SHOWN, Subject, advice, before, clocks, confidence, groups, killed, members, message,
+    unknown,
 };
 use crate::report::failures::Failure;
 use crate::report::logfiles::log_files;
@@ -248,6 +249,10 @@ fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<St
     if let Some(logs) = logs(run, subject) {
         value(out, "Logs", &logs);
     }
+    let mut key = "Clocks";
+    for said in clocks(verdict) {
+        value(out, std::mem::take(&mut key), &clean(&said));
+    }
     let mut key = "Advice";
     for advice in advice(subject, verdict) {
         value(out, std::mem::take(&mut key), &clean(&advice));
@@ -271,7 +276,11 @@ fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone
     let _ = writeln!(out, "  {HEAD}What happened{HEAD:#}");
     for t in told.iter().take(DEATHS) {
         let death = t.first;
-        let mark = if t.root { "  <- first" } else { "" };
+        let mark = match (t.root, &verdict.unordered) {
+            (false, _) => "",
+            (true, None) => "  <- first",
+            (true, Some(_)) => "  <- first?",
+        };
         let until = match t.count {
             1 => String::new(),
             _ => format!(", until +{}", duration(t.last.offset_us)),
