@@ -29,6 +29,11 @@ pub fn duration(us: i64) -> String {
     if d > 0 { format!("{sign}{d}-{h:02}:{m:02}:{s:02}") } else { format!("{sign}{h}:{m:02}:{s:02}") }
 }
 
+/// `1 line is`, `2 lines are`: a number before the words for one or for many.
+pub fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// MiB as sbatch takes them, rounded up to a size that people would write.
 pub fn memory_words(mib: u64) -> String {
     let step = match mib {
@@ -49,6 +54,12 @@ mod tests {
     fn memory_for_sbatch() {
         let written = [96, 97, 300, 1000, 1536, 24_576, 25_000].map(memory_words);
         assert_eq!(written, ["96M", "104M", "300M", "1000M", "1536M", "24G", "25G"]);
+    }
+
+    #[test]
+    fn one_and_many() {
+        let said = [0, 1, 2].map(|n| count(n, "line is", "lines are"));
+        assert_eq!(said, ["0 lines are", "1 line is", "2 lines are"]);
     }
 
     #[test]

@@ -37,8 +37,8 @@ fn one_frame_for_a_pipe() {
         "RUN           NAME       USER     PROGRESS            OK FAIL LIVE  ELAPSED PEAK",
         "job-70        evil\\u{1b+ uid-429+ [!!!!!!!!!!!!!!!]    0    1    0      10s  10%",
         "array-50      fit        uid-429+ [#####!!!!!!!!!!]    1    2    0      12s 100%",
-        "14:00:12  app_error  x1    array-50      52      step batch task 0 on n1 ended +",
-        "14:00:11  OOM     n1         51        out of memory: 1 process killed in step +",
+        "14:00:12  app_error  x1    array-50      50_2    step batch task 0 on n1 ended +",
+        "14:00:11  OOM     n1         50_1      out of memory: 1 process killed in step +",
     ] {
         assert!(lines.contains(&line), "{line:?} is not in\n{out}");
     }

@@ -577,10 +577,38 @@ fn no_damage_costs_its_neighbours() {
             "{name}"
         );
 
+        explained(name, &world, &case, copies);
+
         let again = world.collector().pass(true).unwrap();
         assert_eq!((again.events, again.bad, again.copies), (0, 0, 0), "{name}: a second look");
         assert_eq!(world.stored(), stored, "{name}: a second look");
     }
+}
+
+/// `inquest check` says in words what was counted, and nothing else.
+fn explained(name: &str, world: &World, case: &Case, copies: u64) {
+    use inquest::check::{Level, Options, Role, check};
+    let config = Ok(inquest::config::Config::default());
+    let options =
+        Options { node: "here".into(), config, journal: Some(world.journal()), store: Some(world.store()) };
+    let found = check(Role::Collector, &options, std::time::SystemTime::now());
+    let said: Vec<_> = found.iter().filter(|f| f.subject == "health").collect();
+    let one = |n: u64, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    for (n, words) in [
+        (case.bad, one(case.bad, "line is no event", "lines are no events")),
+        (case.newer, one(case.newer, "line is of a newer schema", "lines are of a newer schema")),
+        (copies, one(copies, "line was merged before", "lines were merged before")),
+        (case.foreign, one(case.foreign, "line lies", "lines lie") + " in the directory of another node"),
+        (case.unreadable, "cannot be read".to_owned()),
+        (case.lost, one(case.lost, "event was numbered but", "events were numbered but") + " never came"),
+    ] {
+        let told = said.iter().filter(|f| f.what.contains(&words)).count() as u64;
+        let expected = if words == "cannot be read" { n.min(5) } else { n.min(1) };
+        assert_eq!(told, expected, "{name}: {words}: {said:#?}");
+    }
+    let harmless = case.bad + case.newer + case.foreign + case.unreadable + case.lost == 0;
+    assert_eq!(said.iter().all(|f| f.level == Level::Ok), harmless, "{name}: {said:#?}");
+    assert!(said.iter().all(|f| f.level == Level::Ok || f.mend.is_some()), "{name}");
 }
 
 #[test]

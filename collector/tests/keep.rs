@@ -334,3 +334,39 @@ fn killed_while_it_compresses_nothing_is_lost_and_nothing_twice() {
     }
     println!("{landed} of {kills} kills met a living process, {packed} compressed runs were seen");
 }
+
+#[test]
+fn a_file_that_somebody_removed_is_named_with_what_to_do() {
+    use inquest::collect::{Collector, Options};
+    let lab = Lab::new();
+    lab.job(&job(1, 0, End::Open));
+    lab.job(&job(2, 0, End::Open));
+    let open = || {
+        let quiet = std::time::Duration::from_secs(1);
+        Collector::open(Options { journal: lab.journal(), store: lab.store(), quiet }, None)
+    };
+    let mut collector = open().unwrap();
+    collector.pass(false).unwrap();
+    let dir = find(&lab.store(), "job-1");
+    fs::remove_file(dir.join("events.jsonl")).unwrap();
+    // A further event of each job: the one cannot be written, and nothing of either is committed.
+    for id in [1, 2] {
+        lab.event(("n1", "0badc0de", 900 + id), 5, Some((id, inquest_journal::StepId::Batch)), note());
+    }
+    let said = collector.pass(false).unwrap_err().to_string();
+    assert!(said.contains("job-1/events.jsonl") && said.contains("Put it back"), "{said}");
+    drop(collector);
+    // It does not go on as if nothing had been there, until somebody says so.
+    let said = open().unwrap_err().to_string();
+    assert!(said.contains("job-1/events.jsonl") && said.contains("move the run's directory away"), "{said}");
+    fs::remove_dir_all(&dir).unwrap();
+    let mut collector = open().unwrap();
+    collector.pass(true).unwrap();
+    drop(collector);
+    assert_eq!(fs::read_to_string(lab.events_of("job-2")).unwrap().matches("\"note\"").count(), 1);
+    assert_eq!(fs::read_to_string(lab.events_of("job-1")).unwrap().matches("\"note\"").count(), 1);
+}
+
+fn note() -> inquest_journal::Note {
+    inquest_journal::Note { text: Some("half".into()), ..inquest_journal::Note::default() }
+}

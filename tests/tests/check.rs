@@ -543,7 +543,7 @@ fn every_misconfiguration_is_named_with_its_mend() {
     fs::write(&file, format!("{text}{{\"v\":1,\"torn\n{later}\n")).unwrap();
     site.until("the damage is counted", || {
         let (_, found) = site.findings("collector");
-        found.iter().any(|f| f[2].contains("1 lines are no events"))
+        found.iter().any(|f| f[2].contains("1 line is no event"))
             && found.iter().any(|f| f[2].contains("2 events were numbered but never came"))
     });
 

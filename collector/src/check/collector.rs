@@ -9,11 +9,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::files::{Account, mode, space};
-use super::{Finding, Options, slurm_says};
-use crate::collect::health::{HEALTH, Health};
+use super::{Finding, Level, Options, slurm_says};
+use crate::collect::health::{HEALTH, Health, NodeSeen};
 use crate::slurm::hostlist;
 use crate::store::LEDGER;
-use crate::units;
+use crate::units::{self, count};
+
+/// An event that is read by so many milliseconds before its time was written by a wrong clock, or is
+/// read by one: what NTP keeps is better by far.
+const EARLY_MS: i64 = 1000;
 
 /// Journals whose newest line is this far ahead have a wrong clock.
 const FUTURE: Duration = Duration::from_secs(300);
@@ -241,8 +245,8 @@ fn met(store: &Path) -> Vec<Finding> {
     say(
         health.lost,
         format!(
-            "{} events were numbered but never came, most on {}",
-            health.lost,
+            "{} but never came, most on {}",
+            count(health.lost, "event was numbered", "events were numbered"),
             health.gaps.iter().max_by_key(|g| g.lost).map_or("no node", |g| &g.node)
         ),
         "look there for a full disk, or for a journal that was deleted or not copied; reports say it of their jobs",
@@ -250,30 +254,61 @@ fn met(store: &Path) -> Vec<Finding> {
     say(
         totals.bad,
         format!(
-            "{} lines are no events{}: torn or overwritten; all others were merged",
-            totals.bad,
+            "{}{}: torn or overwritten; all others were merged",
+            count(totals.bad, "line is no event", "lines are no events"),
             example(|m| m.bad)
         ),
         "one now and then is a node that died; many are a file system that does not append (see the manual)",
     );
     say(
         totals.newer,
-        format!("{} lines are of a newer schema{}", totals.newer, example(|m| m.newer)),
+        format!("{} of a newer schema{}", count(totals.newer, "line is", "lines are"), example(|m| m.newer)),
         "upgrade the collector: a plugin is newer than it",
     );
     say(
         totals.foreign_node,
         format!(
-            "{} lines lie in the directory of another node{}",
-            totals.foreign_node,
+            "{} in the directory of another node{}",
+            count(totals.foreign_node, "line lies", "lines lie"),
             example(|m| m.foreign_node)
         ),
         "two nodes share a name or a directory; inquest check on both",
     );
+    let early = |n: &&NodeSeen| n.delay_ms <= -EARLY_MS;
+    let early: Vec<&NodeSeen> = health.daemon.iter().flat_map(|d| &d.nodes).filter(early).collect();
+    if let Some(worst) = early.iter().min_by_key(|n| n.delay_ms) {
+        say(
+            1,
+            format!(
+                "events of {} are read before their time: the clock of {} is at least {} ahead of this one",
+                hostlist::fold(early.iter().map(|n| n.node.as_str())),
+                worst.node,
+                units::duration(-worst.delay_ms.saturating_mul(1000))
+            ),
+            "let chrony or ntpd keep the time on all nodes; order inside a node is right in any case",
+        );
+    }
+    let removed = health.daemon.as_ref().map_or(0, |d| d.removed_runs);
+    say(
+        removed,
+        format!(
+            "{} gone from the store when the collector was started, though not by its own rules",
+            count(removed, "run was", "runs were")
+        ),
+        "nothing to do if somebody meant it; its log names them, and inquest gc removes runs without a restart",
+    );
     for (journal, why) in health.unreadable.iter().take(5) {
         say(1, format!("{journal} cannot be read: {why}"), "chgrp -R inquest, chmod -R g+rX on the journals");
     }
-    if findings.is_empty() {
+    if totals.copies > 0 {
+        let what = format!(
+            "{} merged before and passed over{}: copies do no harm",
+            count(totals.copies, "line was", "lines were"),
+            example(|m| m.copies)
+        );
+        findings.push(Finding::ok("health", what));
+    }
+    if findings.iter().all(|f| f.level == Level::Ok) {
         let written = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
         let when = written.map_or(String::new(), |d| {
             format!("; written {} ago", units::duration(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))

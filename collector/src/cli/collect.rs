@@ -8,6 +8,7 @@ use crate::collect::{Collector, Manager, Options, stop_on_signals};
 use crate::config::{Config, Source, help};
 use crate::slurm::accounting::{Accounting, Squeue};
 use crate::slurm::sacct::Sacct;
+use crate::units::count;
 use crate::verdict::SiteRules;
 
 const EXAMPLES: &str = "\
@@ -64,6 +65,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Config> {
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let config = settings(arguments)?;
     let policy = super::gc::policy(&config.keep)?;
+    let rules = SiteRules::load(config.site.rules.as_deref())?;
     if arguments.check_config {
         print(&toml::to_string(&config)?)?;
         return Ok(GOOD);
@@ -75,7 +77,6 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         Source::Sacct => Some(Box::new(Sacct::default())),
         Source::Off => None,
     };
-    let rules = SiteRules::load(site.rules.as_deref())?;
     let options =
         Options { journal: site.journal, store: site.store, quiet: Duration::from_secs(collect.quiet) };
     // Signals first: one that arrives while the store is opened must count.
@@ -89,12 +90,15 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.once {
         let stats = collector.pass(true)?;
         collector.finish_index();
-        let bad =
-            if stats.bad > 0 { format!(", {} lines that are no events", stats.bad) } else { String::new() };
+        let bad = match stats.bad {
+            0 => String::new(),
+            n => format!(", {}", count(n, "line that is no event", "lines that are no events")),
+        };
         let copies = if stats.copies > 0 { format!(", {} seen before", stats.copies) } else { String::new() };
         eprintln!(
-            "inquest collect: {} events merged{copies}{bad}, {} jobs judged",
-            stats.events, stats.settled
+            "inquest collect: {} merged{copies}{bad}, {} judged",
+            count(stats.events, "event", "events"),
+            count(stats.settled, "job", "jobs")
         );
     } else {
         collector.keep_to(policy);

@@ -9,6 +9,7 @@ use super::{FAILURES, GOOD, Usage, Where, print};
 use crate::report::{events, tail::Tail};
 use crate::slurm::target::Target;
 use crate::store::{Line, read_events};
+use crate::units::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,7 +103,8 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     })?;
     print(&shown.into_iter().collect::<String>())?;
     if bad > 0 {
-        eprintln!("inquest: {bad} lines of {} are damaged and were left out", found.dir.display());
+        let are = count(bad, "line is", "lines are");
+        eprintln!("inquest: {are} damaged and left out, of {}", found.dir.display());
     }
     Ok(if errors { FAILURES } else { GOOD })
 }

@@ -14,6 +14,7 @@ use crate::export::{self, Cell, Column, Events, Format, Sink};
 use crate::slurm::target::Target;
 use crate::slurm::when::when;
 use crate::store::{EventsFile, Found, ReadError, Store};
+use crate::units::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -143,12 +144,15 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     export.progress.end();
     if export.damaged > 0 {
         eprintln!(
-            "inquest: {} lines are damaged and were left out; inquest check says where",
-            export.damaged
+            "inquest: {} damaged and left out; inquest check says where",
+            count(export.damaged, "line is", "lines are")
         );
     }
     if export.skipped > 0 {
-        eprintln!("inquest: {} runs went away or cannot be read, and were left out", export.skipped);
+        eprintln!(
+            "inquest: {} left out, which went away or cannot be read",
+            count(export.skipped, "run is", "runs are")
+        );
     }
     Ok(GOOD)
 }

@@ -14,7 +14,7 @@ use crate::report::table::Table;
 use crate::report::{JSON_SCHEMA, time};
 use crate::store::Store;
 use crate::store::keep::{Act, Limits, Policy, Seen, plan};
-use crate::units::bytes;
+use crate::units::{bytes, count};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -117,8 +117,8 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         };
         let ((gone, gone_bytes), (packed, packed_bytes)) = (sum(true), sum(false));
         eprintln!(
-            "inquest: would remove {gone} of {} runs ({}) and compress {packed} ({})",
-            seen.len(),
+            "inquest: would remove {gone} of {} ({}) and compress {packed} ({})",
+            count(seen.len() as u64, "run", "runs"),
             bytes(gone_bytes),
             bytes(packed_bytes)
         );
@@ -141,7 +141,8 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         }))?;
     } else {
         print(&format!(
-            "{removed} runs removed ({}), {packed} compressed ({} to {})\n",
+            "{} removed ({}), {packed} compressed ({} to {})\n",
+            count(removed, "run", "runs"),
             bytes(bytes_removed),
             bytes(bytes_before),
             bytes(bytes_after)

@@ -11,7 +11,7 @@ use crate::config::help;
 use crate::report::JSON_SCHEMA;
 use crate::store::Store;
 use crate::store::index::{Filter, Group, INDEX, Index, Progress, Standing, Writer, catch_up, rebuild};
-use crate::units::bytes;
+use crate::units::{bytes, count};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,14 +76,17 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                 }))?;
             } else {
                 print(&format!(
-                    "{} runs looked at, {} jobs indexed from {}, {seconds:.1} s\n",
-                    done.of,
-                    done.jobs,
+                    "{} looked at, {} indexed from {}, {seconds:.1} s\n",
+                    count(done.of, "run", "runs"),
+                    count(done.jobs, "job", "jobs"),
                     bytes(done.bytes)
                 ))?;
             }
             if done.unread > 0 {
-                eprintln!("inquest: {} runs could not be read and are not in the index", done.unread);
+                eprintln!(
+                    "inquest: {} not in the index, because the files could not be read",
+                    count(done.unread, "run is", "runs are")
+                );
                 return Ok(NOT_FOUND);
             }
             Ok(GOOD)

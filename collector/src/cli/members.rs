@@ -13,6 +13,7 @@ use crate::runs::Member;
 use crate::slurm::target::Target;
 use crate::store::Found;
 use crate::story::{Attempt, Story};
+use crate::units::count;
 use crate::verdict::Class;
 
 /// The jobs a command is about: those that failed, unless it is told
@@ -45,7 +46,8 @@ impl Members {
         let wanted = |n: &&u32| self.all || only_one || failed(&found.run.members[n]);
         let chosen: Vec<u32> = found.members.iter().filter(wanted).copied().collect();
         if chosen.is_empty() {
-            eprintln!("inquest: none of the {} jobs failed; --all takes them all", found.members.len());
+            let jobs = count(found.members.len() as u64, "job", "jobs");
+            eprintln!("inquest: none of {jobs} failed; --all takes them all");
         }
         Ok(Picked { found, stories, chosen, step: super::events::step_of(&target) })
     }

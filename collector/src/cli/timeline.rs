@@ -5,6 +5,7 @@ use super::{FAILURES, Form, GOOD, Where, print, print_json};
 use crate::report::timeline::Timeline;
 use crate::slurm::target::Target;
 use crate::store::read_events;
+use crate::units::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,7 +69,8 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         }
     }
     if bad > 0 {
-        eprintln!("inquest: {bad} lines of {} are damaged and were left out", found.dir.display());
+        let are = count(bad, "line is", "lines are");
+        eprintln!("inquest: {are} damaged and left out, of {}", found.dir.display());
     }
     Ok(if timeline.failed() { FAILURES } else { GOOD })
 }

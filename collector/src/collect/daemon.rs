@@ -95,8 +95,14 @@ impl Collector {
     ) -> Result<(), CollectError> {
         let started = now();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let seen =
-            Daemon { version, pid: std::process::id(), started, updated: started, ..Daemon::default() };
+        let seen = Daemon {
+            version,
+            pid: std::process::id(),
+            started,
+            updated: started,
+            removed_runs: self.removed_runs,
+            ..Daemon::default()
+        };
         self.watchman = Some(Watchman { manager, stop: stop.clone(), seen, nodes: HashMap::new() });
         tracing::info!(
             journal = %self.options.journal.display(),

@@ -74,6 +74,9 @@ pub struct Daemon {
     pub bad: u64,
     /// Lines that had been merged before.
     pub copies: u64,
+    /// Runs that it goes on without: their directories were gone when it was started.
+    #[serde(default)]
+    pub removed_runs: u64,
     /// Jobs judged.
     pub judged: u64,
     /// Jobs without a verdict, now.
@@ -92,7 +95,7 @@ pub struct Daemon {
     pub look_us: u64,
     /// Nodes that have said something since.
     pub nodes_seen: u64,
-    /// The nodes among them whose newest event came latest.
+    /// The nodes among them whose newest event came latest, or most before its time.
     pub nodes: Vec<NodeSeen>,
 }
 
@@ -180,7 +183,8 @@ impl Collector {
     fn daemon(&self) -> Option<Daemon> {
         let watchman = self.watchman.as_ref()?;
         let mut nodes: Vec<&NodeSeen> = watchman.nodes.values().collect();
-        nodes.sort_by(|a, b| (b.delay_ms, &a.node).cmp(&(a.delay_ms, &b.node)));
+        let far = |n: &NodeSeen| std::cmp::Reverse(n.delay_ms.unsigned_abs());
+        nodes.sort_by(|a, b| far(a).cmp(&far(b)).then(a.node.cmp(&b.node)));
         Some(Daemon {
             updated: now(),
             open_jobs: self.jobs.values().filter(|j| j.open).count() as u64,

@@ -16,11 +16,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use crate::ledger::RunName;
 use crate::store::index::{IndexError, Writer, catch_up};
 
 /// The thread's place among those that want the processor.
 const LAST: i32 = 10;
+
+/// It is not let behind for longer than about this: then it waits for the processor like everybody
+/// else. On a host with more work than cores it would else get next to nothing.
+const BEHIND: Duration = Duration::from_secs(10);
 
 /// Runs that wait; beyond, all stores are looked at instead.
 const WAITING: usize = 200_000;
@@ -58,6 +64,10 @@ struct Queue {
     finish: bool,
     /// It ends now.
     end: bool,
+    /// When the oldest of what is not in the index yet was told.
+    since: Option<Instant>,
+    /// The thread, while it lets everybody else go first.
+    nice: Option<Pid>,
 }
 
 impl Shared {
@@ -87,6 +97,19 @@ impl Indexer {
         if queue.grown.len() > WAITING {
             queue.grown = HashMap::new();
             queue.all = true;
+        }
+        queue.since.get_or_insert_with(Instant::now);
+        if queue.since.is_some_and(|at| at.elapsed() > BEHIND)
+            && let Some(thread) = queue.nice.take()
+        {
+            // Needs LimitNICE, as our unit gives it, or root. Without, the index comes late and
+            // is as right.
+            match rustix::process::setpriority_process(Some(thread), 0) {
+                Ok(()) => tracing::info!("the index is behind by more than {BEHIND:?}: it is hurried"),
+                Err(e) => {
+                    tracing::debug!("the index is behind by more than {BEHIND:?} and cannot be hurried: {e}")
+                }
+            }
         }
         self.shared.news.notify_one();
     }
@@ -142,11 +165,9 @@ fn next(shared: &Shared) -> Next {
 }
 
 fn work(shared: &Shared, store: &Path) {
-    // Events come first, also where there is one core. On Linux this is the
-    // thread's own affair.
-    let _ = rustix::process::nice(LAST);
     let mut writer: Option<Writer> = None;
     loop {
+        give_way(shared);
         let next = next(shared);
         if matches!(next, Next::End) {
             return;
@@ -165,6 +186,26 @@ fn work(shared: &Shared, store: &Path) {
             }
         }
     }
+}
+
+/// Lets everybody else go first, when nothing waits: events come first, also where there is one
+/// core. On Linux this is the thread's own affair.
+fn give_way(shared: &Shared) {
+    let mut queue = shared.lock();
+    if !queue.grown.is_empty() {
+        return;
+    }
+    queue.since = None;
+    if queue.nice.is_none() {
+        let lower = |thread: &Pid| rustix::process::setpriority_process(Some(*thread), LAST).is_ok();
+        queue.nice = this_thread().filter(lower);
+    }
+}
+
+/// The kernel's number of this thread.
+fn this_thread() -> Option<Pid> {
+    // SAFETY: no preconditions.
+    Pid::from_raw(unsafe { libc::gettid() })
 }
 
 /// Waits after a failure; says whether to go on.
@@ -201,4 +242,35 @@ fn write(shared: &Shared, writer: &mut Option<Writer>, store: &Path, next: Next)
         Next::Look | Next::End => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priority(thread: Pid) -> i32 {
+        rustix::process::getpriority_process(Some(thread)).unwrap()
+    }
+
+    #[test]
+    fn an_index_that_is_behind_is_hurried_and_gives_way_again() {
+        let shared = Arc::new(Shared::default());
+        give_way(&shared);
+        let thread = this_thread().unwrap();
+        assert_eq!((priority(thread), shared.lock().nice), (LAST, Some(thread)));
+        let indexer = Indexer { shared: shared.clone(), thread: None };
+        let run = || [(("c".into(), "u".into(), "r".into()), 7)];
+        indexer.tell(run());
+        assert_eq!(priority(thread), LAST, "it may be late by a little");
+        shared.lock().since = Instant::now().checked_sub(BEHIND * 2);
+        indexer.tell(run());
+        // Only root may always do that, and a service with LimitNICE.
+        let allowed = rustix::process::geteuid().is_root();
+        assert_eq!(priority(thread), if allowed { 0 } else { LAST });
+        give_way(&shared);
+        assert_eq!(priority(thread), if allowed { 0 } else { LAST }, "not before nothing waits");
+        shared.lock().grown.clear();
+        give_way(&shared);
+        assert_eq!((priority(thread), shared.lock().since), (LAST, None));
+    }
 }

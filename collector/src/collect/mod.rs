@@ -187,6 +187,8 @@ pub struct Collector {
     watchman: Option<Watchman>,
     /// Time of the event that was merged last.
     newest: Timestamp,
+    /// Runs whose directory was gone when the store was opened.
+    removed_runs: u64,
 }
 
 impl std::fmt::Debug for Collector {
@@ -212,7 +214,7 @@ impl Collector {
         let mut ledger = Ledger::open(&ledger)?;
         let appender = Appender::open(&options.store)?;
         let watch = Watch::new(&options.journal);
-        cut_back(&mut ledger, &appender)?;
+        let removed_runs = cut_back(&mut ledger, &appender)?;
         let mut collector = Collector {
             positions: ledger.journals()?,
             last_run: ledger.last_run()?,
@@ -260,6 +262,7 @@ impl Collector {
             tidier: None,
             watchman: None,
             newest: Timestamp(0),
+            removed_runs,
         };
         for row in collector.ledger.open_jobs()? {
             collector.load_job(row)?;
@@ -625,8 +628,8 @@ impl Collector {
 }
 
 /// Cuts every file of the store back to its committed length, and forgets
-/// runs whose directory was moved away.
-fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError> {
+/// runs whose directory was moved away: how many.
+fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<u64, CollectError> {
     let mut gone = Vec::new();
     ledger.lengths(|file, length| -> Result<(), CollectError> {
         let path = match file {
@@ -644,9 +647,20 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
         }
         Ok(())
     })?;
+    let mut removed = 0;
     for file in gone {
         match file {
-            Ok(run) => ledger.forget_run(&run)?,
+            Ok(run) => {
+                let (cluster, user, id) = &run;
+                tracing::warn!(
+                    cluster,
+                    user,
+                    run = id,
+                    "its directory is gone; the collector goes on without this run"
+                );
+                ledger.forget_run(&run)?;
+                removed += 1;
+            }
             Err(path) => {
                 let outputs = vec![(path, 0)];
                 ledger.put(&Changes { outputs, ..Changes::default() })?;
@@ -654,5 +668,5 @@ fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<(), CollectError
             }
         }
     }
-    Ok(())
+    Ok(removed)
 }

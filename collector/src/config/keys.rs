@@ -93,8 +93,9 @@ section! {
         /// without slurmdbd; "sacct", which is squeue at once and slurmdbd later; or
         /// "off": verdicts rest on the facts of the nodes alone.
         accounting: Source = Source::Squeue, "";
-        /// Milliseconds between two looks at the journals. On a site of many nodes
-        /// it rests longer, so that looking takes a tenth of a core at most.
+        /// Milliseconds between two looks for news. All journals are looked at more
+        /// seldom where that takes long, so that it costs a tenth of a core at most,
+        /// and a fiftieth where the system tells which have changed (inotify).
         interval: u64 = 100, "", 10..=60_000;
         /// Seconds of silence after which a job without script and extern step
         /// counts as ended when its steps have.

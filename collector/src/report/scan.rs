@@ -195,6 +195,12 @@ impl JobScan {
         }
     }
 
+    /// The log that tells of the failure; the first where none does.
+    pub fn log_path(&self) -> Option<String> {
+        let telling = self.log.as_ref().map(|l| l.path.to_string_lossy().into_owned());
+        telling.or_else(|| self.files.first().cloned())
+    }
+
     /// The root cause.
     pub fn message(&self) -> Option<&str> {
         self.log.as_ref()?.finding.root_cause.as_deref().map(str::trim)
@@ -262,7 +268,6 @@ pub fn table(scans: &[JobScan], all: bool) -> Table {
             "LOG",
         ]);
     for scan in scans.iter().filter(|s| all || s.failed() || s.unknown()) {
-        let log = scan.log.as_ref().map(|l| l.path.to_string_lossy().into_owned());
         let line = scan.log.as_ref().and_then(|l| l.finding.line_number);
         let place = line.map_or(String::new(), |n| format!(":{n}"));
         table.row(vec![
@@ -273,7 +278,7 @@ pub fn table(scans: &[JobScan], all: bool) -> Table {
             scan.cause.into(),
             scan.fingerprint.as_ref().map_or("-".into(), Fingerprint::to_string),
             clean(scan.message().unwrap_or("-")),
-            clean(&log.or(scan.files.first().cloned()).unwrap_or_default()) + &place,
+            clean(&scan.log_path().unwrap_or_default()) + &place,
         ]);
     }
     table
@@ -357,7 +362,7 @@ pub fn csv_rows(scans: &[JobScan], config: impl Fn(u32) -> String) -> Vec<Vec<St
             confidence.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
             s.fingerprint.as_ref().map_or(String::new(), Fingerprint::to_string),
             s.message().unwrap_or_default().to_owned(),
-            s.log.as_ref().map_or(String::new(), |l| l.path.to_string_lossy().into_owned()),
+            s.log_path().unwrap_or_default(),
             s.name.array_id.map_or(String::new(), &config),
         ]
     };

@@ -325,7 +325,8 @@ pub fn new_text(kinds: &[Kind]) -> String {
     let mut out = String::new();
     for k in kinds {
         let class = k.class.map_or("-".into(), |c| c.to_string());
-        let _ = writeln!(out, "New kind of failure {} ({class}), {} jobs so far", k.fingerprint, k.jobs);
+        let jobs = crate::units::count(u64::try_from(k.jobs).unwrap_or(0), "job", "jobs");
+        let _ = writeln!(out, "New kind of failure {} ({class}), {jobs} so far", k.fingerprint);
         let _ = writeln!(out, "  {}", clean(&k.message));
         let _ = writeln!(out, "  inquest why {}\n", k.example);
     }

@@ -32,6 +32,15 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody has removed a file that was being written.
+    #[error(
+        "store {path}: somebody has removed it while the collector wrote it. Put it back, or move the directory of \
+         its run away too, and start the collector again: it then goes on, without that run"
+    )]
+    Removed {
+        /// The file.
+        path: PathBuf,
+    },
     /// Somebody has shortened a file; what is missing cannot be made again.
     #[error(
         "store {path}: {found} bytes, but {committed} were committed; somebody has changed the file. \
@@ -48,6 +57,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A file that was there before cannot be used.
+    fn known(path: &Path, source: io::Error) -> StoreError {
+        match source.kind() {
+            io::ErrorKind::NotFound => StoreError::Removed { path: path.to_owned() },
+            _ => StoreError::io(path, source),
+        }
+    }
+
     fn io(path: &Path, source: impl Into<io::Error>) -> StoreError {
         StoreError::Io { path: path.to_owned(), source: source.into() }
     }
@@ -248,7 +265,7 @@ impl Appender {
             Err(e) if e.kind() == io::ErrorKind::NotFound && pack::unpack(&path)? => File::open(&path),
             other => other,
         };
-        open().map_err(|e| StoreError::io(&path, e))
+        open().map_err(|e| StoreError::known(&path, e))
     }
 
     /// Writes what waits for the file `name` below the directory `dir`.
@@ -312,7 +329,7 @@ impl Appender {
             }
             other => Ok(other?.into()),
         };
-        open().map_err(|e: io::Error| StoreError::io(&path, e))
+        open().map_err(|e: io::Error| StoreError::known(&path, e))
     }
 
     /// Everything was flushed: the block begins anew.
@@ -392,7 +409,7 @@ impl Appender {
             rustix::fs::renameat(fd, &new, fd, name)?;
             Ok(file)
         };
-        write().map_err(|e| StoreError::io(&path, e))
+        write().map_err(|e| StoreError::known(&path, e))
     }
 
     /// Forgets open directories: one of them has another name now.

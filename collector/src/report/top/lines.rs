@@ -3,7 +3,7 @@
 use inquest_journal::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Frame, Run};
+use super::{Failed, Frame, Run};
 use crate::report::wrap::{WIDTH, cut};
 use crate::report::{clean, zoned};
 use crate::units::duration;
@@ -107,7 +107,7 @@ pub fn lines(
         out.push(vec![(Ink::Head, "Recent events".to_owned())]);
         let newest = frame.recent.iter().rev().filter(|e| runs.iter().any(|r| r.entry.run_id == e.run_id));
         for e in newest.take(recent_room) {
-            let job = e.job_id.map_or_else(|| cut(&clean(&e.run_id), 9), |id| id.to_string());
+            let job = e.job.clone().unwrap_or_else(|| cut(&clean(&e.run_id), 9));
             let ink = if e.bad { Ink::Bad } else { Ink::Plain };
             out.push(vec![
                 (Ink::Soft, format!("{}  ", zoned(e.utc, zone, "%H:%M:%S"))),
@@ -209,22 +209,18 @@ fn whole(us: i64) -> String {
 fn errors(runs: &[&Run], zone: &TimeZone) -> Vec<Vec<Span>> {
     let mut all: Vec<_> = runs
         .iter()
-        .flat_map(|r| r.seen.failed.iter().map(move |(class, (at, job, what))| (at, *r, class, job, what)))
+        .flat_map(|r| r.seen.failed.iter().map(move |(class, failed)| (*r, class, failed)))
         .collect();
-    all.sort_by_key(|(at, ..)| std::cmp::Reverse(**at));
-    let line =
-        |(at, run, class, job, what): &(&Timestamp, &Run, &crate::verdict::Class, &Option<_>, &String)| {
-            let jobs = run.entry.classes.get(class).copied().unwrap_or(1);
-            let job: String = job.as_ref().map_or("-".into(), |id: &inquest_journal::JobId| id.to_string());
-            vec![
-                (Ink::Soft, format!("{}  ", zoned(**at, zone, "%H:%M:%S"))),
-                (Ink::Bad, format!("{:<10}", class.to_string())),
-                (
-                    Ink::Plain,
-                    format!(" x{jobs:<4} {:<13} {job:<7} {what}", cut(&clean(&run.entry.run_id), 13)),
-                ),
-            ]
-        };
+    all.sort_by_key(|(_, _, failed)| std::cmp::Reverse(failed.at));
+    let line = |(run, class, failed): &(&Run, &crate::verdict::Class, &Failed)| {
+        let jobs = run.entry.classes.get(class).copied().unwrap_or(1);
+        let (job, what) = (failed.job.as_deref().unwrap_or("-"), &failed.what);
+        vec![
+            (Ink::Soft, format!("{}  ", zoned(failed.at, zone, "%H:%M:%S"))),
+            (Ink::Bad, format!("{:<10}", class.to_string())),
+            (Ink::Plain, format!(" x{jobs:<4} {:<13} {job:<7} {what}", cut(&clean(&run.entry.run_id), 13))),
+        ]
+    };
     all.iter().map(line).collect()
 }
 
@@ -297,7 +293,9 @@ mod tests {
                 "backend": "slurm", "n_chunks": 1000, "n_failed": 1, "classes": { "ok": 900, "oom": 1 }, "name": name,
                 "jobs": "1",
             });
-            let failed = [(Class::Oom, (Timestamp(0), None, "out of memory".to_owned()))].into();
+            let failed =
+                Failed { at: Timestamp(0), job_id: None, job: None, what: "out of memory".to_owned() };
+            let failed = [(Class::Oom, failed)].into();
             Run {
                 cluster: "c".into(),
                 user: "ann".into(),

@@ -11,8 +11,10 @@ mod lines;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 use inquest_journal::{Body, JobId, Timestamp};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use lines::{HELP, Ink, Span, View, lines, shown};
@@ -20,7 +22,7 @@ pub use watch::Watch;
 
 use super::{JSON_SCHEMA, clean, events, timeline};
 use crate::runs::RunStatus;
-use crate::store::{Line, RegistryEntry};
+use crate::store::{Line, RUN, RegistryEntry};
 use crate::verdict::Class;
 
 /// Runs whose events are read.
@@ -28,6 +30,9 @@ pub const WATCHED: usize = 32;
 
 /// Events that are kept for showing.
 const RECENT: usize = 200;
+
+/// A larger `run.json` is not read: jobs whose start is out of sight go by their own id then.
+const RUN_BYTES: u64 = 16 << 20;
 
 /// A run as the live view knows it.
 #[derive(Clone, Debug)]
@@ -42,13 +47,65 @@ pub struct Run {
     pub seen: Seen,
 }
 
+/// A failure.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// When.
+    pub at: Timestamp,
+    /// Which job.
+    pub job_id: Option<JobId>,
+    /// The job as people write it.
+    pub job: Option<String>,
+    /// What.
+    pub what: String,
+}
+
 /// What the events of a run said.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// The highest share of a limit: peak and limit in bytes.
     pub memory: Option<(u64, u64)>,
     /// The newest failure of each class: when, which job, what.
-    pub failed: BTreeMap<Class, (Timestamp, Option<JobId>, String)>,
+    pub failed: BTreeMap<Class, Failed>,
+}
+
+/// Jobs of a run that are members of an array: array and index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Indices(BTreeMap<JobId, (JobId, u32)>);
+
+impl Indices {
+    /// Those that `run.json` knows; none when it is large or cannot be read.
+    fn of(dir: &Path) -> Indices {
+        #[derive(Deserialize)]
+        struct Known {
+            members: BTreeMap<u32, Listed>,
+        }
+        #[derive(Deserialize)]
+        struct Listed {
+            job_id: JobId,
+            array_job_id: Option<JobId>,
+            array_task_id: Option<u32>,
+        }
+        let path = dir.join(RUN);
+        if std::fs::metadata(&path).map_or(true, |m| m.len() > RUN_BYTES) {
+            return Indices::default();
+        }
+        let text = std::fs::read(path).unwrap_or_default();
+        let known = serde_json::from_slice::<Known>(&text).map_or(BTreeMap::new(), |k| k.members);
+        let index = |m: Listed| Some((m.job_id, (m.array_job_id?, m.array_task_id?)));
+        Indices(known.into_values().filter_map(index).collect())
+    }
+
+    fn learn(&mut self, job: Option<JobId>, array: Option<JobId>, index: Option<u32>) {
+        if let (Some(job), Some(array), Some(index)) = (job, array, index) {
+            self.0.insert(job, (array, index));
+        }
+    }
+
+    /// As people write it: `4700_3`.
+    fn show(&self, job: JobId) -> String {
+        self.0.get(&job).map_or_else(|| job.to_string(), |(array, index)| format!("{array}_{index}"))
+    }
 }
 
 /// Something that happened.
@@ -62,6 +119,8 @@ pub struct Recent {
     pub run_id: String,
     /// In which job.
     pub job_id: Option<JobId>,
+    /// The job as people write it.
+    pub job: Option<String>,
     /// `OOM`, `DIED`, `START`, ...
     pub event: &'static str,
     /// Something died.
@@ -106,8 +165,16 @@ impl Run {
 
 impl Seen {
     /// Takes an event; gives what is worth showing of it.
-    fn add(&mut self, line: &Line<'_>, raw: &[u8]) -> Option<Recent> {
+    fn add(&mut self, indices: &mut Indices, line: &Line<'_>, raw: &[u8]) -> Option<Recent> {
         let (peak, limit) = match line.body(raw) {
+            Some(Body::JobStarted(b)) => {
+                indices.learn(line.job_id, b.array_job_id, b.array_task_id);
+                (None, None)
+            }
+            Some(Body::StepStarted(b)) => {
+                indices.learn(line.job_id, b.array_job_id, b.array_task_id);
+                (None, None)
+            }
             Some(Body::TaskExited(b)) => (b.memory.cgroup_peak_bytes, b.memory.limit_bytes),
             Some(Body::StepEnded(b)) => (b.memory.cgroup_peak_bytes, b.memory.limit_bytes),
             Some(Body::MemoryHigh(b)) => (b.usage_bytes, b.limit_bytes),
@@ -122,14 +189,17 @@ impl Seen {
         }
         let (event, bad, class) = timeline::told(line, raw)?;
         let detail = events::detail(line, raw);
+        let job = line.job_id.map(|id| indices.show(id));
         if let Some(class) = class.filter(|c| *c != Class::Ok) {
-            self.failed.insert(class, (line.utc, line.job_id, detail.clone()));
+            let (job_id, what) = (line.job_id, detail.clone());
+            self.failed.insert(class, Failed { at: line.utc, job_id, job: job.clone(), what });
         }
         Some(Recent {
             utc: line.utc,
             node: clean(&line.node),
             run_id: line.run_id.to_string(),
             job_id: line.job_id,
+            job,
             event,
             bad,
             detail,
@@ -141,8 +211,11 @@ impl Seen {
 pub fn json(frame: &Frame) -> Value {
     let run = |r: &Run| {
         let (ok, failed, running) = r.counts();
-        let errors = r.seen.failed.iter().map(|(class, (at, job, what))| {
-            json!({ "class": class, "jobs": r.entry.classes.get(class), "at": at, "job_id": job, "message": what })
+        let errors = r.seen.failed.iter().map(|(class, f)| {
+            json!({
+                "class": class, "jobs": r.entry.classes.get(class), "at": f.at, "job_id": f.job_id, "job": f.job,
+                "message": f.what,
+            })
         });
         json!({
             "run_id": r.entry.run_id,
@@ -161,7 +234,7 @@ pub fn json(frame: &Frame) -> Value {
             "errors": errors.collect::<Vec<_>>(),
         })
     };
-    let recent = |e: &Recent| json!({ "utc": e.utc, "node": e.node, "run_id": e.run_id, "job_id": e.job_id, "event": e.event, "detail": e.detail });
+    let recent = |e: &Recent| json!({ "utc": e.utc, "node": e.node, "run_id": e.run_id, "job_id": e.job_id, "job": e.job, "event": e.event, "detail": e.detail });
     json!({
         "schema": JSON_SCHEMA,
         "runs": frame.runs.iter().map(run).collect::<Vec<_>>(),

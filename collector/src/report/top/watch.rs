@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Frame, RECENT, Run, Seen, WATCHED};
+use super::{Frame, Indices, RECENT, Run, Seen, WATCHED};
 use crate::report::tail::Tail;
 use crate::store::{ReadError, Registries, Store, run_dir};
 
@@ -21,7 +21,7 @@ pub struct Watch {
     store: Store,
     registries: Registries,
     only: Option<String>,
-    events: HashMap<Key, (Tail, Seen)>,
+    events: HashMap<Key, (Tail, Seen, Indices)>,
     frame: Frame,
 }
 
@@ -65,11 +65,12 @@ impl Watch {
             let known = before.remove(&key);
             // A run that cannot be read is shown with what the registry says.
             let at_end = || Tail::at_end(&dir, END).ok();
-            let Some((mut tail, mut seen)) = known.or_else(|| Some((at_end()?, Seen::default()))) else {
+            let anew = || Some((at_end()?, Seen::default(), Indices::of(&dir)));
+            let Some((mut tail, mut seen, mut indices)) = known.or_else(anew) else {
                 continue;
             };
             let mut blocks = 0;
-            while let Ok(true) = tail.read(|line, raw| recent.extend(seen.add(&line, raw))) {
+            while let Ok(true) = tail.read(|line, raw| recent.extend(seen.add(&mut indices, &line, raw))) {
                 blocks += 1;
                 if blocks == BLOCKS {
                     if let Some(end) = at_end() {
@@ -79,7 +80,7 @@ impl Watch {
                 }
             }
             run.seen = seen.clone();
-            self.events.insert(key, (tail, seen));
+            self.events.insert(key, (tail, seen, indices));
         }
         recent.make_contiguous().sort_by_key(|e| e.utc);
         let old = recent.len().saturating_sub(RECENT);
