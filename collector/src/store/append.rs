@@ -297,7 +297,10 @@ impl Appender {
         self.gathered = gathered;
         let path = self.root.join(dir).join(name);
         written.map_err(|e| StoreError::io(&path, e))?;
-        begin_writing(&file);
+        // Of thousands of small files, the sync takes all together, which is cheaper.
+        if tail.waiting >= GATHER as u64 {
+            begin_writing(&file);
+        }
         if tail.flushed == 0 {
             self.made(dir, name);
         }
@@ -355,6 +358,7 @@ impl Appender {
         if many {
             return self.sync_all();
         }
+        files.iter().for_each(|(_, file)| begin_writing(file));
         for (path, file) in files {
             file.sync_data().map_err(|e| StoreError::io(&path, e))?;
         }
@@ -405,7 +409,6 @@ impl Appender {
         let write = || -> io::Result<File> {
             let mut file = File::from(rustix::fs::openat(fd, &new, flags, Mode::from(0o640))?);
             file.write_all(content)?;
-            begin_writing(&file);
             rustix::fs::renameat(fd, &new, fd, name)?;
             Ok(file)
         };
