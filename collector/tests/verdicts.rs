@@ -31,10 +31,10 @@ impl Script {
         task: Option<u32>,
         body: impl Into<Body>,
     ) -> &mut Script {
-        let body = body.into();
+        let mut body = body.into();
         let head = self.head(ms, node, step, task, body.event_type());
         self.seq += 1;
-        self.story.apply(&head, body);
+        self.story.apply(&head, &mut body);
         self
     }
 
@@ -203,7 +203,7 @@ fn every_rule_has_a_story() {
     let mut reboot = Script::new();
     reboot.start(0, "n1", BATCH, &[0], Some(0));
     let head = Head { boot: "5eedf00d".into(), ..reboot.head(300_000, "n1", BATCH, None, "node_booted") };
-    reboot.story.apply(&head, NodeBooted::default().into());
+    reboot.story.apply(&head, &mut NodeBooted::default().into());
     is(&reboot, None, Class::Infra, "node_reboot");
     // The end was recorded and came late.
     reboot.exit(1000, "n1", BATCH, 0, Some(0), None).end(1001, "n1", BATCH);
@@ -290,7 +290,7 @@ fn the_first_of_many_deaths_is_the_cause_and_the_rest_follow_from_it() {
     ranks.exit(1400, "n1", BATCH, 0, Some(5), None).end(1401, "n1", BATCH);
     let verdict = judge(&ranks.story.attempts[0], Some(&slurm("FAILED")));
     let first = verdict.first_failure.as_ref().unwrap();
-    assert_eq!((first.task, first.at.node.as_str(), first.exit_code), (1, "n2", Some(5)));
+    assert_eq!((first.task, &*first.at.node, first.exit_code), (1, "n2", Some(5)));
     assert_eq!(verdict.consequences.len(), 2);
     assert_eq!(verdict.cause, "app_error");
 }
@@ -360,7 +360,7 @@ fn attempts_are_told_apart_whichever_journal_is_read_first() {
         let attempts = &story.attempts;
         assert_eq!(attempts.iter().map(|a| a.restart).collect::<Vec<_>>(), [0, 1], "{order:?}");
         let nodes: Vec<Vec<&str>> =
-            attempts.iter().map(|a| a.nodes.iter().map(String::as_str).collect()).collect();
+            attempts.iter().map(|a| a.nodes.iter().map(AsRef::as_ref).collect()).collect();
         assert_eq!(nodes, [vec!["n1"], vec!["n2", "n3"]], "{order:?}");
         assert!(!attempts[0].is_over() && attempts[1].is_over(), "{order:?}");
         assert_eq!(judge(&attempts[1], None).class, Class::Ok, "{order:?}");
@@ -412,7 +412,7 @@ fn a_wrong_clock_does_not_make_the_last_death_the_first() {
     let s = two_nodes(3200, [[0, 30], [10, 0], [0, 40]], [2500, 1500]);
     let verdict = judge(&s.story.attempts[0], None);
     let first = verdict.first_failure.as_ref().unwrap();
-    assert_eq!((first.at.node.as_str(), first.exit_code), ("n2", Some(6)));
+    assert_eq!((&*first.at.node, first.exit_code), ("n2", Some(6)));
     assert!((first.offset_us - 1_500_000).abs() < 100_000, "{}", first.offset_us);
     assert_eq!((verdict.unordered, verdict.confidence), (None, Confidence::Fact));
     let said: Vec<String> = verdict.clocks.iter().map(ToString::to_string).collect();
@@ -462,7 +462,7 @@ proptest::proptest! {
         let verdict = judge(&s.story.attempts[0], None);
         let first = verdict.first_failure.as_ref().unwrap();
         let truly = if ends[0] <= ends[1] { "n1" } else { "n2" };
-        proptest::prop_assert!(verdict.unordered.is_some() || first.at.node == truly, "{:?}", verdict.clocks);
+        proptest::prop_assert!(verdict.unordered.is_some() || *first.at.node == *truly, "{:?}", verdict.clocks);
         // Two seconds order any two deaths, when a clock is right or far off.
         let plain = ahead.abs() < 500 || ahead.abs() > 1500;
         proptest::prop_assert!(!plain || (ends[0] - ends[1]).abs() < 2000 || verdict.unordered.is_none());

@@ -155,14 +155,13 @@ macro_rules! record {
         }
 
         impl Fields for $name {
-            fn fields(at: &mut Cursor<'_>, mut sep: u8) -> Option<$name> {
-                let mut record = $name::default();
+            fn fill(&mut self, at: &mut Cursor<'_>, mut sep: u8) -> Option<()> {
                 $(if at.field(sep, concat!("\"", stringify!($field), "\":")) {
-                    record.$field = Own::own(at)?;
+                    self.$field = Own::own(at)?;
                     sep = b',';
                 })*
                 // A record inside of another has fields, or is left out.
-                (sep == b',').then_some(record)
+                (sep == b',').then_some(())
             }
         }
 
@@ -621,9 +620,15 @@ macro_rules! bodies {
             /// from the comma before its first field or from the closing
             /// brace. `None` for everything that is not exactly in its form;
             /// that is for [`Body::parse`] to decide.
-            pub fn own(event_type: &str, rest: &str) -> Option<Body> {
+            pub fn own(event_type: &str, rest: &str) -> Option<Box<Body>> {
                 match event_type {
-                    $($name => own::rest_of_line(rest).map(Body::$variant),)*
+                    $($name => {
+                        let mut body = Box::new(Body::$variant($variant::default()));
+                        if let Body::$variant(fields) = &mut *body {
+                            own::rest_of_line(fields, rest)?;
+                        }
+                        Some(body)
+                    })*
                     _ => None,
                 }
             }

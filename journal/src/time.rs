@@ -118,6 +118,9 @@ impl FromStr for Timestamp {
     /// Accepts 0 to 9 digits of a second; more than six are cut.
     fn from_str(s: &str) -> Result<Timestamp, BadTime> {
         let b = s.as_bytes();
+        if let Some(at) = b.try_into().ok().and_then(of_text) {
+            return Ok(at);
+        }
         let num = |from: usize, len: usize| -> Result<i64, BadTime> {
             let digits = b.get(from..from + len).ok_or(BadTime)?;
             digits.iter().try_fold(0i64, |n, c| match c {
@@ -133,7 +136,7 @@ impl FromStr for Timestamp {
         sep(10, b'T')?;
         sep(13, b':')?;
         sep(16, b':')?;
-        if !(1..=12).contains(&mo) || !(1..=31).contains(&d) || h > 23 || mi > 59 || s > 60 {
+        if !is_time(mo, d, h, mi, s) {
             return Err(BadTime);
         }
         let mut at = 19;
@@ -154,9 +157,34 @@ impl FromStr for Timestamp {
         if &b[at..] != b"Z" {
             return Err(BadTime);
         }
-        let days = days_from_civil(y, mo, d);
-        Ok(Timestamp(days * DAY_US + (h * 3600 + mi * 60 + s) * 1_000_000 + us))
+        Ok(of_parts([y, mo, d, h, mi, s, us]))
     }
+}
+
+/// The form of [`Timestamp::text`], which is nearly every time that is read:
+/// all of it is looked at together.
+fn of_text(text: &[u8; 27]) -> Option<Timestamp> {
+    const FORM: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
+    let (mut n, mut right) = ([0; 27], true);
+    for ((n, c), form) in n.iter_mut().zip(text).zip(FORM) {
+        *n = c.wrapping_sub(*form);
+        right &= *n <= if *form == b'0' { 9 } else { 0 };
+    }
+    if !right {
+        return None;
+    }
+    let two = |at: usize| i64::from(n[at] * 10 + n[at + 1]);
+    let [mo, d, h, mi, s] = [5, 8, 11, 14, 17].map(two);
+    let us = two(20) * 10_000 + two(22) * 100 + two(24);
+    is_time(mo, d, h, mi, s).then(|| of_parts([two(0) * 100 + two(2), mo, d, h, mi, s, us]))
+}
+
+fn is_time(mo: i64, d: i64, h: i64, mi: i64, s: i64) -> bool {
+    (1..=12).contains(&mo) && (1..=31).contains(&d) && h <= 23 && mi <= 59 && s <= 60
+}
+
+fn of_parts([y, mo, d, h, mi, s, us]: [i64; 7]) -> Timestamp {
+    Timestamp(days_from_civil(y, mo, d) * DAY_US + (h * 3600 + mi * 60 + s) * 1_000_000 + us)
 }
 
 impl Serialize for Timestamp {

@@ -177,9 +177,9 @@ pub(super) fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError
             return;
         }
         if let Some(story) = line.job_id.and_then(|id| stories.get_mut(&id))
-            && let Some(body) = line.body(raw)
+            && let Some(mut body) = line.body(raw)
         {
-            story.apply(&line.into_head(), body);
+            story.apply(&line.into_head(), &mut body);
         }
     })?;
     Ok(stories)

@@ -115,16 +115,10 @@ impl Collector {
             ..JobStarted::default()
         };
         // No node, no boot, no event of a node.
-        let event = EventId { stream: format!("sacct-{}-{}", news.cluster, news.job), seq: 0 };
-        let at = |wall| Moment {
-            wall,
-            node: String::new(),
-            boot: String::new(),
-            mono_us: 0,
-            event: event.clone(),
-        };
+        let event = EventId { stream: format!("sacct-{}-{}", news.cluster, news.job).into(), seq: 0 };
+        let at = |wall| Moment { wall, node: "".into(), boot: "".into(), mono_us: 0, event: event.clone() };
         let mut attempt = Attempt { started: Some(at(began)), last: Some(at(end)), ..Attempt::default() };
-        attempt.facts.learn_job(facts.clone());
+        attempt.facts.learn_job(&mut facts.clone());
         let body = Body::JobStarted(facts);
         let run_key = RunKey::of(news.job, &body).unwrap_or_else(|| RunKey::of_job(news.job));
         self.begin(key, run_key, Some(&body), submitted.uid, &at(began), 0)?;

@@ -122,6 +122,11 @@ impl Course {
         self.steps.drain(..self.steps.len().saturating_sub(1));
     }
 
+    /// Nodes on which something of the job has been seen, hashed.
+    pub(super) fn nodes(&self) -> &[u64] {
+        &self.nodes
+    }
+
     /// Something is at work, and something of the job has been seen on this
     /// node (hashed).
     pub(super) fn may_be_on(&self, node: u64) -> bool {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use inquest_journal::{JobId, Timestamp};
 use memchr::memchr_iter;
+use serde_json::value::RawValue;
 
 use super::course::{Course, JOB_ID};
 use super::run::Run;
@@ -23,6 +24,8 @@ pub(super) struct Job {
     pub(super) course: Course,
     /// Class of its verdict, when it has one.
     pub(super) class: Option<Class>,
+    /// Its verdict as it was written since the last checkpoint.
+    pub(super) verdict: Option<Box<RawValue>>,
     /// Where its events are in the run's file.
     extents: Vec<Extent>,
     /// Its story with all its events, as long as it was followed from the first
@@ -67,6 +70,7 @@ impl Job {
             open: true,
             course,
             class: None,
+            verdict: None,
             extents: Vec::new(),
             story: Some(Story::default()),
             unknown_before: None,
@@ -111,6 +115,7 @@ impl Collector {
         job.class = self.stored_verdict(&job.member)?.map(|v| v.class);
         if job.open {
             self.ending.insert(key);
+            self.brought_back.extend(job.course.nodes());
         }
         if let Some(run) = self.runs.get_mut(&job.member.run) {
             run.users += 1;
@@ -158,10 +163,10 @@ impl Collector {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut apply = |bytes: &[u8]| {
             for line in lines(bytes) {
-                if let Some((head, body)) = read_line(line, &mut scratch)
+                if let Some((head, mut body)) = read_line(line, &mut scratch)
                     && head.job_id == Some(JobId(key.1))
                 {
-                    story.apply(&head, body);
+                    story.apply(&head, &mut body);
                 }
             }
         };

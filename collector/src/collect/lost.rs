@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::merge::moment;
 use super::{CollectError, Collector, JobKey};
-use crate::story::{Attempt, EventId};
+use crate::story::{Attempt, EventId, Name};
 
 /// The clock of a node may be wrong by so much while it comes up, in microseconds.
 const SLACK_US: i64 = 60_000_000;
@@ -33,10 +33,13 @@ impl Collector {
         }
         self.boot = (cluster, head.node.as_ref().into(), head.boot.as_ref().into());
         let place = (cluster, Box::from(head.node.as_ref()));
-        if self.boots.insert(place, head.boot.as_ref().into()).is_some_and(|known| *known == *head.boot) {
-            return Ok(());
-        }
         let node = xxh3_64(head.node.as_bytes());
+        match self.boots.insert(place, head.boot.as_ref().into()) {
+            Some(known) if *known == *head.boot => return Ok(()),
+            // Nothing was read of this node yet: only jobs of an earlier life can be there.
+            None if !self.brought_back.contains(&node) => return Ok(()),
+            _ => {}
+        }
         let there =
             self.jobs.iter().filter(|(key, j)| key.0 == cluster && j.open && j.course.may_be_on(node));
         let mut keys: Vec<JobKey> = there.map(|(key, _)| *key).collect();
@@ -75,10 +78,10 @@ impl Collector {
 
 /// The boot under which a step began there that is not known to have ended,
 /// when it is an earlier one than that of the line.
-fn boot_before(attempt: &Attempt, head: &Head<'_>, booted_at: Timestamp) -> Option<String> {
+fn boot_before(attempt: &Attempt, head: &Head<'_>, booted_at: Timestamp) -> Option<Name> {
     let parts = attempt.steps.values().filter_map(|step| step.nodes.get(head.node.as_ref()));
     let open = parts.filter(|part| part.ended.is_none() && part.lost.is_none());
     let began = open.filter_map(|part| part.started.as_ref());
-    let earlier = |at: &&crate::story::Moment| at.boot != head.boot && booted_at.since(at.wall) > -SLACK_US;
+    let earlier = |at: &&crate::story::Moment| *at.boot != *head.boot && booted_at.since(at.wall) > -SLACK_US;
     began.filter(earlier).map(|at| at.boot.clone()).next()
 }

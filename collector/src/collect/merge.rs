@@ -311,6 +311,7 @@ impl Collector {
     pub(super) fn hold_again(&mut self, row: HeldRow) {
         let Some(event) = Event::parse(&row.line) else { return };
         let key = (self.cluster(&event.head.cluster), row.key.1);
+        self.brought_back.insert(xxh3_64(event.head.node.as_bytes()));
         self.hold(key, row.uid, &event);
         if let Some(held) = self.held.get_mut(&key) {
             held.committed = held.rows.len();
@@ -378,9 +379,9 @@ impl Collector {
             job.story = None; // As it stands in the store is how it is told.
         }
         if let Some(story) = &mut job.story
-            && let Some(body) = event.take_body(&mut self.scratch)
+            && let Some(mut body) = event.take_body(&mut self.scratch)
         {
-            story.apply(&event.head, body);
+            story.apply(&event.head, &mut body);
         }
         let hint = job.course.see(event);
         if hint.further {
@@ -411,6 +412,7 @@ impl Collector {
         job.requeued = false;
         job.member.attempts = attempts;
         job.member.verdict = None;
+        job.verdict = None;
         let (run, chunk) = (job.member.run, job.member.chunk);
         let class = job.class.take();
         if let Some(run) = self.runs.get_mut(&run) {
@@ -495,10 +497,10 @@ impl Collector {
 pub(super) fn moment(head: &Head<'_>) -> Moment {
     Moment {
         wall: head.timestamp,
-        node: head.node.to_string(),
-        boot: head.boot.to_string(),
+        node: head.node.as_ref().into(),
+        boot: head.boot.as_ref().into(),
         mono_us: head.mono_us,
-        event: EventId { stream: head.stream.to_string(), seq: head.seq },
+        event: EventId { stream: head.stream.as_ref().into(), seq: head.seq },
     }
 }
 

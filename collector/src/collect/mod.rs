@@ -24,7 +24,7 @@ mod run;
 mod settle;
 pub mod tidy;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,9 @@ pub struct Stats {
 /// Number of the cluster among those met, and job id.
 type JobKey = (u16, u32);
 
+/// A member that the ledger does not know as it is, with its verdict when that is new.
+type Changed = (MemberRow, Option<Box<RawValue>>);
+
 /// Lines of one job that wait until it is known which run it belongs to.
 #[derive(Debug, Default)]
 struct Held {
@@ -150,6 +153,8 @@ pub struct Collector {
     /// Cluster, node and boot of the line before, and the newest boot met of every node.
     boot: (u16, Box<str>, Box<str>),
     boots: HashMap<(u16, Box<str>), Box<str>, FastHash>,
+    /// Nodes (hashed) of which something was brought back from the ledger.
+    brought_back: HashSet<u64, FastHash>,
     /// Runs whose end is to be told at the end of the pass.
     closing: BTreeSet<i64>,
     /// Files that are no run's: registries, events of no job.
@@ -238,6 +243,7 @@ impl Collector {
             alike: HashMap::new(),
             boot: (u16::MAX, "".into(), "".into()),
             boots: HashMap::default(),
+            brought_back: HashSet::default(),
             touched: Vec::new(),
             closing: BTreeSet::new(),
             others: BTreeMap::new(),
@@ -456,7 +462,7 @@ impl Collector {
             changes.outputs.push((path.to_string_lossy().into_owned(), tail.flushed()));
         }
         self.appender.clear();
-        let mut members: HashMap<i64, Vec<MemberRow>, FastHash> = HashMap::default();
+        let mut members: HashMap<i64, Vec<Changed>, FastHash> = HashMap::default();
         for key in std::mem::take(&mut self.changed) {
             let Some(job) = self.jobs.get_mut(&key) else { continue };
             job.changed = false;
@@ -468,7 +474,8 @@ impl Collector {
                 open: job.open,
                 course: job.open.then(|| job.course.save()),
             });
-            members.entry(job.member.run).or_default().push(job.member.clone());
+            let verdict = job.verdict.take();
+            members.entry(job.member.run).or_default().push((job.member.clone(), verdict));
             if !job.open {
                 // What is settled and durable need not stay in memory.
                 let run = job.member.run;
@@ -488,7 +495,7 @@ impl Collector {
                 run.fresh.clear();
             }
         }
-        changes.members = members.into_values().flatten().collect();
+        changes.members = members.into_values().flatten().map(|(member, _)| member).collect();
         for (name, met) in std::mem::take(&mut self.moved) {
             if let Some(position) = self.positions.get(&name) {
                 changes.journals.push((name, position.clone(), met));
@@ -593,28 +600,28 @@ impl Collector {
     }
 
     /// Writes a run's `run.json`; `changed` are the members that the ledger
-    /// does not know as they are.
-    fn show(&mut self, id: i64, changed: &[MemberRow]) -> Result<(), CollectError> {
+    /// does not know as they are, with the verdicts that are new.
+    fn show(&mut self, id: i64, changed: &[Changed]) -> Result<(), CollectError> {
         let Some(run) = self.runs.get(&id) else { return Ok(()) };
         let began = Instant::now();
-        let mut members: BTreeMap<u32, MemberRow> = BTreeMap::new();
+        let mut members: BTreeMap<u32, (MemberRow, Option<&RawValue>)> = BTreeMap::new();
         if run.committed {
             self.ledger.members(id, |m| {
-                members.insert(m.chunk, m);
+                members.insert(m.chunk, (m, None));
             })?;
         }
-        members.extend(changed.iter().map(|m| (m.chunk, m.clone())));
-        let members: Vec<MemberRow> = members.into_values().collect();
-        let events = run.events();
-        let unreadable = |source| StoreError::Io { path: events.clone(), source };
-        let file = self.appender.open_read(&events)?;
-        // SAFETY: the file is the collector's own and only ever grows while it
-        // runs; the map is read before this function returns.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)?;
-        let text = run.json(&members, |(at, length)| {
+        members.extend(changed.iter().map(|(m, text)| (m.chunk, (m.clone(), text.as_deref()))));
+        // Verdicts of before stand in the file.
+        let map = match members.values().any(|(m, text)| m.verdict.is_some() && text.is_none()) {
+            true => Some(self.map(&run.events())?),
+            false => None,
+        };
+        let stored = |m: &MemberRow| {
+            let (at, length) = m.verdict?;
             let at = usize::try_from(at).ok()?;
-            serde_json::from_slice::<&RawValue>(map.get(at..at + length as usize)?).ok()
-        });
+            serde_json::from_slice::<&RawValue>(map.as_ref()?.get(at..at + length as usize)?).ok()
+        };
+        let text = run.json(members.values().map(|(m, text)| (m, text.or_else(|| stored(m)))));
         let (dir, file) = (run.dir(), run.file(RUN));
         self.appender.replace(&dir, &file, &text)?;
         if let Some(run) = self.runs.get_mut(&id) {
@@ -624,6 +631,14 @@ impl Collector {
             run.due = Some(Instant::now() + began.elapsed() * SHOW_SHARE);
         }
         Ok(())
+    }
+
+    fn map(&self, events: &Path) -> Result<memmap2::Mmap, StoreError> {
+        let file = self.appender.open_read(events)?;
+        // SAFETY: the file is the collector's own and only ever grows while it
+        // runs; the map is read before the next line is written.
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        map.map_err(|source| StoreError::Io { path: events.to_owned(), source })
     }
 }
 

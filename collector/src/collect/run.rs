@@ -201,14 +201,12 @@ impl Run {
         }
     }
 
-    /// Text of `run.json`. `verdict` finds the text of a verdict by where it
-    /// stands in the run's events.
+    /// Text of `run.json`: of all members, each with the text of its verdict.
     pub(super) fn json<'a>(
         &self,
-        members: &[MemberRow],
-        verdict: impl Fn((u64, u32)) -> Option<&'a RawValue>,
+        members: impl Iterator<Item = (&'a MemberRow, Option<&'a RawValue>)>,
     ) -> Vec<u8> {
-        let members = members.iter().map(|m| Member {
+        let members = members.map(|(m, verdict)| Member {
             job_id: JobId(m.job_id),
             array_job_id: m.array_job_id.map(JobId),
             array_task_id: m.array_task_id,
@@ -216,7 +214,7 @@ impl Run {
             started: Timestamp(m.started),
             last: Timestamp(m.last),
             state: self.head.requeued.contains(&m.chunk).then_some(MemberState::Requeued),
-            verdict: m.verdict.and_then(&verdict),
+            verdict,
             range: (m.first, m.end),
             name: m.name.as_deref(),
             chunk: m.chunk,

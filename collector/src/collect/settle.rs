@@ -231,7 +231,7 @@ impl Collector {
         }
         let Some(job) = self.jobs.get_mut(&key) else { return Ok(()) };
         let verdict = judge(attempt, job.record.as_ref());
-        let nodes: Vec<&str> = attempt.nodes.iter().map(String::as_str).collect();
+        let nodes: Vec<&str> = attempt.nodes.iter().map(AsRef::as_ref).collect();
         let verdict = self.rules.refine(&attempt.facts, &nodes, &verdict, None).unwrap_or(verdict);
         let (run, chunk, before) = (job.member.run, job.member.chunk, job.class);
         job.member.attempts = u32::try_from(story.attempts.len()).unwrap_or(u32::MAX);
@@ -266,6 +266,7 @@ impl Collector {
             // Behind it stand the object's brace and the newline.
             job.member.verdict = Some((end - 2 - length as u64, length as u32));
             job.member.end = end;
+            job.verdict = Some(text);
         }
         self.close(run, before, verdict.class, &after);
         Ok(())

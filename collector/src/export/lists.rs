@@ -95,7 +95,7 @@ const MEMBERS: [OfMember; 31] = [
     ("died_at", Kind::Time, "When the death that explains the others was noticed.", |p| {
         death(p, |d| Cell::Time(d.at.wall))
     }),
-    ("died_node", Kind::Text, "Its node.", |p| death(p, |d| Cell::text(&d.at.node))),
+    ("died_node", Kind::Text, "Its node.", |p| death(p, |d| Cell::text(&*d.at.node))),
     ("died_step", Kind::Text, "Its step.", |p| death(p, |d| Cell::text(d.step.to_string()))),
     ("died_task", Kind::Unsigned, "Its task.", |p| death(p, |d| Cell::Unsigned(d.task.into()))),
     ("exit_code", Kind::Unsigned, "Its exit code, when it exited.", |p| {

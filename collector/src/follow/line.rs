@@ -23,7 +23,7 @@ pub struct Event<'a> {
     /// For a line in our writers' own form.
     pub form: Option<Form>,
     /// What was read of the body to prove that the line is whole.
-    read: Option<Body>,
+    read: Option<Box<Body>>,
 }
 
 /// No writer lives to count so far; a number beyond is damage, and believing
@@ -33,6 +33,8 @@ const SEQ_MAX: u64 = 1 << 48;
 /// Where the parts of a line in our writers' own form are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
+    /// Offset of the time, which has [`TIME`] bytes and a quote behind it.
+    pub time: usize,
     /// Offset of `,"cluster":`, behind what the store's envelope repeats.
     pub middle: usize,
     /// Offset of the comma before the body's first field, or of the closing
@@ -77,15 +79,15 @@ impl<'a> Event<'a> {
     }
 
     /// The same, to keep.
-    pub fn take_body(&mut self, scratch: &mut Vec<u8>) -> Option<Body> {
-        self.read.take().or_else(|| self.body(scratch).map(Cow::into_owned))
+    pub fn take_body(&mut self, scratch: &mut Vec<u8>) -> Option<Box<Body>> {
+        self.read.take().or_else(|| self.body(scratch).map(|body| Box::new(body.into_owned())))
     }
 }
 
 /// Reads a body from the end of a line, from the comma before its first field
 /// or from the closing brace.
-pub fn parse_body(event_type: &str, rest: &str, scratch: &mut Vec<u8>) -> Option<Body> {
-    Body::own(event_type, rest).or_else(|| general_body(event_type, rest.as_bytes(), scratch))
+pub fn parse_body(event_type: &str, rest: &str, scratch: &mut Vec<u8>) -> Option<Box<Body>> {
+    Body::own(event_type, rest).or_else(|| general_body(event_type, rest.as_bytes(), scratch).map(Box::new))
 }
 
 fn general_body(event_type: &str, rest: &[u8], scratch: &mut Vec<u8>) -> Option<Body> {
@@ -95,11 +97,12 @@ fn general_body(event_type: &str, rest: &[u8], scratch: &mut Vec<u8>) -> Option<
     Body::parse(event_type, scratch)?.ok()
 }
 
-fn own_form(line: &str) -> Option<(Head<'_>, Form, Option<Body>)> {
+fn own_form(line: &str) -> Option<(Head<'_>, Form, Option<Box<Body>>)> {
     let mut at = Cursor { text: line, at: 0 };
     at.skip("{\"v\":")?;
     let v = u32::try_from(at.number()?).ok().filter(|v| *v == SCHEMA_VERSION)?;
     at.skip(",\"timestamp\":\"")?;
+    let time = at.at;
     let timestamp = at.time()?;
     at.skip("\",\"event_type\":\"")?;
     let event_type = Cow::Borrowed(at.plain()?);
@@ -109,7 +112,7 @@ fn own_form(line: &str) -> Option<(Head<'_>, Form, Option<Body>)> {
     let source = source(at.plain()?)?;
     let middle = at.at;
     let (head, body) = at.head(v, timestamp, event_type, severity, source)?;
-    let (form, rest) = (Form { middle, body }, &line[body..]);
+    let (form, rest) = (Form { time, middle, body }, &line[body..]);
     // What could be read is JSON.
     let read = Body::own(&head.event_type, rest);
     (read.is_some() || json::is_tail_of_object(rest.as_bytes())).then_some((head, form, read))
@@ -253,7 +256,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Length of `2026-11-21T14:30:01.234567Z`.
-const TIME: usize = 27;
+pub const TIME: usize = 27;
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use chunks::Chunks;
 pub use hints::Hints;
 pub(crate) use line::{Cursor, severity, source};
-pub use line::{Event, Form, parse_body};
+pub use line::{Event, Form, TIME, parse_body};
 pub use watch::{Look, Watch, find};
 
 /// How far a file was read, and what it looked like then.

@@ -64,7 +64,7 @@ impl<'a> Subject<'a> {
     /// Where it failed, or where it ran.
     fn node(&self) -> Option<&'a str> {
         let death = self.verdict().and_then(|v| v.first_failure.as_ref());
-        death.map(|d| d.at.node.as_str()).or_else(|| self.attempt.nodes.first().map(String::as_str))
+        death.map(|d| d.at.node.as_ref()).or_else(|| self.attempt.nodes.first().map(AsRef::as_ref))
     }
 }
 
@@ -358,7 +358,7 @@ fn exclude(
 /// Nodes of a job on which a step never ended, else the one where it failed.
 fn lost_nodes<'a>(subject: &Subject<'a>) -> Vec<&'a str> {
     let parts = subject.attempt.steps.values().flat_map(|s| s.nodes.iter());
-    let open: Vec<&str> = parts.filter(|(_, p)| p.ended.is_none()).map(|(n, _)| n.as_str()).collect();
+    let open: Vec<&str> = parts.filter(|(_, p)| p.ended.is_none()).map(|(n, _)| n.as_ref()).collect();
     if open.is_empty() { subject.node().into_iter().collect() } else { open }
 }
 

@@ -142,7 +142,7 @@ fn push(files: &mut Vec<LogFile>, new: LogFile) {
 fn context(run: &RunState, member: &Member, attempt: &Attempt) -> PatternContext {
     let facts = &attempt.facts;
     let script = attempt.steps.get(&StepId::Batch).and_then(|s| s.tasks.values().next());
-    let host = script.map(|t| t.node.as_str()).or(attempt.nodes.iter().next().map(String::as_str));
+    let host = script.map(|t| t.node.as_ref()).or(attempt.nodes.iter().next().map(AsRef::as_ref));
     PatternContext {
         job_id: Some(member.job_id.0.into()),
         array_job_id: member.array_job_id.map(|id| id.0.into()),

@@ -43,7 +43,7 @@ pub fn refine(rules: &SiteRules, run: &mut RunState, members: &[u32], stories: &
             }
             if read { Ok(None) } else { Err(()) }
         };
-        let nodes: Vec<&str> = attempt.nodes.iter().map(String::as_str).collect();
+        let nodes: Vec<&str> = attempt.nodes.iter().map(AsRef::as_ref).collect();
         let refined = rules.refine(&attempt.facts, &nodes, verdict, Some(&mut ask));
         let Some(new) = refined.or_else(|| again.clone()).filter(|new| new != known) else { continue };
         let (before, after) = (known.class, new.class);

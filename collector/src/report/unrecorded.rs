@@ -89,7 +89,7 @@ fn attempt(job: &PastJob) -> Attempt {
         ..Facts::default()
     };
     let nodes = Some(job.nodes.clone()).filter(|n| !n.is_empty() && n != "None assigned");
-    Attempt { facts, nodes: nodes.into_iter().collect(), ..Attempt::default() }
+    Attempt { facts, nodes: nodes.into_iter().map(Into::into).collect(), ..Attempt::default() }
 }
 
 /// Files of the directory, and of those in it, whose names bear the job's id; errors last, as in `.out`, `.err`.

@@ -105,10 +105,10 @@ pub fn job(sources: &Sources<'_>, viewer: &Viewer, name: &Name, chunk: u32) -> R
     let mut story = Story::default();
     let cut = each_line(&file, &place, &mut |line| {
         let mut scratch = Vec::new();
-        if let Some((head, body)) = read_line(line, &mut scratch)
+        if let Some((head, mut body)) = read_line(line, &mut scratch)
             && head.job_id == Some(place.job_id)
         {
-            story.apply(&head, body);
+            story.apply(&head, &mut body);
         }
     })?;
     let verdict = match place.verdict {

@@ -20,12 +20,22 @@ pub struct Clock {
     quarter: Option<(i64, i64, String)>,
     /// Two days and their text: the local one and that of UTC.
     days: [Option<(i64, String)>; 2],
+    second: Option<Second>,
+    scratch: Vec<u8>,
+}
+
+/// A second as text.
+#[derive(Debug)]
+struct Second {
+    utc: [u8; 19],
+    local: [u8; 19],
+    offset: [u8; 5],
 }
 
 impl Clock {
     /// A clock that shows the time of `zone`.
     pub fn new(zone: TimeZone) -> Clock {
-        Clock { zone, quarter: None, days: [None, None] }
+        Clock { zone, quarter: None, days: [None, None], second: None, scratch: Vec::new() }
     }
 
     /// Appends `2026-02-21T14:30:01.234-0500`, as parade writes and reads it.
@@ -47,6 +57,35 @@ impl Clock {
             digits(out, us / 1000, 3);
             out.extend_from_slice(text.as_bytes());
         }
+    }
+
+    /// Appends what [`Clock::local`] does, for a time of which `text` is the
+    /// text. Says `false`, and appends nothing, when [`Clock::utc`] would
+    /// write that in another way.
+    pub fn local_of(&mut self, out: &mut Vec<u8>, at: Timestamp, text: &[u8]) -> bool {
+        let Some((utc, rest)) = text.split_first_chunk() else { return false };
+        if self.second.as_ref().is_none_or(|s| s.utc != *utc) {
+            self.second = self.second_of(at, text);
+        }
+        let (Some(second), Some(millis)) = (&self.second, rest.first_chunk::<4>()) else { return false };
+        out.extend_from_slice(&second.local);
+        out.extend_from_slice(millis);
+        out.extend_from_slice(&second.offset);
+        true
+    }
+
+    fn second_of(&mut self, at: Timestamp, text: &[u8]) -> Option<Second> {
+        let mut known = std::mem::take(&mut self.scratch);
+        known.clear();
+        self.utc(&mut known, at);
+        let utc = (known == text).then(|| known.first_chunk().copied());
+        known.clear();
+        self.local(&mut known, at);
+        let local =
+            (known.len() == 28).then(|| known.first_chunk().copied().zip(known.last_chunk().copied()));
+        self.scratch = known;
+        let (utc, (local, offset)) = utc.flatten().zip(local.flatten())?;
+        Some(Second { utc, local, offset })
     }
 
     /// Appends `2026-02-21T19:30:01.234567Z`.
@@ -112,6 +151,24 @@ mod tests {
                 let mut text = Vec::new();
                 clock.utc(&mut text, Timestamp(us));
                 prop_assert_eq!(String::from_utf8(text).unwrap(), Timestamp(us).to_string());
+            }
+        }
+
+        /// However the times before were written.
+        #[test]
+        fn a_known_text_makes_no_difference(
+            hours in -9i64..9, times in proptest::collection::vec((0i64..3, 0i64..1_000_000), 1..20),
+        ) {
+            let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(hours as i8)));
+            for (second, us) in times {
+                // The last of them is none that our writers write.
+                let at = Timestamp(1_771_702_199_000_000 + second * 1_000_000 + us);
+                let text = at.to_string();
+                let text = if second == 2 { text.replace("T19:30:01", "T19:29:61") } else { text };
+                let (mut known, mut copied) = (Vec::new(), Vec::new());
+                clock.local(&mut known, at);
+                prop_assert_eq!(clock.local_of(&mut copied, at, text.as_bytes()), second < 2);
+                prop_assert_eq!(copied, if second < 2 { known } else { Vec::new() });
             }
         }
     }

@@ -8,11 +8,10 @@ with the exact time as `utc`. Unknown fields of a newer version are kept.
 */
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use super::Clock;
-use crate::follow::{Cursor, Event, parse_body, severity, source};
-use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp};
+use crate::follow::{Cursor, Event, TIME, parse_body, severity, source};
+use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp, special};
 use serde::{Deserialize, Serialize};
 
 /// The head of a line of the store.
@@ -102,7 +101,7 @@ pub fn read_head(line: &[u8]) -> Option<(Head<'_>, Option<u32>)> {
 
 /// Reads a line of the store as the journal's event that it was, with its
 /// body; `None` for lines of the collector's own and for unknown types.
-pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>, Body)> {
+pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>, Box<Body>)> {
     if let Some(text) = std::str::from_utf8(line).ok()
         && let Some((head, _, body)) = own_form(text)
     {
@@ -111,7 +110,7 @@ pub fn read_line<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Option<(Head<'a>,
     }
     let head: Line<'_> = serde_json::from_slice(line).ok()?;
     let body = head.body(line)?;
-    Some((head.into_head(), body))
+    Some((head.into_head(), Box::new(body)))
 }
 
 fn own_form(line: &str) -> Option<(Head<'_>, Option<u32>, usize)> {
@@ -153,21 +152,29 @@ fn envelope(out: &mut Vec<u8>, head: &Head<'_>, run_id: &str, chunk_id: Option<u
     out.extend_from_slice(severity_name(head.severity).as_bytes());
     out.extend_from_slice(b"\",\"source\":\"");
     out.extend_from_slice(source_name(head.source).as_bytes());
-    out.extend_from_slice(b"\",\"run_id\":");
+    out.push(b'"');
+    place(out, run_id, chunk_id);
+    clock.utc(out, head.timestamp);
+    out.extend_from_slice(b"\",\"v\":");
+    number(out, head.v);
+}
+
+/// The run and the job in it, up to the exact time.
+fn place(out: &mut Vec<u8>, run_id: &str, chunk_id: Option<u32>) {
+    out.extend_from_slice(b",\"run_id\":");
     string(out, run_id);
     if let Some(chunk_id) = chunk_id {
         out.extend_from_slice(b",\"chunk_id\":");
         number(out, chunk_id);
     }
     out.extend_from_slice(b",\"utc\":\"");
-    clock.utc(out, head.timestamp);
-    out.extend_from_slice(b"\",\"v\":");
-    number(out, head.v);
 }
 
 /// A JSON string; plain ones without the serialiser.
 fn string(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    let (eights, rest) = text.as_bytes().as_chunks();
+    let plain = eights.iter().all(|eight| special(u64::from_le_bytes(*eight)) == 0);
+    if plain && rest.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\') {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
@@ -177,11 +184,16 @@ fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 fn number(out: &mut Vec<u8>, n: u32) {
-    if n < 10 {
-        out.push(b'0' + n as u8);
-    } else {
-        let _ = write!(out, "{n}");
+    let (mut digits, mut at, mut left) = ([0; 10], 10, n);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
     }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Appends the store's form of a journal line, newline included.
@@ -192,10 +204,23 @@ pub fn event_line(
     chunk_id: Option<u32>,
     clock: &mut Clock,
 ) {
-    // Lines of our own writers begin in a fixed order, so what follows the
-    // fields that the envelope repeats can be copied as it is.
+    // Lines of our own writers begin in a fixed order, so all that they have
+    // in common with the store's can be copied as it is.
     if let Some(form) = event.form {
-        envelope(out, &event.head, run_id, chunk_id, clock);
+        let from = out.len();
+        let time = &event.line[form.time..form.time + TIME];
+        out.reserve(event.line.len() + run_id.len() + 80);
+        out.extend_from_slice(b"{\"timestamp\":\"");
+        if clock.local_of(out, event.head.timestamp, time) {
+            out.extend_from_slice(&event.line[form.time + TIME..form.middle]);
+            place(out, run_id, chunk_id);
+            out.extend_from_slice(time);
+            out.extend_from_slice(b"\",\"v\":");
+            number(out, event.head.v);
+        } else {
+            out.truncate(from);
+            envelope(out, &event.head, run_id, chunk_id, clock);
+        }
         out.extend_from_slice(&event.line[form.middle..]);
         out.push(b'\n');
     } else if let Ok(serde_json::Value::Object(mut map)) = serde_json::from_slice(event.line) {
@@ -272,8 +297,8 @@ pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, clo
         severity: event.severity,
         source: Source::Collector,
         cluster: event.cluster.into(),
-        node: after.node.as_str().into(),
-        boot: after.boot.as_str().into(),
+        node: after.node.as_ref().into(),
+        boot: after.boot.as_ref().into(),
         mono_us: after.mono_us,
         stream: "".into(),
         seq: event.seq,

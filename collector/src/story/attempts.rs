@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use inquest_journal::{Body, Head, Source, StepId, Timestamp};
 
-use super::{Attempt, Moment, StepNode, Story};
+use super::{Attempt, Moment, Name, StepNode, Story};
 
 /// Clocks of nodes may differ by so much; attempts are minutes apart.
 const SKEW_US: i64 = 1_000_000;
@@ -44,7 +44,7 @@ impl Story {
         let (Body::StepStarted(_), Some(step)) = (body, head.step) else { return false };
         self.attempts.iter().filter(|a| a.restart == n).any(|a| {
             let part = a.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref()));
-            let before = |s: &Moment| s.event.stream != head.stream && head.timestamp.since(s.wall) > 0;
+            let before = |s: &Moment| *s.event.stream != *head.stream && head.timestamp.since(s.wall) > 0;
             part.and_then(|p| p.started.as_ref()).is_some_and(before)
         })
     }
@@ -78,7 +78,7 @@ impl Story {
         };
         let others = self.attempts.iter().map(begun).collect::<Vec<_>>();
         if let Some(at) =
-            others.iter().rposition(|b| b.as_ref().is_some_and(|b| b.event.stream == head.stream))
+            others.iter().rposition(|b| b.as_ref().is_some_and(|b| *b.event.stream == *head.stream))
         {
             return (at, false);
         }
@@ -101,7 +101,7 @@ impl Story {
         let now = &self.attempts[newest];
         let here = now.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref()));
         let again = here.is_some_and(|part| {
-            let after = |s: &Moment| s.event.stream != head.stream && head.timestamp.since(s.wall) > 0;
+            let after = |s: &Moment| *s.event.stream != *head.stream && head.timestamp.since(s.wall) > 0;
             part.started.as_ref().is_some_and(after)
         });
         let after = now.ended.as_ref().is_some_and(|e| head.timestamp.since(e.at.wall) > SKEW_US);
@@ -119,7 +119,7 @@ impl Story {
         self.attempts.iter().rposition(|a| {
             let part = a.steps.get(&step).and_then(|s| s.nodes.get(head.node.as_ref()));
             part.and_then(|p| p.started.as_ref()).is_some_and(|began| match head.source {
-                Source::Plugin => began.event.stream == head.stream,
+                Source::Plugin => *began.event.stream == *head.stream,
                 _ => head.timestamp.since(began.wall) >= -SKEW_US,
             })
         })
@@ -148,11 +148,11 @@ impl Story {
         };
         for from in (0..anchors.len()).filter(|&n| anchors[n].is_some()) {
             let Some(step) = self.attempts[from].steps.get(&StepId::Extern) else { continue };
-            let wrong = |(node, part): (&String, &StepNode)| {
+            let wrong = |(node, part): (&Name, &StepNode)| {
                 let to = nearest(part.started.as_ref()?.wall).filter(|&to| to != from)?;
                 Some((node.clone(), to))
             };
-            let wrong: Vec<(String, usize)> = step.nodes.iter().filter_map(wrong).collect();
+            let wrong: Vec<(Name, usize)> = step.nodes.iter().filter_map(wrong).collect();
             for (node, to) in wrong {
                 self.move_extern(&node, from, to);
             }
@@ -172,7 +172,7 @@ impl Story {
         }
         source.look_again();
         let target = &mut self.attempts[to];
-        target.steps.entry(StepId::Extern).or_default().nodes.insert(node.to_owned(), part);
+        target.steps.entry(StepId::Extern).or_default().nodes.insert(node.into(), part);
         target.look_again();
     }
 }
@@ -187,7 +187,7 @@ impl Attempt {
     fn look_again(&mut self) {
         let parts = || self.steps.values().flat_map(|s| &s.nodes);
         let moments = || parts().flat_map(|(_, p)| p.started.iter().chain(&p.ended));
-        let nodes: BTreeSet<String> = parts().map(|(node, _)| node.clone()).collect();
+        let nodes: BTreeSet<Name> = parts().map(|(node, _)| node.clone()).collect();
         let began = moments().min_by_key(|m| m.wall).cloned();
         let exits = self.steps.values().flat_map(|s| s.tasks.values()).filter_map(|t| t.exit.as_ref());
         let ends = exits.map(|e| &e.at).chain(self.ended.as_ref().map(|e| &e.at));

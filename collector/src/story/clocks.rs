@@ -158,7 +158,7 @@ impl Clocks {
             let notes = |of: fn(&super::StepNode) -> Option<&Moment>| {
                 all.nodes
                     .iter()
-                    .filter_map(move |(node, part)| Some((node.clone(), of(part)?.wall)))
+                    .filter_map(move |(node, part)| Some((node.to_string(), of(part)?.wall)))
                     .collect()
             };
             clocks.add(step, false, notes(|part| part.started.as_ref()));

@@ -1,25 +1,21 @@
 //! One event into a story.
 
+use std::mem::take;
+
 use inquest_journal::{Body, Head, JobStarted, StepEnded, StepId, StepStarted, TaskExited, Via};
 
-use super::{Asked, Attempt, EventId, Exit, Facts, JobEnd, Moment, Note, Oom, Process, Step, Story};
+use super::{Asked, Attempt, EventId, Exit, Facts, JobEnd, Moment, Name, Note, Oom, Process, Step, Story};
 
 impl Story {
     /// Puts one event of the job where it belongs. Says whether it began a
-    /// further attempt.
-    pub fn apply(&mut self, head: &Head<'_>, body: Body) -> bool {
-        let at = Moment {
-            wall: head.timestamp,
-            node: head.node.to_string(),
-            boot: head.boot.to_string(),
-            mono_us: head.mono_us,
-            event: EventId { stream: head.stream.to_string(), seq: head.seq },
-        };
+    /// further attempt. What is kept is taken out of the body.
+    pub fn apply(&mut self, head: &Head<'_>, body: &mut Body) -> bool {
+        let at = self.moment(head);
         if let Body::NodeBooted(_) = body {
             self.lose(&at);
             return false;
         }
-        let (index, began) = self.attempt_for(head, &body);
+        let (index, began) = self.attempt_for(head, body);
         let attempt = &mut self.attempts[index];
         if !attempt.nodes.contains(&at.node) {
             attempt.nodes.insert(at.node.clone());
@@ -27,11 +23,8 @@ impl Story {
         if attempt.started.as_ref().is_none_or(|old| at.since(old) < 0) {
             attempt.started = Some(at.clone());
         }
-        match &mut attempt.last {
-            // Nearly every event is the newest: what the last one took is used again.
-            Some(old) if at.since(old) > 0 => old.clone_from(&at),
-            Some(_) => {}
-            None => attempt.last = Some(at.clone()),
+        if attempt.last.as_ref().is_none_or(|old| at.since(old) > 0) {
+            attempt.last = Some(at.clone());
         }
         let begins = matches!(body, Body::StepStarted(_));
         attempt.apply(at, head, body);
@@ -39,6 +32,22 @@ impl Story {
             self.sort_externs();
         }
         began && self.attempts.len() > 1
+    }
+
+    /// Where and when it happened, with the names that the newest event has.
+    fn moment(&self, head: &Head<'_>) -> Moment {
+        let last = self.attempts.last().and_then(|a| a.last.as_ref());
+        let name = |text: &str, known: fn(&Moment) -> &Name| match last.map(known) {
+            Some(known) if **known == *text => known.clone(),
+            _ => text.into(),
+        };
+        Moment {
+            wall: head.timestamp,
+            node: name(&head.node, |m| &m.node),
+            boot: name(&head.boot, |m| &m.boot),
+            mono_us: head.mono_us,
+            event: EventId { stream: name(&head.stream, |m| &m.event.stream), seq: head.seq },
+        }
     }
 
     /// A node came up anew: what was at work there under another boot id ended
@@ -55,13 +64,13 @@ impl Story {
 }
 
 impl Attempt {
-    fn apply(&mut self, at: Moment, head: &Head<'_>, body: Body) {
+    fn apply(&mut self, at: Moment, head: &Head<'_>, body: &mut Body) {
         let step = head.step;
         match body {
             Body::JobStarted(b) => self.facts.learn_job(b),
             Body::JobEnded(b) => {
-                let asked = |text| Asked { text, from: b.warning_from.unwrap_or_default() };
-                self.facts.warning = b.warning.map(asked).or(self.facts.warning.take());
+                let asked = |text| Asked { text, from: b.warning_from.take().unwrap_or_default() };
+                self.facts.warning = b.warning.take().map(asked).or(self.facts.warning.take());
                 // The epilog speaks last and knows best, if it knows.
                 let end = JobEnd { at, exit_code: b.exit_code, signal: b.signal };
                 if end.is_known() || !self.ended.as_ref().is_some_and(JobEnd::is_known) {
@@ -69,7 +78,7 @@ impl Attempt {
                 }
             }
             Body::StepStarted(b) => {
-                self.facts.learn_step(&b);
+                self.facts.learn_step(b);
                 if let Some(step) = self.step(step) {
                     step.start(at, b);
                 }
@@ -84,8 +93,8 @@ impl Attempt {
                     let task = step.tasks.entry(rank).or_default();
                     task.node.clone_from(&at.node);
                     task.pid = b.pid;
-                    task.stdout = b.stdout;
-                    task.stderr = b.stderr;
+                    task.stdout = b.stdout.take();
+                    task.stderr = b.stderr.take();
                     task.started = Some(at);
                 }
             }
@@ -102,12 +111,14 @@ impl Attempt {
                 level: b.level,
                 limit_bytes: b.limit_bytes,
                 peak_bytes: b.peak_bytes,
-                victims: b.victims,
+                victims: take(&mut b.victims),
                 reported_by_slurm: b.reported_by_slurm,
                 oom_group: b.oom_group,
             }),
-            Body::ProcessDied(died) => self.processes.push(Process { at, step, task: head.task, died }),
-            Body::Note(note) => self.notes.push(Note { at, step, note }),
+            Body::ProcessDied(died) => {
+                self.processes.push(Process { at, step, task: head.task, died: take(died) })
+            }
+            Body::Note(note) => self.notes.push(Note { at, step, note: take(note) }),
             Body::Lost(b) => self.lost += b.count.unwrap_or(0),
             Body::MemoryHigh(_) | Body::NodeBooted(_) => {}
         }
@@ -119,25 +130,25 @@ impl Attempt {
 }
 
 impl Step {
-    fn start(&mut self, at: Moment, b: StepStarted) {
+    fn start(&mut self, at: Moment, b: &mut StepStarted) {
         let part = self.nodes.entry(at.node.clone()).or_default();
         part.started = Some(at);
         part.limit_bytes = b.limit_bytes;
         if !b.argv.is_empty() {
-            self.argv = b.argv;
+            self.argv = take(&mut b.argv);
         }
         self.total_tasks = b.total_tasks.filter(|&n| n > 0).or(self.total_tasks);
     }
 
-    fn end(&mut self, at: Moment, b: StepEnded) {
+    fn end(&mut self, at: Moment, b: &mut StepEnded) {
         let part = self.nodes.entry(at.node.clone()).or_default();
         part.ended = Some(at);
         part.oom_kills = b.oom_kills;
-        part.memory = b.memory;
+        part.memory = take(&mut b.memory);
         part.cpu_us = b.cpu_us.or(b.reaped_cpu_us);
     }
 
-    fn exit(&mut self, rank: u32, at: Moment, b: TaskExited) {
+    fn exit(&mut self, rank: u32, at: Moment, b: &mut TaskExited) {
         let task = self.tasks.entry(rank).or_default();
         task.node.clone_from(&at.node);
         task.pid = task.pid.or(b.pid);
@@ -148,41 +159,41 @@ impl Step {
             core: b.core,
             duration_us: b.duration_us,
             oom_kills: b.oom_kills.unwrap_or(0),
-            memory: b.memory,
+            memory: take(&mut b.memory),
         });
     }
 }
 
 impl Facts {
     /// A job says most in its script's step; other steps fill what is missing.
-    pub(crate) fn learn_job(&mut self, b: JobStarted) {
-        fn learn<T>(known: &mut Option<T>, said: Option<T>) {
+    pub(crate) fn learn_job(&mut self, b: &mut JobStarted) {
+        fn learn<T>(known: &mut Option<T>, said: &mut Option<T>) {
             if known.is_none() {
-                *known = said;
+                *known = said.take();
             }
         }
         // Slurm tells a prolog what the user asked for, patterns and all; a task has the files open.
         if b.via != Some(Via::Prolog) {
-            self.stdout = b.stdout.clone().or(self.stdout.take());
-            self.stderr = b.stderr.clone().or(self.stderr.take());
-            self.work_dir = b.work_dir.clone().or(self.work_dir.take());
+            self.stdout = b.stdout.take().or(self.stdout.take());
+            self.stderr = b.stderr.take().or(self.stderr.take());
+            self.work_dir = b.work_dir.take().or(self.work_dir.take());
         }
-        learn(&mut self.uid, b.uid);
-        learn(&mut self.name, b.name);
-        learn(&mut self.account, b.account);
-        learn(&mut self.partition, b.partition);
-        learn(&mut self.qos, b.qos);
-        learn(&mut self.comment, b.comment);
-        learn(&mut self.work_dir, b.work_dir);
-        learn(&mut self.stdout, b.stdout);
-        learn(&mut self.stderr, b.stderr);
-        learn(&mut self.node_list, b.node_list);
-        learn(&mut self.node_count, b.node_count);
-        learn(&mut self.cpus, b.cpus);
-        learn(&mut self.memory_mib, b.memory_mib);
-        learn(&mut self.array_job_id, b.array_job_id);
-        learn(&mut self.array_task_id, b.array_task_id);
-        learn(&mut self.end_limit, b.end_limit);
+        learn(&mut self.uid, &mut b.uid);
+        learn(&mut self.name, &mut b.name);
+        learn(&mut self.account, &mut b.account);
+        learn(&mut self.partition, &mut b.partition);
+        learn(&mut self.qos, &mut b.qos);
+        learn(&mut self.comment, &mut b.comment);
+        learn(&mut self.work_dir, &mut b.work_dir);
+        learn(&mut self.stdout, &mut b.stdout);
+        learn(&mut self.stderr, &mut b.stderr);
+        learn(&mut self.node_list, &mut b.node_list);
+        learn(&mut self.node_count, &mut b.node_count);
+        learn(&mut self.cpus, &mut b.cpus);
+        learn(&mut self.memory_mib, &mut b.memory_mib);
+        learn(&mut self.array_job_id, &mut b.array_job_id);
+        learn(&mut self.array_task_id, &mut b.array_task_id);
+        learn(&mut self.end_limit, &mut b.end_limit);
     }
 
     fn learn_step(&mut self, b: &StepStarted) {

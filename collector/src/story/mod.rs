@@ -10,6 +10,7 @@ belongs. What a story cannot know stays `None`.
 mod attempts;
 pub mod clocks;
 mod fold;
+mod name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,11 +19,13 @@ use inquest_journal::{JobId, Level, Memory, StepId, Timestamp, Victim};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use name::Name;
+
 /// Names one event for ever: its stream and its number in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     /// The writer's life.
-    pub stream: String,
+    pub stream: Name,
     /// Number in it.
     pub seq: u64,
 }
@@ -42,47 +45,26 @@ impl Serialize for EventId {
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<EventId, D::Error> {
         let text = String::deserialize(d)?;
-        let parts = text.rsplit_once('#').and_then(|(s, n)| Some((s.to_owned(), n.parse().ok()?)));
+        let parts = text.rsplit_once('#').and_then(|(s, n)| Some((s.into(), n.parse().ok()?)));
         let (stream, seq) = parts.ok_or_else(|| D::Error::custom("not an event id"))?;
         Ok(EventId { stream, seq })
     }
 }
 
-/// When and where an event happened, and which event says so.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// When and where an event happened, and which event says so. Most events of
+/// a job share their names with others, in memory too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// Wall clock of the node.
     pub wall: Timestamp,
     /// The node.
-    pub node: String,
+    pub node: Name,
     /// Boot id, short.
-    pub boot: String,
+    pub boot: Name,
     /// Boot clock in microseconds: exact order inside one boot.
     pub mono_us: u64,
     /// The event.
     pub event: EventId,
-}
-
-impl Clone for Moment {
-    fn clone(&self) -> Moment {
-        Moment {
-            wall: self.wall,
-            node: self.node.clone(),
-            boot: self.boot.clone(),
-            mono_us: self.mono_us,
-            event: self.event.clone(),
-        }
-    }
-
-    /// Uses the memory that is there.
-    fn clone_from(&mut self, from: &Moment) {
-        self.wall = from.wall;
-        self.node.clone_from(&from.node);
-        self.boot.clone_from(&from.boot);
-        self.mono_us = from.mono_us;
-        self.event.stream.clone_from(&from.event.stream);
-        self.event.seq = from.event.seq;
-    }
 }
 
 impl Moment {
@@ -121,7 +103,7 @@ pub struct Attempt {
     /// End of the job script or, by the epilog, of the job.
     pub ended: Option<JobEnd>,
     /// Nodes with at least one event.
-    pub nodes: BTreeSet<String>,
+    pub nodes: BTreeSet<Name>,
     /// Steps by id.
     pub steps: BTreeMap<StepId, Step>,
     /// Kills for memory, in the order in which they were merged.
@@ -185,7 +167,7 @@ pub struct Step {
     /// Tasks on all nodes, as Slurm planned them.
     pub total_tasks: Option<u32>,
     /// Its part on each node.
-    pub nodes: BTreeMap<String, StepNode>,
+    pub nodes: BTreeMap<Name, StepNode>,
     /// Tasks by rank.
     pub tasks: BTreeMap<u32, Task>,
 }
@@ -214,7 +196,7 @@ pub struct StepNode {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Task {
     /// Its node.
-    pub node: String,
+    pub node: Name,
     /// Process id.
     pub pid: Option<u32>,
     /// When it was started.
@@ -334,9 +316,9 @@ impl Attempt {
     }
 
     /// Parts of steps that ended with their node.
-    pub fn lost_parts(&self) -> impl Iterator<Item = (&StepId, &String, &StepNode)> {
+    pub fn lost_parts(&self) -> impl Iterator<Item = (&StepId, &str, &StepNode)> {
         let parts =
-            self.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, node, part)));
+            self.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, &**node, part)));
         parts.filter(|(_, _, part)| part.lost.is_some() && part.ended.is_none())
     }
 

@@ -132,7 +132,7 @@ impl<'a> Scale<'a> {
         let mut first: BTreeMap<_, &Moment> = BTreeMap::new();
         let begun = attempt.steps.values().flat_map(|s| s.nodes.values()).filter_map(|p| p.started.as_ref());
         for at in begun {
-            let known = first.entry((at.node.as_str(), at.boot.as_str())).or_insert(at);
+            let known = first.entry((&*at.node, &*at.boot)).or_insert(at);
             if at.mono_us < known.mono_us {
                 *known = at;
             }
@@ -142,7 +142,7 @@ impl<'a> Scale<'a> {
 
     fn offset(&self, at: &Moment) -> i64 {
         let Some(zero) = self.zero else { return 0 };
-        let first = self.first.get(&(at.node.as_str(), at.boot.as_str())).copied().unwrap_or(at);
+        let first = self.first.get(&(&*at.node, &*at.boot)).copied().unwrap_or(at);
         self.clocks.since(first, zero).0.saturating_add(at.since(first))
     }
 }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     fn died(step: StepId, task: u32, second: i64, exit_code: Option<u8>, signal: Option<u8>) -> Death {
-        let event = EventId { stream: step.to_string(), seq: u64::from(task) };
+        let event = EventId { stream: step.to_string().into(), seq: u64::from(task) };
         let wall = Timestamp(second * 1_000_000);
         Death {
             at: Moment { wall, node: "n1".into(), boot: "b".into(), mono_us: wall.0.unsigned_abs(), event },

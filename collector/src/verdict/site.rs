@@ -403,7 +403,7 @@ impl When {
         let death = verdict.first_failure.as_ref();
         let code = death.filter(|d| d.signal.is_none()).and_then(|d| d.exit_code);
         let signal = death.and_then(|d| d.signal);
-        let here = death.map(|d| d.at.node.as_str());
+        let here = death.map(|d| d.at.node.as_ref());
         (self.exit_code.is_empty() || code.is_some_and(|c| self.exit_code.contains(&c)))
             && (self.signal.is_empty()
                 || signal.is_some_and(|s| self.signal.iter().any(|w| w.number() == Some(s))))

@@ -50,7 +50,7 @@ pub(super) fn told(verdict: &Verdict, only: Option<StepId>) -> Vec<Told<'_>> {
     told.into_iter()
         .map(|group| {
             let (first, last) = (group[0], group[group.len() - 1]);
-            let nodes: BTreeSet<&str> = group.iter().map(|d| d.at.node.as_str()).collect();
+            let nodes: BTreeSet<&str> = group.iter().map(|d| d.at.node.as_ref()).collect();
             let place = match group.as_slice() {
                 [one] => one.place() + &one.pid.map_or(String::new(), |p| format!(" (pid {p})")),
                 _ => format!(

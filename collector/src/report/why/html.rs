@@ -123,7 +123,7 @@ fn head(id: &str, run: &RunState, subjects: &[Subject<'_>], zone: &TimeZone) -> 
                 @match subjects {
                     [one] => {
                         @if let Some(attempt) = one.attempt() {
-                            " (" (clean(&hostlist::fold(attempt.nodes.iter().map(String::as_str)))) ")"
+                            " (" (clean(&hostlist::fold(attempt.nodes.iter().map(AsRef::as_ref)))) ")"
                         }
                         "; started " (time(one.member.started, zone))
                         ", took " (duration(one.member.last.since(one.member.started)))

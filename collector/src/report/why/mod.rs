@@ -61,8 +61,8 @@ impl Subject<'_> {
     pub fn node(&self) -> Option<&str> {
         let death = self.member.verdict.as_ref().and_then(|v| v.first_failure.as_ref());
         death
-            .map(|d| d.at.node.as_str())
-            .or_else(|| self.attempt().and_then(|a| a.nodes.first()).map(String::as_str))
+            .map(|d| d.at.node.as_ref())
+            .or_else(|| self.attempt().and_then(|a| a.nodes.first()).map(AsRef::as_ref))
     }
 }
 

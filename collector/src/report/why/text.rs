@@ -207,7 +207,7 @@ fn heading(out: &mut String, run: &RunState, subject: &Subject<'_>) {
         Some(v) => (BAD, v.label.as_str()),
     };
     let job_name = attempt.and_then(|a| a.facts.name.as_deref()).or(run.name.as_deref());
-    let nodes = attempt.map_or(String::new(), |a| hostlist::fold(a.nodes.iter().map(String::as_str)));
+    let nodes = attempt.map_or(String::new(), |a| hostlist::fold(a.nodes.iter().map(AsRef::as_ref)));
     let (id, user) = (full_id(subject), clean(&run.user));
     let _ = writeln!(
         out,

@@ -15,11 +15,14 @@ pub(super) fn find(at: &Evidence<'_>) -> Option<Candidate> {
     };
     let chunk = chunk(at.name);
     let found = |from: &str, path: &str| {
-        let parts: Vec<&str> = path.split('/').collect();
-        parts.windows(2).find_map(|pair| {
-            let (script, id) = registry(pair[0])?;
-            let inside = matches!(pair[1], "logs" | "jobs");
-            (inside && (script || chunk.is_some()))
+        let mut above = "";
+        path.split('/').find_map(|part| {
+            let above = std::mem::replace(&mut above, part);
+            if !matches!(part, "logs" | "jobs") {
+                return None;
+            }
+            let (script, id) = registry(above)?;
+            (script || chunk.is_some())
                 .then(|| Candidate::new(KeyKind::Path, id, from).member(chunk.filter(|_| !script)))
         })
     };

@@ -284,10 +284,10 @@ fn attempts(file: &EventsFile, member: &Member, piece: Option<(u64, &[u8])>) -> 
     let (mut story, mut scratch) = (Story::default(), Vec::new());
     for &(at, length) in &member.extents {
         for (_, line) in Lines::new(&bytes(file, piece, at, length)?) {
-            if let Some((head, body)) = read_line(line, &mut scratch)
+            if let Some((head, mut body)) = read_line(line, &mut scratch)
                 && head.job_id.is_some_and(|id| id.0 == member.job_id)
             {
-                story.apply(&head, body);
+                story.apply(&head, &mut body);
             }
         }
     }

@@ -87,7 +87,7 @@ impl Rule for NodeReboot {
     fn explain(&self, case: &Case<'_>, _: &Match) -> String {
         let lost = case.attempt.lost_parts().next();
         let Some((step, node, part)) = lost else { return "a node of the job came up anew.".into() };
-        let boot = |m: &Option<Moment>| m.as_ref().map_or(String::new(), |m| m.boot.clone());
+        let boot = |m: &Option<Moment>| m.as_ref().map_or("".into(), |m| m.boot.clone());
         format!(
             "{node} went down while step {step} ran on it: it came up anew (boot {}, then {}), and the end of the step \
              was never recorded.",
@@ -96,7 +96,7 @@ impl Rule for NodeReboot {
         )
     }
     fn advise(&self, case: &Case<'_>, _: &Match) -> Vec<String> {
-        let node = case.attempt.lost_parts().next().map_or(String::new(), |(_, node, _)| node.clone());
+        let node = case.attempt.lost_parts().next().map_or("", |(_, node, _)| node);
         vec![format!("run it again; if it happens again on {node}, exclude it: sbatch --exclude={node}")]
     }
     fn retry(&self) -> Retry {
