@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use inquest_journal::{JobId, KEY_MAX, RUN_KEYS, Timestamp, VALUE_MAX, is_fit};
 
 use crate::abi::{Spank, Strings};
-use crate::small::{Buf, Fd, Fixed, find_line, number, proc_path, read_file, read_link, text};
+use crate::small::{Buf, Fd, Fixed, find_line, monotonic_ns, number, proc_path, read_file, read_link, text};
 
 /// Longest text of any other kind that is copied. The journal cuts lower, and
 /// says so in the line.
@@ -199,9 +199,44 @@ pub(crate) fn proc_link(pid: u32, link: &[u8]) -> Option<String> {
     target.starts_with(b"/").then(|| text(target))
 }
 
+/// Files behind descriptors 1 and 2.
+pub(crate) type Logs = (Option<String>, Option<String>);
+
+/// How long to wait for a task's descriptors, in nanoseconds.
+pub(crate) const PATIENCE_NS: u64 = 2_000_000;
+
+/// The files behind descriptors 1 and 2 of a task that was just forked. Its
+/// process is still putting them in place, in the order of their numbers, and
+/// until then 1 is slurmstepd's own: /dev/null, which would be told as the
+/// task's. slurmstepd goes on when the process is done with it and not before,
+/// so to leave it the processor for a moment holds nobody up. `None` when that
+/// did not help within `patience_ns`.
+pub(crate) fn logs(pid: u32, patience_ns: u64) -> Option<Logs> {
+    let began = monotonic_ns();
+    loop {
+        let stdout = log_path(pid, b"fd/1");
+        if stdout.as_deref() != Some("/dev/null") || !is_our_stdout(pid) {
+            return Some((stdout, log_path(pid, b"fd/2")));
+        }
+        if monotonic_ns().saturating_sub(began) >= patience_ns {
+            return None;
+        }
+        // SAFETY: takes nothing, touches nothing.
+        unsafe { libc::sched_yield() };
+    }
+}
+
 /// The file behind a task's descriptor; a terminal is none.
-pub(crate) fn log_path(pid: u32, link: &[u8]) -> Option<String> {
+fn log_path(pid: u32, link: &[u8]) -> Option<String> {
     proc_link(pid, link).filter(|path| !path.starts_with("/dev/") || path == "/dev/null")
+}
+
+/// Whether descriptor 1 of a process is still what it has from us: not just the
+/// same file, but opened once for both. Kernels that cannot say say no.
+fn is_our_stdout(pid: u32) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    // SAFETY: kcmp(2) with numbers only.
+    unsafe { libc::syscall(libc::SYS_kcmp, std::process::id(), pid, KCMP_FILE, 1usize, 1usize) == 0 }
 }
 
 /// The cluster's name from slurm.conf, whose path slurmstepd has in its own

@@ -11,13 +11,10 @@ use inquest_journal::{
 use crate::abi::*;
 use crate::args::{Config, Sync};
 use crate::cgroup::{Limit, StepCgroup, Usage};
-use crate::facts::{self, End, JobEnv};
+use crate::facts::{self, End, JobEnv, Logs};
 use crate::kmsg::Kmsg;
 use crate::notes;
 use crate::small::{monotonic_ns, text};
-
-/// Files behind descriptors 1 and 2.
-type Logs = (Option<String>, Option<String>);
 
 /// One task of this node. Slurm itself keeps a far larger record for each, so
 /// the list is no larger than what the step costs anyway (about 100 bytes).
@@ -60,6 +57,8 @@ pub(crate) struct Step {
     /// The user said `--inquest=off`, and may.
     off: bool,
     started: bool,
+    /// A task's descriptors were waited for in vain.
+    impatient: bool,
     /// The end was written, or need not be.
     pub(crate) ended: bool,
     restart: Option<u32>,
@@ -125,6 +124,7 @@ impl Step {
             run: None,
             off: false,
             started: false,
+            impatient: false,
             ended: false,
             restart: None,
             cgroup: None,
@@ -186,11 +186,11 @@ impl Step {
             }
             (Some(_), None) => {}
         }
-        let log = |link| pid.and_then(|pid| facts::log_path(pid, link));
-        // The new process is still putting its descriptors in place, in the order of their numbers: looking at
-        // the last one first, what is there of the others is its own, too.
-        let stderr = log(b"fd/2".as_slice());
-        let logs = (log(b"fd/1".as_slice()), stderr);
+        // What could not be waited for once is not waited for again: there may be hundreds of tasks.
+        let patience_ns = if self.impatient { 0 } else { facts::PATIENCE_NS };
+        let logs = pid.map(|pid| facts::logs(pid, patience_ns));
+        self.impatient |= logs == Some(None);
+        let logs = logs.flatten().unwrap_or_default();
         if !self.started {
             self.start(spank, stamp, pid, &logs);
         }

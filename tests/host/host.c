@@ -24,6 +24,10 @@
  *   init, exit, post_fork                    a hook without a task
  *   option NAME VALUE    what the user gave, as in slurmstepd
  *   fork LOCAL GLOBAL STR    forks a task that will run STR by sh, post_fork, lets it run
+ *   null                 /dev/null on descriptors 0 and 1, as slurmstepd has it
+ *   out STR              the file of following tasks' descriptors 1 and 2, instead of /dev/null
+ *   late US              following tasks put their descriptors in place only so much later, and not
+ *                        before post_fork
  *   cgroup DIR           the directory that following tasks are put into
  *   reap LOCAL           waits for the task, task_exit
  *   task_exit LOCAL PID STATUS               the hook alone
@@ -58,6 +62,8 @@
 enum kind { UNSET, U16, U32, U64, INT, STR, FAIL, NULLED };
 static struct { enum kind kind; uint64_t number; char *text; } items[ITEMS];
 static long api = 38;
+static char *task_out;
+static useconds_t late;
 static unsigned context_now;
 static char *args[STRINGS], *job_argv[STRINGS], *job_env[STRINGS];
 static int nargs, njob_argv, njob_env;
@@ -286,26 +292,35 @@ static void fork_task(int local, unsigned global, const char *command)
 {
 	int wait_here[2];
 
-	if (local < 0 || local >= TASKS || pipe2(wait_here, O_CLOEXEC) != 0)
+	int in_place[2];
+	char byte;
+
+	if (local < 0 || local >= TASKS || pipe2(wait_here, O_CLOEXEC) != 0 || pipe2(in_place, O_CLOEXEC) != 0)
 		die("fork", command);
 	fflush(report);
 	pid_t pid = fork();
 	if (pid < 0)
 		die("fork", strerror(errno));
 	if (pid == 0) {
-		char byte;
-		/* The parent's hook runs first, as in slurmstepd. */
 		close(wait_here[1]);
+		usleep(late);
+		int null = open("/dev/null", O_RDWR);
+		int out = task_out ? open(task_out, O_WRONLY | O_APPEND | O_CREAT, 0644) : null;
+		if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+			_exit(73);
+		close(in_place[1]);
+		/* The parent's hook runs first, as in slurmstepd. */
 		if (read(wait_here[0], &byte, 1) != 1)
 			_exit(71);
-		int null = open("/dev/null", O_RDWR);
-		dup2(null, 0);
-		dup2(null, 1);
-		dup2(null, 2);
 		execl("/bin/sh", "sh", "-c", command, (char *) NULL);
 		_exit(72);
 	}
 	close(wait_here[0]);
+	close(in_place[1]);
+	/* Slurm does not wait for this, and the hook may come first. */
+	if (!late && read(in_place[0], &byte, 1) != 0)
+		die("fork", "the task says something");
+	close(in_place[0]);
 	if (cgroup) {
 		char path[4096];
 		snprintf(path, sizeof path, "%s/cgroup.procs", cgroup);
@@ -427,6 +442,14 @@ static void obey(const char *plugin_path, char *line)
 	else if (!strcmp(word, "post_fork")) run(POST_FORK);
 	else if (!strcmp(word, "option")) option_given(rest);
 	else if (!strcmp(word, "cgroup")) cgroup = *rest ? strdup(rest) : NULL;
+	else if (!strcmp(word, "out")) task_out = *rest ? strdup(rest) : NULL;
+	else if (!strcmp(word, "late")) late = (useconds_t) a;
+	else if (!strcmp(word, "null")) {
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
+			die("null", strerror(errno));
+		close(null);
+	}
 	else if (!strcmp(word, "contain")) contained = (int) a;
 	else if (!strcmp(word, "close_from")) {
 		for (int fd = (int) a; fd < 256; fd++)

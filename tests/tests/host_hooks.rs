@@ -56,6 +56,30 @@ fn a_batch_step_is_told_from_start_to_end() {
 }
 
 #[test]
+fn what_a_task_has_not_opened_yet_is_not_told_as_its_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let run = Host::new()
+        .step(0)
+        .script("null\nu32 6 4\nu32 7 4\nload\ninit")
+        .script("fork 0 0 exit 0")
+        .script(&format!("out {}", out.display()))
+        .script("fork 1 1 exit 0\nlate 500000\nfork 2 2 exit 0\nlate 200\nfork 3 3 exit 0")
+        .script("reap 0\nreap 1\nreap 2\nreap 3\nexit")
+        .run();
+    let out = out.to_str();
+    let told = |e: &serde_json::Value, key: &str| e[key].as_str().map(str::to_owned);
+    let starts: Vec<_> =
+        run.of("task_started").iter().map(|e| (told(e, "stdout"), told(e, "stderr"))).collect();
+    let of = |path: Option<&str>| (path.map(str::to_owned), path.map(str::to_owned));
+    assert_eq!(starts.len(), 4);
+    assert_eq!(starts[0], of(Some("/dev/null")), "opened by the task itself");
+    assert_eq!(starts[1], of(out));
+    assert!([of(None), of(out)].contains(&starts[2]), "{:?}", starts[2]);
+    assert!([of(None), of(out)].contains(&starts[3]), "{:?}", starts[3]);
+}
+
+#[test]
 fn tasks_keep_their_ranks_signals_and_order() {
     let run = Host::new()
         .step(0)
