@@ -183,6 +183,16 @@ exit 0
         ..PLAIN
     },
     Entry {
+        name: "note-file",
+        what: "says it by appending a line to a file",
+        how: How::Sbatch(
+            &[],
+            "echo '{\"kind\":\"stage\",\"text\":\"nearly there\"}' >>\"$INQUEST_NOTE\"\nexit 0\n",
+        ),
+        note: Some("nearly there"),
+        ..PLAIN
+    },
+    Entry {
         name: "het",
         what: "a heterogeneous job of two components",
         how: How::Sbatch(&["-n1", ":", "-n1"], "srun --het-group=0,1 sh -c 'exit 0'\n"),
