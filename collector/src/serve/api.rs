@@ -104,6 +104,7 @@ async fn runs(
     let (filter, limit) = (question.of_status(&viewer)?, question.limit);
     let mut runs = app.data.ask(move |s| Ok(s.index.runs(&filter, limit + 1)?)).await?;
     let next = question.cut(&mut runs, RunEntry::place);
+    let runs: Vec<Value> = runs.iter().map(|run| shown(run, &viewer)).collect();
     Ok(send(json!({ "runs": runs, "next": next })))
 }
 
@@ -115,23 +116,28 @@ async fn run(
 ) -> Answer {
     let question = Question::read(pairs, &["from"], now())?;
     let (limit, from) = (question.limit, question.from()?);
-    let (run, members, (jobs, next)) = app
+    let (run, (jobs, next)) = app
         .data
         .ask(move |s| {
             let (run, members) = look::run(&s, &viewer, &name)?;
             let jobs = look::members(&s, &look::members_of(&name, &viewer), from, limit)?;
-            Ok((run, members, jobs))
+            let mut run = shown(&run, &viewer);
+            if let Some(members) = members {
+                run["members"] = json!(members.len());
+            }
+            Ok((run, jobs))
         })
         .await?;
-    let mut run = json!(run);
-    if let (Some(members), Some(map)) = (members, run.as_object_mut()) {
-        // These count members that the viewer may not see.
-        for hidden in ["running", "failed", "classes", "name", "key", "length", "status"] {
-            map.remove(hidden);
-        }
-        map.insert("members".into(), json!(members.len()));
-    }
     Ok(send(json!({ "run": run, "jobs": jobs, "next": next })))
+}
+
+/// A run without what tells of members that the viewer may not see.
+fn shown(run: &RunEntry, viewer: &Viewer) -> Value {
+    let mut value = json!(run);
+    if let (false, Some(map)) = (viewer.sees_all_of(&run.user), value.as_object_mut()) {
+        map.retain(|key, _| matches!(key.as_str(), "cluster" | "user" | "run_id"));
+    }
+    value
 }
 
 async fn job(

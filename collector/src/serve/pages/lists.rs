@@ -167,7 +167,7 @@ pub(super) async fn runs(
                 button type="submit" { "Show" }
             }
             section {
-                @if runs.is_empty() { p { "There are none." } } @else { (run_table(&runs)) }
+                @if runs.is_empty() { p { "There are none." } } @else { (run_table(&runs, &viewer)) }
                 (pager(question.before.is_some(), &question.link("/runs", &[]), next.as_deref()))
             }
         }
@@ -175,7 +175,8 @@ pub(super) async fn runs(
     Ok(super::page(&viewer, "/runs", "Runs", &body))
 }
 
-fn run_table(runs: &[RunEntry]) -> Markup {
+/// Figures of a whole run are for those who may see all of it.
+fn run_table(runs: &[RunEntry], viewer: &Viewer) -> Markup {
     html! {
         div class="scroll" {
             table {
@@ -190,23 +191,30 @@ fn run_table(runs: &[RunEntry]) -> Markup {
                 }
                 tbody {
                     @for run in runs {
+                        @let whole = viewer.sees_all_of(&run.user);
                         tr {
                             td {
                                 a href=(run_link(&run.cluster, &run.user, &run.run_id)) { (clean(&run.run_id)) }
-                                @if let Some(name) = &run.name { br; span class="quiet" { (clean(name)) } }
+                                @if let (true, Some(name)) = (whole, &run.name) {
+                                    br; span class="quiet" { (clean(name)) }
+                                }
                             }
                             td class="name" { (clean(&run.user)) }
                             td class="name" { (clean(&run.cluster)) }
-                            td { (status(run.status)) }
-                            td class="num" { (count(run.members.into())) }
-                            td class="num" { (count(run.failed.into())) }
-                            td {
-                                @for (class, n) in run.classes.iter().filter(|(c, _)| **c != crate::verdict::Class::Ok) {
-                                    (pill(Some(*class), &format!("{class} {n}"))) " "
+                            @if whole {
+                                td { (status(run.status)) }
+                                td class="num" { (count(run.members.into())) }
+                                td class="num" { (count(run.failed.into())) }
+                                td {
+                                    @for (class, n) in run.classes.iter().filter(|(c, _)| **c != crate::verdict::Class::Ok) {
+                                        (pill(Some(*class), &format!("{class} {n}"))) " "
+                                    }
                                 }
+                                td class="time" { (when(run.started)) }
+                                td class="num" { (duration(run.last.since(run.started))) }
+                            } @else {
+                                td colspan="6" class="quiet" { "as far as you may see it" }
                             }
-                            td class="time" { (when(run.started)) }
-                            td class="num" { (duration(run.last.since(run.started))) }
                         }
                     }
                 }
