@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -23,6 +24,16 @@ impl Cluster {
     /// Start MariaDB in an empty directory, then slurmdbd, which makes its tables.
     pub(super) fn start_accounting(&mut self, (port, database): (u16, u16)) -> Result<()> {
         let at = |name: &str, file: &str| format!("--{name}={}/{file}", self.dir().display());
+        // The system tables: without a place for its stored procedures, slurmdbd starts and then
+        // leaves associations out of what it lists, and says nothing.
+        let mut install = Command::new("mariadb-install-db");
+        install.args(["--no-defaults", "--user=mysql", "--skip-test-db", "--skip-name-resolve"]);
+        install.args(["--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0"]);
+        let output = install.arg(at("datadir", "database")).stdin(Stdio::null()).output();
+        let output = output.context("cannot start mariadb-install-db: is it installed? Run ci/setup")?;
+        if !output.status.success() {
+            bail!("no database: {}", String::from_utf8_lossy(&output.stdout));
+        }
         // Nobody's data: no grant tables, no waiting for the disk.
         let args = [
             "--no-defaults".to_owned(),
