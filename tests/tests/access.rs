@@ -15,7 +15,8 @@ use std::{fs, thread};
 use attempts::{Wanted, try_all};
 use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, USERS};
-use server::{Server, uid};
+use serde_json::Value;
+use server::{Answer, Server, uid};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ANN: &str = USERS[0];
@@ -56,6 +57,13 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+fn collect(cluster: &Cluster, store: &Path) -> Ends {
+    let mut collect = Command::new(artefacts::inquest());
+    collect.args(["collect", "--journal"]).arg(cluster.journal_dir()).arg("--store").arg(store);
+    collect.env("SLURM_CONF", cluster.slurm_conf()).stdin(Stdio::null()).stderr(Stdio::null());
+    Ends(collect.spawn().unwrap())
+}
+
 fn serve(cluster: &Cluster, store: &Path, settings: &str) -> Server {
     let dir = cluster.dir().join(format!("serve-{}", settings.len()));
     fs::create_dir_all(dir.join("bin")).unwrap();
@@ -82,10 +90,7 @@ fn nobody_sees_what_is_not_theirs() {
     let cluster = Cluster::start(Config { nodes: 2, ..Config::default() }).unwrap();
     cluster.record("").unwrap();
     let store = cluster.dir().join("store");
-    let mut collect = Command::new(artefacts::inquest());
-    collect.args(["collect", "--journal"]).arg(cluster.journal_dir()).arg("--store").arg(&store);
-    collect.env("SLURM_CONF", cluster.slurm_conf()).stdin(Stdio::null()).stderr(Stdio::null());
-    let collector = Ends(collect.spawn().unwrap());
+    let collector = collect(&cluster, &store);
 
     let node = cluster.nodes()[1].clone();
     let options = [
@@ -197,4 +202,187 @@ fn by_file_and_command(cluster: &Cluster, store: &Path, lab: &str, id: &str) {
             assert!(!said.contains(word), "inquest {arguments:?} shows {word}: {said}");
         }
     }
+}
+
+/// Names of jobs, each of which only some may see.
+const PHYSICS: &str = "bobs-physics-name";
+const CHEMISTRY: &str = "bobs-chemistry-name";
+const OTHER: &str = "bobs-other-name";
+const ANNS: &str = "anns-own-name";
+/// A run of members in both accounts, and one that is chemistry's alone.
+const MIXED: &str = "bobs-mixed-run";
+const CLOSED: &str = "bobs-closed-run";
+/// A group whose members are operators; its user is one of them.
+const OPERATORS: &str = "slurm";
+
+/// Who coordinates what, as slurmdbd has it: Ann the account above Bob's physics, but not
+/// chemistry, in which both compute. One run of Bob's holds jobs of both accounts.
+#[test]
+fn a_coordinator_by_slurmdbd_sees_the_account_and_what_is_below_it() {
+    // Numbers that stand for nothing else on a page.
+    let private = vec!["PrivateData=jobs".to_owned(), "FirstJobId=731001".to_owned()];
+    let config = Config { nodes: 2, accounting: true, extra_slurm_conf: private, ..Config::default() };
+    let cluster = Cluster::start(config).unwrap();
+    cluster.record("").unwrap();
+    let manage = |arguments: &[&str]| {
+        let mut command = cluster.command(None, "sacctmgr");
+        let output = command.arg("-i").args(arguments).output().unwrap();
+        assert!(output.status.success(), "sacctmgr {arguments:?}: {output:?}");
+    };
+    // slurmdbd has a PrivateData of its own.
+    let conf = cluster.dir().join("etc/slurmdbd.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, text + "PrivateData=jobs\n").unwrap();
+    manage(&["reconfigure"]);
+    manage(&["add", "account", "science"]);
+    manage(&["add", "account", "physics", "parent=science"]);
+    manage(&["add", "account", "chemistry"]);
+    manage(&["add", "user", ANN, "account=chemistry"]);
+    manage(&["add", "user", BOB, "account=physics,chemistry"]);
+    let coordinator = ["coordinator", "account=science", &format!("names={ANN}")];
+    manage(&[&["add"], &coordinator[..]].concat());
+
+    let store = cluster.dir().join("store");
+    let collector = collect(&cluster, &store);
+    let node = cluster.nodes()[1].clone();
+    let submit = |who: &str, name: &str, account: &str, run: Option<&str>, node: &str| {
+        let mut options =
+            vec![format!("--job-name={name}"), format!("--account={account}"), format!("--nodelist={node}")];
+        options.extend(run.map(|run| format!("--inquest-run={run}")));
+        let job = cluster.sbatch(who, &options, "#!/bin/sh\nexit 3\n").unwrap();
+        cluster.wait_end(job, TIMEOUT).unwrap();
+        job
+    };
+    // One after the other: their numbers in the run follow, and its name is that of the first.
+    let chemistry = submit(BOB, CHEMISTRY, "chemistry", Some(MIXED), &node).to_string();
+    let physics = submit(BOB, PHYSICS, "physics", Some(MIXED), &cluster.nodes()[0]).to_string();
+    submit(BOB, OTHER, "chemistry", Some(CLOSED), &node);
+    let anns = submit(ANN, ANNS, "chemistry", None, &cluster.nodes()[0]);
+
+    let lab = cluster_name(&cluster);
+    let settings = format!("coordinators = true\noperators = {OPERATORS:?}\n");
+    let server = serve(&cluster, &store, &settings);
+    let (ann, bob, operator) = (uid(ANN), uid(BOB), uid(OPERATORS));
+    let (mixed, closed) = (format!("/runs/{lab}/{BOB}/{MIXED}"), format!("/runs/{lab}/{BOB}/{CLOSED}"));
+    let annas = format!("/runs/{lab}/{ANN}/job-{anns}");
+    for job in [
+        format!("{mixed}/jobs/1"),
+        format!("{mixed}/jobs/2"),
+        format!("{closed}/jobs/1"),
+        format!("{annas}/jobs/1"),
+    ] {
+        let ended = || {
+            let job = server.get(operator, &format!("/api/v1{job}"));
+            job.status == 200 && job.json()["verdict"].is_object()
+        };
+        until(&format!("the verdict of {job}"), ended);
+    }
+    let listed = ["/api/v1/jobs", "/api/v1/runs", "/", "/runs", "/failures"];
+    let lists = |server: &Server, who: u32| {
+        let answers = listed.map(|path| server.get(who, path));
+        assert!(answers.iter().all(|a| a.status == 200), "{answers:?}");
+        answers.map(|a| a.body).concat()
+    };
+    let sees = |server: &Server, who: u32, names: &[&str], not: &[&str]| {
+        let all = lists(server, who);
+        for name in names {
+            assert!(all.contains(name), "{who} sees {name}: {all}");
+        }
+        for name in not {
+            assert!(!all.contains(name), "{who} does not see {name}: {all}");
+        }
+    };
+    let role = |server: &Server, who: u32| server.get(who, "/api/v1/me").json()["role"].clone();
+
+    // Everybody's lists, by the API and as pages.
+    assert_eq!([ann, bob, operator].map(|who| role(&server, who)), ["coordinator", "user", "operator"]);
+    sees(&server, operator, &[PHYSICS, CHEMISTRY, OTHER, ANNS, MIXED, CLOSED, &node], &[]);
+    sees(&server, ann, &[PHYSICS, ANNS, MIXED], &[CHEMISTRY, OTHER, CLOSED, &node]);
+    // Being in an account is not coordinating it.
+    sees(&server, bob, &[PHYSICS, CHEMISTRY, OTHER, MIXED, CLOSED], &[ANNS, ANN]);
+    assert_eq!(server.get(bob, &annas).status, 404);
+    assert_eq!([ann, bob, operator].map(|who| server.get(who, "/health").status), [403, 403, 200]);
+
+    // The run of both: the coordinator sees the members of one account, and not that there are more.
+    for path in [mixed.clone(), format!("/api/v1{mixed}"), format!("/api/v1{mixed}/events")] {
+        let hers = server.get(ann, &path);
+        assert!(hers.status == 200 && hers.body.contains(&physics), "{path}: {hers:?}");
+        for secret in [CHEMISTRY, "chemistry", &chemistry, &node] {
+            assert!(!hers.body.contains(secret), "{path} shows {secret}: {}", hers.body);
+        }
+        assert!(server.get(operator, &path).body.contains(&chemistry), "{path}");
+    }
+    // Its figures are of all members, and its name is that of one.
+    let keys = |run: &Value| run.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let runs = server.get(ann, "/api/v1/runs").json()["runs"].clone();
+    let listed = runs.as_array().unwrap().iter().find(|r| r["run_id"] == MIXED).unwrap();
+    assert_eq!(keys(listed), ["cluster", "run_id", "user"]);
+    let run = &server.get(ann, &format!("/api/v1{mixed}")).json()["run"];
+    assert_eq!(
+        (keys(run), &run["members"]),
+        (["cluster", "members", "run_id", "user"].map(String::from).to_vec(), &1.into())
+    );
+    for api in ["", "/api/v1"] {
+        assert_eq!(server.get(ann, &format!("{api}{mixed}/jobs/2")).status, 200);
+        // Not hers and not there differ in what was asked for alone.
+        let same = |theirs: &str, nothing: &str| {
+            let text = |name: &str| {
+                let Answer { status, body, .. } = server.get(ann, &format!("{api}{name}"));
+                (status, body.replace(name, "it"))
+            };
+            let (theirs, nothing) = (text(theirs), text(nothing));
+            assert_eq!(theirs.0, 404, "{theirs:?}");
+            assert_eq!(theirs, nothing);
+        };
+        same(&format!("{mixed}/jobs/1"), &format!("{mixed}/jobs/9"));
+        same(&closed, &format!("/runs/{lab}/{BOB}/bobs-no-such-run"));
+        same(&format!("{closed}/jobs/1"), &format!("/runs/{lab}/{BOB}/bobs-no-such-run/jobs/1"));
+    }
+    let wanted =
+        |run, account, name| Wanted { me: ANN, owner: BOB, cluster: &lab, run, account, node: &node, name };
+    // Errors and filters repeat what was asked for, so the words are those that only the store has.
+    try_all(&server, ann, &wanted(CLOSED, "chemistry", "bobs-*"), &[CHEMISTRY, OTHER]);
+
+    // The store's files know owners and operators only; what a coordinator sees of them is the
+    // server's to say. Slurm itself tells them of the account's jobs.
+    let inquest = artefacts::inquest();
+    let (inquest, at) = (inquest.to_str().unwrap(), store.to_str().unwrap());
+    let ask = |who: &str, arguments: [&str; 2]| {
+        said(&cluster, who, inquest, &[&arguments[..], &["--store", at]].concat())
+    };
+    for (arguments, word) in [
+        (["why", &chemistry], "exit code 3"),
+        (["why", MIXED], "exit code 3"),
+        (["run", MIXED], "exit code 3"),
+        (["runs", "--user=inquest-test2"], MIXED),
+        (["events", MIXED], "chunk_failed"),
+    ] {
+        let hers = ask(ANN, arguments);
+        for secret in [PHYSICS, CHEMISTRY, "physics", "chemistry", word] {
+            assert!(!hers.contains(secret), "inquest {arguments:?} shows {secret}: {hers}");
+        }
+        for who in [BOB, "root"] {
+            let all = ask(who, arguments);
+            assert!(all.contains(word), "{who}: inquest {arguments:?}: {all}");
+        }
+    }
+    let of_slurm = ask(ANN, ["why", &physics]);
+    assert!(of_slurm.contains("exit code 3") && of_slurm.contains("Slurm"), "{of_slurm}");
+    drop(server);
+
+    // Who coordinates nothing any more sees no more than anybody.
+    manage(&[&["delete"], &coordinator[..]].concat());
+    let server = serve(&cluster, &store, &format!("{settings}# later\n"));
+    assert_eq!(role(&server, ann), "user");
+    let hers = ask(ANN, ["why", &physics]);
+    assert!(!hers.contains(PHYSICS) && !hers.contains("exit code 3"), "{hers}");
+    sees(&server, ann, &[ANNS], &[PHYSICS, CHEMISTRY, OTHER, BOB, MIXED, CLOSED]);
+    try_all(
+        &server,
+        ann,
+        &wanted(MIXED, "physics", "bobs-*"),
+        &[PHYSICS, CHEMISTRY, "\"verdict\"", "chunk_failed"],
+    );
+    drop((server, collector));
+    cluster.stop().unwrap();
 }
