@@ -5,9 +5,9 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use support::{End, Job, Lab};
+use support::{End, Job, Lab, finish};
 
 /// A command that does not end by itself.
 struct Running(Child);
@@ -122,6 +122,14 @@ fn every_verb_has_examples_a_page_and_completions() {
         let (code, script, _) = lab.run(&["completions", shell]);
         assert!(code == 0 && verbs.iter().all(|v| script.contains(v)), "{shell}");
     }
+    // As bash asks for them at the first word, and for the options of a verb.
+    let ask = "source <(\"$0\" completions bash); COMP_WORDS=(inquest $1 \"$2\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
+               _inquest inquest \"$2\" \"${1:-inquest}\"; echo \"${COMPREPLY[*]}\"";
+    for (before, typed, wanted) in [("", "w", "why wtf watch"), ("serve", "--li", "--listen")] {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", ask, env!("CARGO_BIN_EXE_inquest"), before, typed]);
+        assert_eq!(finish(bash, b""), (0, format!("{wanted}\n"), String::new()));
+    }
     for verb in verbs {
         let (_, help, _) = lab.run(&[verb, "--help"]);
         assert!(help.contains("Examples:\n  inquest "), "inquest {verb} --help has no examples");
@@ -129,4 +137,10 @@ fn every_verb_has_examples_a_page_and_completions() {
         let page = fs::read_to_string(dir.join(format!("inquest-{verb}.1"))).unwrap();
         assert!(page.contains(".SH SYNOPSIS") && page.contains("Examples:"), "{verb}");
     }
+    // Every page, the plugin's too, is set without a warning.
+    let plugins = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/man/spank_inquest.8");
+    let mut groff = Command::new("groff");
+    groff.args(["-man", "-Tutf8", "-ww", "-z", plugins]);
+    groff.args(fs::read_dir(&dir).unwrap().flatten().map(|e| e.path()));
+    assert_eq!(finish(groff, b""), (0, String::new(), String::new()));
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,6 +77,35 @@ fn rules_and_dashboards_name_metrics_that_exist() {
         }
     }
     assert!(used.len() >= 15, "{used:?}");
+}
+
+/// For a site without a port: what node_exporter finds in its directory.
+#[test]
+fn a_file_of_metrics_for_node_exporter() {
+    let lab = Lab::new();
+    lab.job(&Job { name: "a-name".into(), ..Job::new(1, End::Oom(64)) });
+    let journal = lab.journal();
+    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+    assert_eq!(lab.run(&once).0, 0);
+    let dir = lab.path().join("node-exporter");
+    fs::create_dir(&dir).unwrap();
+    let file = dir.join("inquest.prom");
+    let server = Server::start(lab.path(), &lab.store(), &format!("textfile = {:?}", file.to_str().unwrap()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "no {}", file.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\ninquest_index_up 1\n") && text.contains("class=\"oom\""), "{text}");
+    assert!(!text.contains("a-name"), "{text}");
+    // Another account reads it, and nothing half-written is beside it.
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o444, 0o444);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    let mut check = Command::new("promtool");
+    check.args(["check", "metrics"]);
+    assert_eq!(finish(check, text.as_bytes()), (0, String::new(), String::new()));
+    drop(server);
 }
 
 /// A private Prometheus, ended by its process id.
