@@ -1,6 +1,7 @@
 // Drives every page of the site server in headless Chromium: no error on the
 // console, no request that leaves the machine, nothing that accessibility
-// checks object to; and a picture of each page, light and dark.
+// checks object to, all of it within reach of a keyboard; and a picture of
+// each page, light, dark and in a narrow window.
 //   node pages.js SOCKET OUT [axe.min.js]
 "use strict";
 const { spawn } = require("node:child_process");
@@ -70,6 +71,22 @@ class Browser {
     if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
     return result.value;
   }
+  async press(key, code, text) {
+    for (const type of ["keyDown", "keyUp"]) {
+      await this.send("Input.dispatchKeyEvent", { type, key, code: key, windowsVirtualKeyCode: code, text: type === "keyDown" ? text : undefined });
+    }
+  }
+  async keyboard(say) {
+    for (let n = 0; n < TABS; n++) {
+      await this.press("Tab", 9);
+      const at = await this.evaluate(focused);
+      if (!at) break;
+      if (n === 0 && !at.skip) say("Tab does not come to the way to the content first");
+      if (!at.seen) say(`nobody sees that this has the focus: ${at.what}`);
+      if (n === TABS - 1) return; // A long list; what comes first is what matters.
+    }
+    for (const what of await this.evaluate(missed)) say(`no Tab comes to ${what}`);
+  }
   async picture(file) {
     const { data } = await this.send("Page.captureScreenshot", { captureBeyondViewport: true });
     fs.writeFileSync(file, Buffer.from(data, "base64"));
@@ -79,6 +96,20 @@ class Browser {
     this.child.once("exit", () => fs.rmSync(this.profile, { recursive: true, force: true }));
   }
 }
+
+// What Tab comes to, in its order, until it leaves the page: all that can be used, seen where it is.
+const TABS = 400;
+const focused = `(() => {
+  const e = document.activeElement;
+  if (!e || e === document.body) return null;
+  const style = getComputedStyle(e);
+  const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+  e.setAttribute("data-met", "");
+  return { what: e.outerHTML.slice(0, 120), seen, skip: e.classList.contains("skip") };
+})()`;
+const missed = `[...document.querySelectorAll("a[href], button, input, select, summary")]
+  .filter((e) => !e.hasAttribute("data-met") && e.tabIndex >= 0 && e.getClientRects().length)
+  .map((e) => e.outerHTML.slice(0, 120))`;
 
 // What a keyboard or a screen reader needs, where axe-core is not there.
 const own = `(() => {
@@ -108,7 +139,9 @@ const own = `(() => {
 
 (async () => {
   const far = "since=2000-01-01&until=2100-01-01";
-  const jobs = JSON.parse(await ask(`/api/v1/jobs?status=failed&limit=1&${far}`)).jobs;
+  // One job of every cause: their pages differ most.
+  const failed = JSON.parse(await ask(`/api/v1/jobs?status=failed&limit=200&${far}`)).jobs;
+  const jobs = [...new Map(failed.map((job) => [job.cause, job])).values()].slice(0, 12);
   const pages = ["/", `/?${far}`, "/?since=1d&class=oom", `/failures?${far}`, `/runs?${far}`, `/nodes?${far}`, "/health", "/no/such/page", "/?since=nonsense"];
   for (const job of jobs) {
     const run = `/runs/${[job.cluster, job.user, job.run_id].map(encodeURIComponent).join("/")}`;
@@ -130,11 +163,16 @@ const own = `(() => {
         if (method === "Log.entryAdded" && params.entry.level === "error" && !(expected && /status of 40/.test(params.entry.text))) say(params.entry.text);
         if (method === "Network.requestWillBeSent" && !params.request.url.startsWith(origin)) say(`asks for ${params.request.url}`);
       };
-      for (const scheme of ["light", "dark"]) {
-        await browser.send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+      for (const scheme of ["light", "dark", "narrow"]) {
+        const narrow = scheme === "narrow";
+        const features = [{ name: "prefers-color-scheme", value: narrow ? "light" : scheme }];
+        await browser.send("Emulation.setEmulatedMedia", { features });
+        const size = { width: narrow ? 400 : 1280, height: 1000, deviceScaleFactor: 1, mobile: false };
+        await browser.send("Emulation.setDeviceMetricsOverride", size);
         const wait = new Promise((resolve) => (loaded = resolve));
         await browser.send("Page.navigate", { url: origin + page });
         await wait;
+        if (scheme === "light") await browser.keyboard(say);
         for (const wrong of await browser.evaluate(own)) say(wrong);
         if (axe) {
           await browser.evaluate(fs.readFileSync(axe, "utf8") + ";0");
