@@ -13,7 +13,15 @@ const path = require("node:path");
 
 const [socket, out, axe] = process.argv.slice(2);
 fs.mkdirSync(out, { recursive: true });
-const problems = [];
+// Of one page, and of all of them: a page that hangs, or a machine that is too slow, is a problem and not a wait.
+const PAGE_MS = 60_000;
+const ALL_MS = 600_000;
+
+const within = (ms, what, promise) => {
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(`${what}: not done after ${ms / 1000} s`)), ms)));
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+};
 
 const ask = (target) => new Promise((resolve, reject) => {
   http.get({ socketPath: socket, path: target, headers: { Host: "localhost" } }, (answer) => {
@@ -81,7 +89,7 @@ class Browser {
       await this.press("Tab", 9);
       const at = await this.evaluate(focused);
       if (!at) break;
-      if (n === 0 && !at.skip) say("Tab does not come to the way to the content first");
+      if (n === 0 && !at.skip && await this.evaluate("!!document.querySelector('nav')")) say("Tab does not come to the way to the content first");
       if (!at.seen) say(`nobody sees that this has the focus: ${at.what}`);
       if (n === TABS - 1) return; // A long list; what comes first is what matters.
     }
@@ -98,7 +106,7 @@ class Browser {
 }
 
 // What Tab comes to, in its order, until it leaves the page: all that can be used, seen where it is.
-const TABS = 400;
+const TABS = 150;
 const focused = `(() => {
   const e = document.activeElement;
   if (!e || e === document.body) return null;
@@ -108,7 +116,7 @@ const focused = `(() => {
   return { what: e.outerHTML.slice(0, 120), seen, skip: e.classList.contains("skip") };
 })()`;
 const missed = `[...document.querySelectorAll("a[href], button, input, select, summary")]
-  .filter((e) => !e.hasAttribute("data-met") && e.tabIndex >= 0 && e.getClientRects().length)
+  .filter((e) => !e.hasAttribute("data-met") && e.tabIndex >= 0 && e.checkVisibility())
   .map((e) => e.outerHTML.slice(0, 120))`;
 
 // What a keyboard or a screen reader needs, where axe-core is not there.
@@ -137,60 +145,79 @@ const own = `(() => {
   return [...new Set(wrong)];
 })()`;
 
+// One page, in every way that somebody may look at it.
+async function look(browser, origin, page, picture, say, remark) {
+  const expected = /no\/such|nonsense/.test(page);
+  let loaded = () => {};
+  browser.heard = ({ method, params }) => {
+    if (method === "Page.loadEventFired") loaded();
+    if (method === "Runtime.exceptionThrown") say(params.exceptionDetails.text);
+    if (method === "Runtime.consoleAPICalled" && ["error", "warning"].includes(params.type)) say(JSON.stringify(params.args));
+    if (method === "Log.entryAdded" && params.entry.level === "error" && !(expected && /status of 40/.test(params.entry.text))) say(params.entry.text);
+    if (method === "Network.requestWillBeSent" && !params.request.url.startsWith(origin)) say(`asks for ${params.request.url}`);
+  };
+  for (const scheme of ["light", "dark", "narrow"]) {
+    const narrow = scheme === "narrow";
+    const features = [{ name: "prefers-color-scheme", value: narrow ? "light" : scheme }];
+    await browser.send("Emulation.setEmulatedMedia", { features });
+    const size = { width: narrow ? 400 : 1280, height: 1000, deviceScaleFactor: 1, mobile: false };
+    await browser.send("Emulation.setDeviceMetricsOverride", size);
+    const wait = new Promise((resolve) => (loaded = resolve));
+    await browser.send("Page.navigate", { url: origin + page });
+    await wait;
+    await browser.picture(`${picture}-${scheme}.png`);
+    for (const wrong of await browser.evaluate(own)) say(`${scheme}: ${wrong}`);
+    if (axe) {
+      await browser.evaluate(fs.readFileSync(axe, "utf8") + ";0");
+      const found = await browser.evaluate("axe.run().then((r) => r.violations.map((v) => [v.impact, v.id + ': ' + v.help + ' ' + v.nodes[0].html]))");
+      for (const [impact, violation] of found) {
+        if (["serious", "critical"].includes(impact)) say(`axe, ${scheme}: ${violation}`);
+        else remark(`axe, ${impact}: ${violation}`);
+      }
+    }
+    if (scheme === "light") await browser.keyboard(say);
+  }
+}
+
 (async () => {
   const far = "since=2000-01-01&until=2100-01-01";
   // One job of every cause: their pages differ most.
-  const failed = JSON.parse(await ask(`/api/v1/jobs?status=failed&limit=200&${far}`)).jobs;
+  const answer = await within(PAGE_MS, "the list of failed jobs", ask(`/api/v1/jobs?status=failed&limit=200&${far}`));
+  const failed = JSON.parse(answer).jobs;
+  if (!failed) throw new Error(`the server did not list failed jobs: ${answer}`);
   const jobs = [...new Map(failed.map((job) => [job.cause, job])).values()].slice(0, 12);
-  const pages = ["/", `/?${far}`, "/?since=1d&class=oom", `/failures?${far}`, `/runs?${far}`, `/nodes?${far}`, "/health", "/no/such/page", "/?since=nonsense"];
+  const asked = ["/", `/?${far}`, "/?since=1d&class=oom", `/failures?${far}`, `/runs?${far}`, `/nodes?${far}`, "/health", "/no/such/page", "/?since=nonsense"];
   for (const job of jobs) {
     const run = `/runs/${[job.cluster, job.user, job.run_id].map(encodeURIComponent).join("/")}`;
-    pages.push(run, `${run}/jobs/${job.chunk_id}`, `/fingerprints/${job.fingerprint}?${far}`);
+    asked.push(run, `${run}/jobs/${job.chunk_id}`, `/fingerprints/${job.fingerprint}?${far}`);
   }
+  const pages = [...new Set(asked)];
   const server = await forward();
   const origin = `http://localhost:${server.address().port}`;
   const browser = new Browser();
+  let problems = 0;
+  const began = Date.now();
   try {
     await browser.open();
     for (const [at, page] of pages.entries()) {
-      const expected = /no\/such|nonsense/.test(page);
-      const say = (what) => problems.push(`${page}: ${what}`);
-      let loaded = () => {};
-      browser.heard = ({ method, params }) => {
-        if (method === "Page.loadEventFired") loaded();
-        if (method === "Runtime.exceptionThrown") say(params.exceptionDetails.text);
-        if (method === "Runtime.consoleAPICalled" && ["error", "warning"].includes(params.type)) say(JSON.stringify(params.args));
-        if (method === "Log.entryAdded" && params.entry.level === "error" && !(expected && /status of 40/.test(params.entry.text))) say(params.entry.text);
-        if (method === "Network.requestWillBeSent" && !params.request.url.startsWith(origin)) say(`asks for ${params.request.url}`);
-      };
-      for (const scheme of ["light", "dark", "narrow"]) {
-        const narrow = scheme === "narrow";
-        const features = [{ name: "prefers-color-scheme", value: narrow ? "light" : scheme }];
-        await browser.send("Emulation.setEmulatedMedia", { features });
-        const size = { width: narrow ? 400 : 1280, height: 1000, deviceScaleFactor: 1, mobile: false };
-        await browser.send("Emulation.setDeviceMetricsOverride", size);
-        const wait = new Promise((resolve) => (loaded = resolve));
-        await browser.send("Page.navigate", { url: origin + page });
-        await wait;
-        if (scheme === "light") await browser.keyboard(say);
-        for (const wrong of await browser.evaluate(own)) say(wrong);
-        if (axe) {
-          await browser.evaluate(fs.readFileSync(axe, "utf8") + ";0");
-          const found = await browser.evaluate("axe.run().then((r) => r.violations.map((v) => [v.impact, v.id + ': ' + v.help + ' ' + v.nodes[0].html]))");
-          for (const [impact, violation] of found) {
-            if (["serious", "critical"].includes(impact)) say(`axe, ${scheme}: ${violation}`);
-            else console.log(`  remark (${impact}): ${violation}`);
-          }
-        }
-        await browser.picture(path.join(out, `${String(at).padStart(2, "0")}-${scheme}.png`));
-      }
-      console.log(page);
+      const from = Date.now();
+      const number = String(at).padStart(2, "0");
+      const wrong = new Set();
+      const remarks = new Set();
+      const left = Math.min(PAGE_MS, ALL_MS - (from - began));
+      const one = look(browser, origin, page, path.join(out, number), (what) => wrong.add(what), (what) => remarks.add(what));
+      let hung = false;
+      await within(Math.max(left, 0), page, one).catch((error) => { wrong.add(error.message); hung = true; });
+      problems += wrong.size;
+      console.log(`${number} ${((Date.now() - from) / 1000).toFixed(1).padStart(5)} s  ${wrong.size} problems  ${page}`);
+      for (const what of wrong) console.log(`      PROBLEM  ${what}`);
+      for (const what of remarks) console.log(`      remark   ${what}`);
+      if (hung) { console.log("      the pages after it were not looked at"); break; }
     }
   } finally {
     browser.end();
     server.close();
   }
-  for (const problem of new Set(problems)) console.error(problem);
-  console.log(`${pages.length} pages, ${new Set(problems).size} problems, pictures in ${out}`);
-  process.exit(problems.length ? 1 : 0);
+  console.log(`${pages.length} pages, ${problems} problems, ${((Date.now() - began) / 1000).toFixed(0)} s, pictures in ${out}`);
+  process.exitCode = problems ? 1 : 0;
 })().catch((error) => { console.error(error); process.exit(1); });

@@ -110,24 +110,26 @@ pub fn timeline(id: &str, title: &str, rows: &[Row]) -> Markup {
     let x = |us: i64| left + (WIDTH - left - right) * us.clamp(0, length) as f64 / length as f64;
     html! {
         figure {
-            svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-labelledby={ (id) "-t" } {
-                title id={ (id) "-t" } { (title) }
-                @for at in ticks(length) {
-                    line class="grid" x1=(num(x(at))) x2=(num(x(at))) y1=(num(top - 4.0)) y2=(num(height)) {}
-                    text x=(num(x(at))) y="13" text-anchor=(anchor(x(at), left)) { (offset(at)) }
-                }
-                @for (index, row) in rows.iter().enumerate() {
-                    @let y = top + step * index as f64;
-                    g class=(class_name(row.class)) {
-                        title { (row.title) }
-                        @if named {
-                            text class="name" x=(num(left - 10.0)) y=(num(y + 11.0)) text-anchor="end" { (short(&row.name)) }
-                        }
-                        rect class="bar" x=(num(x(row.from_us))) y=(num(y)) height=(num(thick)) rx=(num(thick / 5.0))
-                            width=(num((x(row.to_us) - x(row.from_us)).max(2.0))) {}
-                        @for mark in row.marks.iter().take(20) {
-                            path class="mark" d=(diamond(x(mark.at_us), y + thick / 2.0, if named { 5.0 } else { 2.0 })) {
-                                title { (mark.title) }
+            div class="scroll" tabindex="0" {
+                svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-labelledby={ (id) "-t" } {
+                    title id={ (id) "-t" } { (title) }
+                    @for at in ticks(length) {
+                        line class="grid" x1=(num(x(at))) x2=(num(x(at))) y1=(num(top - 4.0)) y2=(num(height)) {}
+                        text x=(num(x(at))) y="13" text-anchor=(anchor(x(at), left)) { (offset(at)) }
+                    }
+                    @for (index, row) in rows.iter().enumerate() {
+                        @let y = top + step * index as f64;
+                        g class=(class_name(row.class)) {
+                            title { (row.title) }
+                            @if named {
+                                text class="name" x=(num(left - 10.0)) y=(num(y + 11.0)) text-anchor="end" { (short(&row.name)) }
+                            }
+                            rect class="bar" x=(num(x(row.from_us))) y=(num(y)) height=(num(thick)) rx=(num(thick / 5.0))
+                                width=(num((x(row.to_us) - x(row.from_us)).max(2.0))) {}
+                            @for mark in row.marks.iter().take(20) {
+                                path class="mark" d=(diamond(x(mark.at_us), y + thick / 2.0, if named { 5.0 } else { 2.0 })) {
+                                    title { (mark.title) }
+                                }
                             }
                         }
                     }
@@ -172,23 +174,25 @@ pub fn memory(id: &str, title: &str, bars: &[Bar]) -> Markup {
     let wide = |n: u64| (WIDTH - left - right) * n as f64 / most as f64;
     html! {
         figure {
-            svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-labelledby={ (id) "-t" } {
-                title id={ (id) "-t" } { (title) }
-                @for (index, bar) in bars.iter().enumerate() {
-                    @let y = top + step * index as f64;
-                    @let said = said(bar);
-                    g class=(class_name(bar.class)) {
-                        title { (bar.name) ": " (said) }
-                        text class="name" x=(num(left - 10.0)) y=(num(y + 11.0)) text-anchor="end" { (short(&bar.name)) }
-                        @if let Some(limit) = bar.limit {
-                            rect class="rest" x=(num(left)) y=(num(y)) height="14" width=(num(wide(limit))) rx="3" {}
+            div class="scroll" tabindex="0" {
+                svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-labelledby={ (id) "-t" } {
+                    title id={ (id) "-t" } { (title) }
+                    @for (index, bar) in bars.iter().enumerate() {
+                        @let y = top + step * index as f64;
+                        @let said = said(bar);
+                        g class=(class_name(bar.class)) {
+                            title { (bar.name) ": " (said) }
+                            text class="name" x=(num(left - 10.0)) y=(num(y + 11.0)) text-anchor="end" { (short(&bar.name)) }
+                            @if let Some(limit) = bar.limit {
+                                rect class="rest" x=(num(left)) y=(num(y)) height="14" width=(num(wide(limit))) rx="3" {}
+                            }
+                            rect class="bar" x=(num(left)) y=(num(y)) height="14" width=(num(wide(bar.peak).max(2.0))) rx="3" {}
+                            @if let Some(limit) = bar.limit {
+                                line class="limit" x1=(num(left + wide(limit))) x2=(num(left + wide(limit))) y1=(num(y - 2.0))
+                                    y2=(num(y + 16.0)) {}
+                            }
+                            text x=(num(left + wide(bar.peak.max(bar.limit.unwrap_or(0))) + 8.0)) y=(num(y + 11.0)) { (said) }
                         }
-                        rect class="bar" x=(num(left)) y=(num(y)) height="14" width=(num(wide(bar.peak).max(2.0))) rx="3" {}
-                        @if let Some(limit) = bar.limit {
-                            line class="limit" x1=(num(left + wide(limit))) x2=(num(left + wide(limit))) y1=(num(y - 2.0))
-                                y2=(num(y + 16.0)) {}
-                        }
-                        text x=(num(left + wide(bar.peak.max(bar.limit.unwrap_or(0))) + 8.0)) y=(num(y + 11.0)) { (said) }
                     }
                 }
             }

@@ -166,7 +166,7 @@ fn summary(subjects: &[Subject<'_>]) -> Markup {
         @if !rows.is_empty() {
             section {
                 h2 { "Summary" }
-                div class="scroll" {
+                div class="scroll" tabindex="0" {
                     table {
                         thead {
                             tr {
@@ -473,7 +473,7 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
     html! {
         @if !told.is_empty() {
             h3 class="part" { "What happened" }
-            div class="scroll" {
+            div class="scroll" tabindex="0" {
                 table {
                     thead {
                         tr {
@@ -486,8 +486,8 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
                             tr {
                                 td class="time" { (clock(t.first.at.wall, zone)) }
                                 td class="time" { (t.first.offset()) }
-                                td { (clean(&t.place)) }
-                                td {
+                                td class="wide" { (clean(&t.place)) }
+                                td class="wide" {
                                     (t.first.end())
                                     @if t.root { " " (pill(Some(verdict.class), if verdict.unordered.is_some() { "first?" } else { "first" })) }
                                     @if t.count > 1 { ", until +" (duration(t.last.offset_us)) }
@@ -543,7 +543,7 @@ fn all(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
             h2 { "All jobs" }
             details {
                 summary { (subjects.len()) " jobs" }
-                div class="scroll" {
+                div class="scroll" tabindex="0" {
                     table {
                         thead {
                             tr {

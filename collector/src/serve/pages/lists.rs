@@ -89,7 +89,7 @@ fn row(job: &JobEntry) -> Markup {
     html! {
         tr data-key=(format!("{}-{}-{}", job.cluster, job.id, entry.attempt)) {
             td class="time" { (when(end.map_or(entry.last, |e| e.ended))) }
-            td {
+            td class="name" {
                 a href=(job_link(job)) { (job.display_id()) }
                 @if let Some(name) = &entry.name { br; span class="quiet" { (clean(name)) } }
             }
@@ -193,7 +193,7 @@ fn run_table(runs: &[RunEntry], viewer: &Viewer) -> Markup {
                     @for run in runs {
                         @let whole = viewer.sees_all_of(&run.user);
                         tr {
-                            td {
+                            td class="name" {
                                 a href=(run_link(&run.cluster, &run.user, &run.run_id)) { (clean(&run.run_id)) }
                                 @if let (true, Some(name)) = (whole, &run.name) {
                                     br; span class="quiet" { (clean(name)) }

@@ -255,17 +255,19 @@ fn causes(question: &Question, causes: &[Counts]) -> Markup {
         section {
             h2 { "Node-hours lost, by cause" }
             @if causes.is_empty() { p class="quiet" { "Nothing failed." } } @else {
-                table {
-                    thead { tr { th scope="col" { "Cause" } th scope="col" class="num" { "Node-hours" } th scope="col" class="num" { "Jobs" } th scope="col" { "Share" } } }
-                    tbody {
-                        @for counted in causes {
-                            @let parts: BTreeMap<Class, i64> = counted.node_us.iter()
-                                .filter(|(c, us)| **c != Class::Ok && **us > 0).map(|(c, us)| (*c, *us / 1_000_000)).collect();
-                            tr {
-                                td class="key" { a href=(question.link("/failures", &[("cause", &counted.key)])) { (clean(&counted.key)) } }
-                                td class="num" { (node_hours(wasted(counted))) }
-                                td class="num" { (count(counted.failed())) }
-                                td class="bar" { (share(&parts, most / 1_000_000)) }
+                div class="scroll" {
+                    table {
+                        thead { tr { th scope="col" { "Cause" } th scope="col" class="num" { "Node-hours" } th scope="col" class="num" { "Jobs" } th scope="col" { "Share" } } }
+                        tbody {
+                            @for counted in causes {
+                                @let parts: BTreeMap<Class, i64> = counted.node_us.iter()
+                                    .filter(|(c, us)| **c != Class::Ok && **us > 0).map(|(c, us)| (*c, *us / 1_000_000)).collect();
+                                tr {
+                                    td class="key" { a href=(question.link("/failures", &[("cause", &counted.key)])) { (clean(&counted.key)) } }
+                                    td class="num" { (node_hours(wasted(counted))) }
+                                    td class="num" { (count(counted.failed())) }
+                                    td class="bar" { (share(&parts, most / 1_000_000)) }
+                                }
                             }
                         }
                     }
@@ -292,24 +294,26 @@ fn list(
         section {
             h2 { "By " (title.to_lowercase()) }
             @if counts.is_empty() { p class="quiet" { "Nothing failed." } } @else {
-                table {
-                    thead { tr { th scope="col" { (title) } th scope="col" class="num" { "Failed" } th scope="col" class="num" { "Rate" } th scope="col" { "By class" } } }
-                    tbody {
-                        @for counted in counts {
-                            tr {
-                                td class="key" {
-                                    @if counted.key.is_empty() { span class="quiet" { "not known" } }
-                                    @else { a href=(link(&counted.key)) { (clean(&counted.key)) } }
-                                    @if let Some(message) = messages.get(&counted.key).filter(|_| word == "fingerprint") {
-                                        span class="says" { (clean(message)) }
+                div class="scroll" {
+                    table {
+                        thead { tr { th scope="col" { (title) } th scope="col" class="num" { "Failed" } th scope="col" class="num" { "Rate" } th scope="col" { "By class" } } }
+                        tbody {
+                            @for counted in counts {
+                                tr {
+                                    td class="key" {
+                                        @if counted.key.is_empty() { span class="quiet" { "not known" } }
+                                        @else { a href=(link(&counted.key)) { (clean(&counted.key)) } }
+                                        @if let Some(message) = messages.get(&counted.key).filter(|_| word == "fingerprint") {
+                                            span class="says" { (clean(message)) }
+                                        }
                                     }
+                                    td class="num" { (count(counted.failed())) }
+                                    td class="num" {
+                                        @if matches!(word, "fingerprint" | "name") { "-" }
+                                        @else { (percent(counted.failed() as f64 / counted.total().max(1) as f64)) }
+                                    }
+                                    td class="bar" { (share(&failures(counted), most)) }
                                 }
-                                td class="num" { (count(counted.failed())) }
-                                td class="num" {
-                                    @if matches!(word, "fingerprint" | "name") { "-" }
-                                    @else { (percent(counted.failed() as f64 / counted.total().max(1) as f64)) }
-                                }
-                                td class="bar" { (share(&failures(counted), most)) }
                             }
                         }
                     }

@@ -136,7 +136,7 @@ fn draw(run: &Run, question: &Question, here: &str, older: Option<&str>, from: u
                 section id="jobs" {
                     h2 {
                         "Timeline"
-                        @if let Some((first, last)) = part { small { "jobs " (count(first.into())) " to " (count(last.into())) } }
+                        @if let Some((first, last)) = part { " " small { "jobs " (count(first.into())) " to " (count(last.into())) } }
                     }
                     (timeline("time", &format!("Jobs of run {} over time", clean(&entry.run_id)), &rows))
                     (turn(here, from, next.as_deref()))

@@ -38,26 +38,28 @@ pub fn over_time(bins: &[Bin], title: &str) -> Markup {
     // As many names as there is room for.
     let every = bins.len().div_ceil(10).max(1);
     html! {
-        svg class="picture" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="group" aria-label=(title) {
-            @for part in 0..=4 {
-                @let count = top * f64::from(part) / 4.0;
-                line class="grid" x1=(n(LEFT)) x2=(n(WIDTH)) y1=(n(y(count))) y2=(n(y(count))) {}
-                text class="tick" x=(n(LEFT - 6.0)) y=(n(y(count) + 4.0)) text-anchor="end" { (n(count)) }
-            }
-            @for (at, bin) in bins.iter().enumerate() {
-                @let x = LEFT + step * at as f64;
-                a href=(bin.link) tabindex="-1" {
-                    title { (bin_words(bin)) }
-                    rect class="hit" x=(n(x)) y=(n(TOP)) width=(n(step)) height=(n(HEIGHT - TOP - BOTTOM)) {}
-                    @for (class, from, to) in stacked(&bin.failures) {
-                        g class=(class_name(Some(class))) {
-                            rect class="bar" x=(n(x + step * 0.1)) width=(n(step * 0.8)) y=(n(y(to)))
-                                height=(n(y(from) - y(to))) {}
+        div class="scroll" tabindex="0" {
+            svg class="picture" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="group" aria-label=(title) {
+                @for part in 0..=4 {
+                    @let count = top * f64::from(part) / 4.0;
+                    line class="grid" x1=(n(LEFT)) x2=(n(WIDTH)) y1=(n(y(count))) y2=(n(y(count))) {}
+                    text class="tick" x=(n(LEFT - 6.0)) y=(n(y(count) + 4.0)) text-anchor="end" { (n(count)) }
+                }
+                @for (at, bin) in bins.iter().enumerate() {
+                    @let x = LEFT + step * at as f64;
+                    a href=(bin.link) tabindex="-1" {
+                        title { (bin_words(bin)) }
+                        rect class="hit" x=(n(x)) y=(n(TOP)) width=(n(step)) height=(n(HEIGHT - TOP - BOTTOM)) {}
+                        @for (class, from, to) in stacked(&bin.failures) {
+                            g class=(class_name(Some(class))) {
+                                rect class="bar" x=(n(x + step * 0.1)) width=(n(step * 0.8)) y=(n(y(to)))
+                                    height=(n(y(from) - y(to))) {}
+                            }
                         }
                     }
-                }
-                @if at % every == 0 {
-                    text class="tick" x=(n(x + step / 2.0)) y=(n(HEIGHT - 6.0)) text-anchor="middle" { (bin.name) }
+                    @if at % every == 0 {
+                        text class="tick" x=(n(x + step / 2.0)) y=(n(HEIGHT - 6.0)) text-anchor="middle" { (bin.name) }
+                    }
                 }
             }
         }

@@ -18,6 +18,8 @@
       const body = page.querySelector("tbody");
       const old = live.querySelector("tbody");
       if (!body || !old || old.contains(document.activeElement)) return;
+      // Rows that stay as they are keep what a reader has marked in them.
+      if (body.textContent === old.textContent) { say("up to date by itself"); return; }
       old.replaceWith(document.importNode(body, true));
       for (const row of live.querySelectorAll("tr[data-key]")) {
         if (!before.has(row.dataset.key)) row.classList.add("fresh");
