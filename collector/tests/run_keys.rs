@@ -69,3 +69,25 @@ fn a_stronger_key_that_comes_later_is_a_further_name_of_the_run() {
     assert_eq!(told.len(), 1, "said once: {told:?}");
     assert_eq!(told[0]["run_key"]["from"], "env:TORC_WORKFLOW_ID", "{}", told[0]);
 }
+
+#[test]
+fn a_name_is_first_that_of_the_run_whose_own_it_is() {
+    let lab = Lab::new();
+    let step = StepStarted {
+        name: Some("fit".into()),
+        env: BTreeMap::from([("TORC_WORKFLOW_ID".to_owned(), "12".to_owned())]),
+        ..StepStarted::default()
+    };
+    lab.event(("n1", "0badc0de", 899), 10, Some((8, StepId::Number(0))), step.clone());
+    // A newer run that is called so, too.
+    lab.job(&Job { start: 50, secs: 100, ..Job::new(7, End::Code(0)) });
+    lab.event(("n1", "0badc0de", 900), 70, Some((7, StepId::Number(0))), step);
+    lab.collect();
+    let runs = runs(&lab);
+    let name = runs.keys().find(|id| id.starts_with("torc-")).expect("a run of its own").clone();
+    assert_eq!(runs["job-7"]["aliases"], json!([name]));
+    let told = || lab.json(&["run", &name, "--json"])["run"]["run_id"].clone();
+    assert_eq!(told(), json!(name), "by the index");
+    std::fs::remove_file(lab.store().join("index.db")).unwrap();
+    assert_eq!(told(), json!(name), "by the registry");
+}

@@ -7,7 +7,7 @@ use inquest_journal::{JobId, Lines};
 use memchr::memmem;
 
 use super::index::Place as Places;
-use super::index::{Index, RunEntry};
+use super::index::{Index, RunEntry, names};
 use super::read::{Found, Place, ReadError, RegistryEntry, Store};
 use super::{EventsFile, run_dir};
 use crate::runs::{Member, RunKey, RunState, SCHEMA, path_id};
@@ -151,9 +151,7 @@ impl Store {
             }
             hits.extend(newest.into_values().map(|entry| (place.clone(), entry)));
         }
-        hits.sort_by(|(_, a), (_, b)| {
-            a.submitted_at.cmp(&b.submitted_at).then_with(|| a.run_id.cmp(&b.run_id))
-        });
+        hits.sort_by_cached_key(|(_, e)| (names(target, &e.run_id), e.submitted_at, e.run_id.clone()));
         for (place, entry) in hits.into_iter().rev() {
             if let Some(found) = self.members_in(&place, &entry.run_id, target)? {
                 return Ok(found);

@@ -8,6 +8,7 @@ use rusqlite::{Row, params_from_iter};
 use super::lists::RUN;
 use super::scan::restore_extents;
 use super::{Index, IndexError, RunEntry};
+use crate::runs::path_id;
 use crate::slurm::target::Target;
 
 /// Where the events of a job are.
@@ -37,6 +38,12 @@ pub struct Place {
     pub verdict: Option<(u64, u32)>,
 }
 
+/// Whether what is looked for is the run of this id by its own name, and not
+/// another that is called so, too.
+pub(in crate::store) fn names(target: &Target, run_id: &str) -> bool {
+    matches!(target, Target::Run(id) if path_id(id) == run_id)
+}
+
 impl Index {
     /// The runs in which `target` lies, newest first, each with the places of
     /// the members that are meant.
@@ -53,7 +60,7 @@ impl Index {
         self.wrap(|| {
             let mut runs: Vec<RunEntry> = self.runs_of(target)?;
             runs.retain(|r| cluster.is_none_or(|c| c == r.cluster) && user.is_none_or(|u| u == r.user));
-            runs.sort_by_key(|r| std::cmp::Reverse((r.started, r.id)));
+            runs.sort_by_key(|r| (!names(target, &r.run_id), std::cmp::Reverse((r.started, r.id))));
             let mut found = Vec::new();
             for run in runs {
                 let places = self.places(run.id, target)?;
@@ -70,7 +77,7 @@ impl Index {
             Target::Run(id) => {
                 let sql =
                     "SELECT id FROM run WHERE run_id = ?1 UNION SELECT run FROM alias WHERE run_id = ?1";
-                let id = crate::runs::path_id(id);
+                let id = path_id(id);
                 self.db().prepare_cached(sql)?.query_map([id], |r| r.get(0))?.collect::<Result<_, _>>()?
             }
             Target::Job { id, .. } => {

@@ -56,6 +56,7 @@ pub use entry::{End, Entry, JobEntry};
 pub use filter::{Filter, Visible};
 pub use lists::RunEntry;
 pub use locate::Place;
+pub(super) use locate::names;
 pub use query::{Index, Standing};
 pub use schema::CLASSES;
 pub use write::{Updated, Writer};
