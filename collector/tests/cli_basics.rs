@@ -138,7 +138,7 @@ fn a_damaged_line_costs_only_itself() {
     fs::write(&events, text.replacen("{\"timestamp\"", "\"timestamp\"", 1)).unwrap();
     let (code, stdout, stderr) = place.run(&["events", "job-7"]);
     assert_eq!((code, stdout.lines().count()), (0, text.lines().count() - 1));
-    assert!(stderr.contains("1 lines") && stderr.contains("damaged"), "{stderr}");
+    assert!(stderr.contains("1 line is") && stderr.contains("damaged"), "{stderr}");
     assert_eq!(place.run(&["why", "7"]).0, 0);
 }
 

@@ -57,7 +57,7 @@ fn what_is_new_is_said_once() {
     assert_eq!(ask(), (0, String::new(), String::new()));
     add(&lab, [(5, 0, End::Oom(64)), (6, 0, End::Signal(11))]);
     let (code, text, _) = ask();
-    assert!(code == 1 && text.contains("(crash), 1 jobs") && !text.contains("(oom)"), "{text}");
+    assert!(code == 1 && text.contains("(crash), 1 job so far") && !text.contains("(oom)"), "{text}");
     assert_eq!(fs::read_to_string(&told).unwrap().lines().count(), 2);
     lab.refuses(&["report", "--store", "/no/such/store"], 3, &["/no/such/store", "inquest index rebuild"]);
 }
