@@ -202,8 +202,9 @@ pub(crate) fn proc_link(pid: u32, link: &[u8]) -> Option<String> {
 /// Files behind descriptors 1 and 2.
 pub(crate) type Logs = (Option<String>, Option<String>);
 
-/// How long to wait for a task's descriptors, in nanoseconds.
-pub(crate) const PATIENCE_NS: u64 = 2_000_000;
+/// How long to wait for the descriptors of a step's tasks, in nanoseconds: a
+/// few turns of a busy processor.
+pub(crate) const PATIENCE_NS: u64 = 20_000_000;
 
 /// The files behind descriptors 1 and 2 of a task that was just forked. Its
 /// process is still putting them in place, in the order of their numbers, and
