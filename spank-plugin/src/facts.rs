@@ -209,9 +209,9 @@ pub(crate) const PATIENCE_NS: u64 = 20_000_000;
 /// The files behind descriptors 1 and 2 of a task that was just forked. Its
 /// process is still putting them in place, in the order of their numbers, and
 /// until then 1 is slurmstepd's own: /dev/null, which would be told as the
-/// task's. slurmstepd goes on when the process is done with it and not before,
-/// so to leave it the processor for a moment holds nobody up. `None` when that
-/// did not help within `patience_ns`.
+/// task's. The task cannot begin before its process is done with this, so to
+/// leave it the processor for a moment seldom holds anybody up. `None` when
+/// that did not help within `patience_ns`, as when another plugin is slow there.
 pub(crate) fn logs(pid: u32, patience_ns: u64) -> Option<Logs> {
     let began = monotonic_ns();
     loop {
