@@ -8,7 +8,7 @@ does decide, so that a job costs one fold and not one per event.
 
 use std::sync::LazyLock;
 
-use inquest_journal::StepId;
+use inquest_journal::{Body, StepId};
 use memchr::memmem::Finder;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -67,14 +67,14 @@ impl Course {
         let mut hint = Hint::default();
         match head.event_type.as_ref() {
             "step_started" => {
-                hint.further = RESTART.number(event.line).is_some_and(|n| n > self.restart);
+                hint.further = restart(event).is_some_and(|n| n > self.restart);
                 if let Some(step) = head.step {
                     hint.further |= self.begin(step, node, xxh3_64(head.stream.as_bytes()));
                 }
             }
             "job_started" => {
-                hint.further = RESTART.number(event.line).is_some_and(|n| n > self.restart);
-                self.node_count = NODE_COUNT.number(event.line).or(self.node_count);
+                hint.further = restart(event).is_some_and(|n| n > self.restart);
+                self.node_count = node_count(event).or(self.node_count);
             }
             "step_ended" => {
                 if let Some(step) = head.step {
@@ -83,7 +83,7 @@ impl Course {
                 hint.end = true;
             }
             "job_ended" => {
-                hint.further = RESTART.number(event.line).is_some_and(|n| n > self.restart);
+                hint.further = restart(event).is_some_and(|n| n > self.restart);
                 self.lasting = true;
                 hint.end = true;
             }
@@ -192,12 +192,29 @@ fn place(step: StepId, node: u64) -> u64 {
     node ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// How often the job was restarted before, by an event that says so.
+pub(super) fn restart(event: &Event<'_>) -> Option<u32> {
+    match event.read() {
+        Some(Body::StepStarted(b)) => b.restart,
+        Some(Body::JobStarted(b)) => b.restart,
+        Some(Body::JobEnded(b)) => b.restart,
+        _ => RESTART.number(event.line),
+    }
+}
+
+fn node_count(event: &Event<'_>) -> Option<u32> {
+    match event.read() {
+        Some(Body::JobStarted(b)) => b.node_count,
+        _ => NODE_COUNT.number(event.line),
+    }
+}
+
 /// Finds one field of a line. A quote inside a string has a backslash before
 /// it, never a comma, so it cannot be fooled by one.
 pub(super) struct Field(LazyLock<Finder<'static>>);
 
-pub(super) static RESTART: Field = Field(LazyLock::new(|| Finder::new(",\"restart\":")));
-pub(super) static NODE_COUNT: Field = Field(LazyLock::new(|| Finder::new(",\"node_count\":")));
+static RESTART: Field = Field(LazyLock::new(|| Finder::new(",\"restart\":")));
+static NODE_COUNT: Field = Field(LazyLock::new(|| Finder::new(",\"node_count\":")));
 pub(super) static JOB_ID: Field = Field(LazyLock::new(|| Finder::new(",\"job_id\":")));
 
 impl Field {

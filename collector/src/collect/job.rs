@@ -12,7 +12,7 @@ use super::run::Run;
 use super::{CollectError, Collector, JobKey};
 use crate::ledger::{JobRow, MemberRow};
 use crate::slurm::accounting::JobRecord;
-use crate::store::{Appender, StoreError, read_line};
+use crate::store::{Appender, StoreError, place, read_line};
 use crate::story::Story;
 use crate::verdict::{Class, Verdict};
 
@@ -20,6 +20,8 @@ use crate::verdict::{Class, Verdict};
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) member: MemberRow,
+    /// Its run and number as its lines say them.
+    pub(super) place: Vec<u8>,
     pub(super) open: bool,
     pub(super) course: Course,
     /// Class of its verdict, when it has one.
@@ -64,9 +66,10 @@ struct Extent {
 }
 
 impl Job {
-    pub(super) fn new(member: MemberRow, course: Course, now: Instant) -> Job {
+    pub(super) fn new(member: MemberRow, place: Vec<u8>, course: Course, now: Instant) -> Job {
         Job {
             member,
+            place,
             open: true,
             course,
             class: None,
@@ -106,7 +109,8 @@ impl Collector {
         }
         let key = (self.cluster(&row.key.0), row.key.1);
         let course = row.course.as_deref().and_then(Course::restore).unwrap_or_default();
-        let mut job = Job::new(member, course, self.now);
+        let place = self.runs.get(&row.run).map_or(Vec::new(), |run| place(&run.name.2, Some(row.chunk)));
+        let mut job = Job::new(member, place, course, self.now);
         job.open = row.open;
         job.story = None;
         job.unknown_before = self.runs.get(&row.run).map(|r| r.tail.flushed());

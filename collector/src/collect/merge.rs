@@ -7,14 +7,14 @@ use memchr::memmem::Finder;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::course::{Course, RESTART};
+use super::course::{Course, restart};
 use super::job::Job;
 use super::run::Run;
 use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
 use crate::runs::{Candidate, KeyKind, RunKey, path_id};
-use crate::store::{Derived, SITE, derived_line, event_line, share, user_name};
+use crate::store::{Derived, SITE, derived_line, event_line, place, share, user_name};
 use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
@@ -56,7 +56,7 @@ impl Collector {
         node: &str,
         met: &mut Counts,
     ) -> Result<(), CollectError> {
-        let mut event = match Event::parse(line) {
+        let mut event = match Event::parse_next(line, Some(&mut self.usual)) {
             Some(event) => event,
             None => {
                 met.bad += 1;
@@ -77,7 +77,7 @@ impl Collector {
         let Some(job_id) = event.head.job_id else {
             let path = std::path::Path::new(&self.clusters[usize::from(cluster)].1).join(SITE);
             let mut text = Vec::new();
-            event_line(&mut text, &event, SITE, None, &mut self.clock);
+            event_line(&mut text, &event, &place(SITE, None), &mut self.clock);
             return self.append_other(path.join(crate::store::EVENTS), |out| out.extend_from_slice(&text));
         };
         let key = (cluster, job_id.0);
@@ -91,7 +91,7 @@ impl Collector {
         };
         match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
             Some(run) => {
-                let restart = RESTART.number(event.line).unwrap_or(0);
+                let restart = restart(&event).unwrap_or(0);
                 self.begin(key, run, body.as_deref(), None, &moment(&event.head), restart)?;
                 self.release(key)?;
                 self.add(key, &mut event)
@@ -236,7 +236,8 @@ impl Collector {
             run.touch();
         }
         let course = Course::new(restart);
-        let mut job = Job::new(member, course, self.now);
+        let place = self.runs.get(&id).map_or(Vec::new(), |run| place(&run.name.2, Some(chunk)));
+        let mut job = Job::new(member, place, course, self.now);
         job.changed = true;
         if let Some(former) = self.jobs.insert(key, job) {
             // An id that came round while its last bearer was still in memory.
@@ -342,7 +343,7 @@ impl Collector {
             let Some(line) = held.rows.first().map(|r| r.line.clone()) else { continue };
             let Some(event) = Event::parse(&line) else { continue };
             let uid = held.rows.iter().find_map(|r| r.uid);
-            let restart = RESTART.number(event.line).unwrap_or(0);
+            let restart = restart(&event).unwrap_or(0);
             self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &moment(&event.head), restart)?;
             self.release(key)?;
         }
@@ -356,7 +357,7 @@ impl Collector {
         let (head, member) = (&event.head, &mut job.member);
         let at = run.tail.length();
         let place = self.appender.append(&mut run.tail, |out| {
-            event_line(out, event, &run.name.2, Some(member.chunk), &mut self.clock);
+            event_line(out, event, &job.place, &mut self.clock);
         });
         member.end = run.tail.length();
         member.last = member.last.max(head.timestamp.0);
@@ -378,12 +379,12 @@ impl Collector {
         if event.form.is_none() {
             job.story = None; // As it stands in the store is how it is told.
         }
+        let hint = job.course.see(event);
         if let Some(story) = &mut job.story
             && let Some(mut body) = event.take_body(&mut self.scratch)
         {
             story.apply(&event.head, &mut body);
         }
-        let hint = job.course.see(event);
         if hint.further {
             self.look_for_attempt(key, event)?;
         }

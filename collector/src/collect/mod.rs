@@ -32,7 +32,7 @@ use inquest_journal::{Lines, Timestamp};
 use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
-use crate::follow::{self, Chunks, FollowError, Look, Position, Watch};
+use crate::follow::{self, Chunks, FollowError, Look, Position, Usual, Watch};
 use crate::ledger::{
     Changes, Counts, FastHash, HeldRow, JobRow, Ledger, LedgerError, MemberRow, Output, RunName, StreamState,
 };
@@ -169,6 +169,7 @@ pub struct Collector {
     /// When the piece that is being merged was read.
     now: Instant,
     scratch: Vec<u8>,
+    usual: Usual,
     watch: Watch,
     /// How long a look at all nodes takes.
     looked: Duration,
@@ -254,6 +255,7 @@ impl Collector {
             checkpoint_bytes: CHECKPOINT_BYTES,
             now: Instant::now(),
             scratch: Vec::new(),
+            usual: Usual::default(),
             watch,
             looked: Duration::ZERO,
             buffer: Vec::new(),

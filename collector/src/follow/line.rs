@@ -8,6 +8,7 @@ way is left to the general parser, which decides.
 */
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp, special};
 
@@ -45,11 +46,21 @@ pub struct Form {
 impl<'a> Event<'a> {
     /// Reads one line; `None` when it is no event.
     pub fn parse(line: &'a [u8]) -> Option<Event<'a>> {
+        Event::parse_next(line, None)
+    }
+
+    /// Reads one line of many; `usual` is what the ones before have in common.
+    pub fn parse_next(line: &'a [u8], usual: Option<&mut Usual>) -> Option<Event<'a>> {
         // Serde would let broken UTF-8 pass in fields that it skips.
         let text = std::str::from_utf8(line.trim_ascii_end()).ok()?;
         let line = text.as_bytes();
-        if let Some((head, form, read)) = own_form(text) {
-            return Some(Event { head, line, form: Some(form), read });
+        if let Some((head, form)) = own_head(text, usual) {
+            let rest = &text[form.body..];
+            // What could be read is JSON.
+            let read = Body::own(&head.event_type, rest);
+            if read.is_some() || json::is_tail_of_object(rest.as_bytes()) {
+                return Some(Event { head, line, form: Some(form), read });
+            }
         }
         let head = Head::parse(line).ok()?;
         (head.seq <= SEQ_MAX).then_some(Event { head, line, form: None, read: None })
@@ -78,7 +89,12 @@ impl<'a> Event<'a> {
         body.map(Cow::Owned)
     }
 
-    /// The same, to keep.
+    /// The body, where it was read together with the head.
+    pub fn read(&self) -> Option<&Body> {
+        self.read.as_deref()
+    }
+
+    /// The same as [`Event::body`], to keep.
     pub fn take_body(&mut self, scratch: &mut Vec<u8>) -> Option<Box<Body>> {
         self.read.take().or_else(|| self.body(scratch).map(|body| Box::new(body.into_owned())))
     }
@@ -97,25 +113,33 @@ fn general_body(event_type: &str, rest: &[u8], scratch: &mut Vec<u8>) -> Option<
     Body::parse(event_type, scratch)?.ok()
 }
 
-fn own_form(line: &str) -> Option<(Head<'_>, Form, Option<Box<Body>>)> {
+/// Takes the head of a line in our writers' own form apart. Whether the rest is
+/// JSON is not known then.
+fn own_head<'a>(line: &'a str, mut usual: Option<&mut Usual>) -> Option<(Head<'a>, Form)> {
     let mut at = Cursor { text: line, at: 0 };
     at.skip("{\"v\":")?;
     let v = u32::try_from(at.number()?).ok().filter(|v| *v == SCHEMA_VERSION)?;
     at.skip(",\"timestamp\":\"")?;
     let time = at.at;
-    let timestamp = at.time()?;
+    let timestamp = at.time_of(usual.as_deref_mut())?;
     at.skip("\",\"event_type\":\"")?;
     let event_type = Cow::Borrowed(at.plain()?);
-    at.skip(",\"severity\":\"")?;
-    let severity = severity(at.plain()?)?;
-    at.skip(",\"source\":\"")?;
-    let source = source(at.plain()?)?;
+    let (severity, source) = at.severity_and_source()?;
     let middle = at.at;
-    let (head, body) = at.head(v, timestamp, event_type, severity, source)?;
-    let (form, rest) = (Form { time, middle, body }, &line[body..]);
-    // What could be read is JSON.
-    let read = Body::own(&head.event_type, rest);
-    (read.is_some() || json::is_tail_of_object(rest.as_bytes())).then_some((head, form, read))
+    let (head, body) = at.head(v, timestamp, event_type, severity, source, usual)?;
+    Some((head, Form { time, middle, body }))
+}
+
+/// What the lines of a journal have in common with the ones before them, nearly all of them:
+/// day, cluster, node and boot.
+#[derive(Debug, Default)]
+pub struct Usual {
+    /// `2026-11-21T`, and when that day began.
+    day: Option<([u8; DAY], Timestamp)>,
+    /// From `,"cluster":` to `"mono_us":`, as it stood there.
+    text: Vec<u8>,
+    /// Where in it the three are.
+    places: [Range<usize>; 3],
 }
 
 pub(crate) fn severity(name: &str) -> Option<Severity> {
@@ -172,23 +196,23 @@ impl<'a> Cursor<'a> {
 
     /// The rest of a string that needs no unescaping, without its quote.
     pub(crate) fn plain(&mut self) -> Option<&'a str> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let mut len = 0;
-        while let Some(eight) = rest.get(len..len + 8) {
+        let (bytes, from) = (self.text.as_bytes(), self.at);
+        let mut at = from;
+        let end = loop {
+            let Some(eight) = bytes.get(at..at + 8) else {
+                break at + bytes.get(at..)?.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
+            };
             let found = special(u64::from_le_bytes(eight.try_into().ok()?));
             if found != 0 {
-                len += (found.trailing_zeros() / 8) as usize;
-                break;
+                break at + (found.trailing_zeros() / 8) as usize;
             }
-            len += 8;
-        }
-        len += rest[len..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
-        if rest[len] != b'"' {
+            at += 8;
+        };
+        if bytes[end] != b'"' {
             return None;
         }
-        let string = self.text.get(self.at..self.at + len)?;
-        self.at += len + 1;
-        Some(string)
+        self.at = end + 1;
+        self.text.get(from..end)
     }
 
     /// A time in the one form that our writers use, without quotes.
@@ -201,6 +225,62 @@ impl<'a> Cursor<'a> {
         text.parse().ok()
     }
 
+    /// The same, faster on the day of the line before.
+    fn time_of(&mut self, usual: Option<&mut Usual>) -> Option<Timestamp> {
+        let Some(usual) = usual else { return self.time() };
+        let (day, rest) = self.text.as_bytes().get(self.at..self.at + TIME)?.split_first_chunk()?;
+        let Some(us) = time_of_day(rest) else { return self.time() };
+        if let Some((known, begin)) = &usual.day
+            && known == day
+        {
+            self.at += TIME;
+            return Some(Timestamp(begin.0 + us));
+        }
+        let at = self.time()?;
+        usual.day = Some((*day, Timestamp(at.0 - us)));
+        Some(at)
+    }
+
+    /// The fields behind the event's type.
+    pub(crate) fn severity_and_source(&mut self) -> Option<(Severity, Source)> {
+        // As nearly all lines have them.
+        if self.skip_if(",\"severity\":\"info\",\"source\":\"plugin\"") {
+            return Some((Severity::Info, Source::Plugin));
+        }
+        self.skip(",\"severity\":\"")?;
+        let severity = severity(self.plain()?)?;
+        self.skip(",\"source\":\"")?;
+        Some((severity, source(self.plain()?)?))
+    }
+
+    /// Cluster, node and boot.
+    fn place(&mut self, usual: Option<&mut Usual>) -> Option<[&'a str; 3]> {
+        let (text, from) = (self.text, self.at);
+        if let Some(usual) = &usual
+            && !usual.text.is_empty()
+            && text.as_bytes()[from..].starts_with(&usual.text)
+        {
+            self.at += usual.text.len();
+            let [cluster, node, boot] = &usual.places;
+            let part = |place: &Range<usize>| text.get(from + place.start..from + place.end);
+            return Some([part(cluster)?, part(node)?, part(boot)?]);
+        }
+        let mut places = [0..0, 0..0, 0..0];
+        for (name, place) in [",\"cluster\":\"", ",\"node\":\"", ",\"boot\":\""].into_iter().zip(&mut places)
+        {
+            self.skip(name)?;
+            let begin = self.at;
+            *place = begin..begin + self.plain()?.len();
+        }
+        self.skip(",\"mono_us\":")?;
+        if let Some(usual) = usual {
+            usual.text.clear();
+            usual.text.extend_from_slice(&text.as_bytes()[from..self.at]);
+            usual.places = places.clone().map(|p| p.start - from..p.end - from);
+        }
+        Some(places.map(|p| &text[p]))
+    }
+
     /// The rest of the head, from `,"cluster":` on. Yields the head and the
     /// offset of its end.
     pub(crate) fn head(
@@ -210,14 +290,9 @@ impl<'a> Cursor<'a> {
         event_type: Cow<'a, str>,
         severity: Severity,
         source: Source,
+        usual: Option<&mut Usual>,
     ) -> Option<(Head<'a>, usize)> {
-        self.skip(",\"cluster\":\"")?;
-        let cluster = Cow::Borrowed(self.plain()?);
-        self.skip(",\"node\":\"")?;
-        let node = Cow::Borrowed(self.plain()?);
-        self.skip(",\"boot\":\"")?;
-        let boot = Cow::Borrowed(self.plain()?);
-        self.skip(",\"mono_us\":")?;
+        let [cluster, node, boot] = self.place(usual)?.map(Cow::Borrowed);
         let mono_us = self.number()?;
         self.skip(",\"stream\":\"")?;
         let stream = Cow::Borrowed(self.plain()?);
@@ -257,6 +332,27 @@ impl<'a> Cursor<'a> {
 
 /// Length of `2026-11-21T14:30:01.234567Z`.
 pub const TIME: usize = 27;
+
+/// Of it, up to the time of the day.
+const DAY: usize = 11;
+
+/// Microseconds of `14:30:01.234567Z`.
+fn time_of_day(text: &[u8]) -> Option<i64> {
+    let text: &[u8; TIME - DAY] = text.try_into().ok()?;
+    if (text[2], text[5], text[8], text[15]) != (b':', b':', b'.', b'Z') {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0i64, |n, digit| match digit {
+            b'0'..=b'9' => Some(n * 10 + i64::from(digit - b'0')),
+            _ => None,
+        })
+    };
+    let (hour, minute, second) = (number(0, 2)?, number(3, 5)?, number(6, 8)?);
+    let us = number(9, 15)?;
+    // A leap second is left to the general reader.
+    (hour < 24 && minute < 60 && second < 60).then_some(((hour * 60 + minute) * 60 + second) * 1_000_000 + us)
+}
 
 #[cfg(test)]
 mod tests {
@@ -301,7 +397,13 @@ mod tests {
             if let Some(cut) = cut {
                 line.truncate(cut.index(line.len()));
             }
+            // After a line of the same day and place, and after none.
+            let mut usual = Usual::default();
+            let before = self::line("before", None);
+            Event::parse_next(&before, Some(&mut usual)).unwrap();
+            let next = Event::parse_next(&line, Some(&mut usual));
             let ours = Event::parse(&line);
+            prop_assert_eq!(next.as_ref().map(|e| (&e.head, e.form)), ours.as_ref().map(|e| (&e.head, e.form)));
             let theirs = Head::parse(&line)
                 .ok()
                 .filter(|h| std::str::from_utf8(&line).is_ok() && h.seq <= SEQ_MAX);

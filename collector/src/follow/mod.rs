@@ -27,8 +27,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use chunks::Chunks;
 pub use hints::Hints;
-pub(crate) use line::{Cursor, severity, source};
-pub use line::{Event, Form, TIME, parse_body};
+pub(crate) use line::Cursor;
+pub use line::{Event, Form, TIME, Usual, parse_body};
 pub use watch::{Look, Watch, find};
 
 /// How far a file was read, and what it looked like then.

@@ -10,7 +10,7 @@ with the exact time as `utc`. Unknown fields of a newer version are kept.
 use std::borrow::Cow;
 
 use super::Clock;
-use crate::follow::{Cursor, Event, TIME, parse_body, severity, source};
+use crate::follow::{Cursor, Event, TIME, parse_body};
 use inquest_journal::{Body, Head, JobId, SCHEMA_VERSION, Severity, Source, StepId, Timestamp, special};
 use serde::{Deserialize, Serialize};
 
@@ -120,10 +120,7 @@ fn own_form(line: &str) -> Option<(Head<'_>, Option<u32>, usize)> {
     at.plain()?;
     at.skip(",\"event_type\":\"")?;
     let event_type = Cow::Borrowed(at.plain()?);
-    at.skip(",\"severity\":\"")?;
-    let severity = severity(at.plain()?)?;
-    at.skip(",\"source\":\"")?;
-    let source = source(at.plain()?)?;
+    let (severity, source) = at.severity_and_source()?;
     at.skip(",\"run_id\":\"")?;
     at.plain()?;
     let mut chunk = None;
@@ -138,12 +135,12 @@ fn own_form(line: &str) -> Option<(Head<'_>, Option<u32>, usize)> {
     let v = u32::try_from(at.number()?).ok()?;
     // It was proven to be JSON when it was merged, and the body's parser
     // proves it again.
-    let (head, body) = at.head(v, utc, event_type, severity, source)?;
+    let (head, body) = at.head(v, utc, event_type, severity, source, None)?;
     Some((head, chunk, body))
 }
 
 /// Appends the head of a line: what parade's readers look for, then the exact time.
-fn envelope(out: &mut Vec<u8>, head: &Head<'_>, run_id: &str, chunk_id: Option<u32>, clock: &mut Clock) {
+fn envelope(out: &mut Vec<u8>, head: &Head<'_>, place: &[u8], clock: &mut Clock) {
     out.extend_from_slice(b"{\"timestamp\":\"");
     clock.local(out, head.timestamp);
     out.extend_from_slice(b"\",\"event_type\":");
@@ -153,38 +150,50 @@ fn envelope(out: &mut Vec<u8>, head: &Head<'_>, run_id: &str, chunk_id: Option<u
     out.extend_from_slice(b"\",\"source\":\"");
     out.extend_from_slice(source_name(head.source).as_bytes());
     out.push(b'"');
-    place(out, run_id, chunk_id);
+    out.extend_from_slice(place);
     clock.utc(out, head.timestamp);
     out.extend_from_slice(b"\",\"v\":");
-    number(out, head.v);
+    number(out, head.v.into());
 }
 
-/// The run and the job in it, up to the exact time.
-fn place(out: &mut Vec<u8>, run_id: &str, chunk_id: Option<u32>) {
+/// The run and the number of the job in it, as a line of the store has them: all lines of a job
+/// have the same.
+pub fn place(run_id: &str, chunk_id: Option<u32>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(run_id.len() + 48);
     out.extend_from_slice(b",\"run_id\":");
-    string(out, run_id);
+    string(&mut out, run_id);
     if let Some(chunk_id) = chunk_id {
         out.extend_from_slice(b",\"chunk_id\":");
-        number(out, chunk_id);
+        number(&mut out, chunk_id.into());
     }
     out.extend_from_slice(b",\"utc\":\"");
+    out
 }
 
 /// A JSON string; plain ones without the serialiser.
 fn string(out: &mut Vec<u8>, text: &str) {
-    let (eights, rest) = text.as_bytes().as_chunks();
-    let plain = eights.iter().all(|eight| special(u64::from_le_bytes(*eight)) == 0);
-    if plain && rest.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\') {
+    joined(out, &[text]);
+}
+
+/// A JSON string of several parts.
+fn joined(out: &mut Vec<u8>, parts: &[&str]) {
+    if parts.iter().all(|part| is_plain(part)) {
         out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
+        parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         out.push(b'"');
     } else {
-        let _ = serde_json::to_writer(out, text); // Memory does not fail.
+        let _ = serde_json::to_writer(out, &parts.concat()); // Memory does not fail.
     }
 }
 
-fn number(out: &mut Vec<u8>, n: u32) {
-    let (mut digits, mut at, mut left) = ([0; 10], 10, n);
+fn is_plain(text: &str) -> bool {
+    let (eights, rest) = text.as_bytes().as_chunks();
+    eights.iter().all(|eight| special(u64::from_le_bytes(*eight)) == 0)
+        && rest.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\')
+}
+
+fn number(out: &mut Vec<u8>, n: u64) {
+    let (mut digits, mut at, mut left) = ([0; 20], 20, n);
     loop {
         at -= 1;
         digits[at] = b'0' + (left % 10) as u8;
@@ -196,30 +205,25 @@ fn number(out: &mut Vec<u8>, n: u32) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Appends the store's form of a journal line, newline included.
-pub fn event_line(
-    out: &mut Vec<u8>,
-    event: &Event<'_>,
-    run_id: &str,
-    chunk_id: Option<u32>,
-    clock: &mut Clock,
-) {
+/// Appends the store's form of a journal line, newline included. `place` is what [`place()`]
+/// makes.
+pub fn event_line(out: &mut Vec<u8>, event: &Event<'_>, place: &[u8], clock: &mut Clock) {
     // Lines of our own writers begin in a fixed order, so all that they have
     // in common with the store's can be copied as it is.
     if let Some(form) = event.form {
         let from = out.len();
         let time = &event.line[form.time..form.time + TIME];
-        out.reserve(event.line.len() + run_id.len() + 80);
+        out.reserve(event.line.len() + place.len() + 40);
         out.extend_from_slice(b"{\"timestamp\":\"");
         if clock.local_of(out, event.head.timestamp, time) {
             out.extend_from_slice(&event.line[form.time + TIME..form.middle]);
-            place(out, run_id, chunk_id);
+            out.extend_from_slice(place);
             out.extend_from_slice(time);
             out.extend_from_slice(b"\",\"v\":");
-            number(out, event.head.v);
+            number(out, event.head.v.into());
         } else {
             out.truncate(from);
-            envelope(out, &event.head, run_id, chunk_id, clock);
+            envelope(out, &event.head, place, clock);
         }
         out.extend_from_slice(&event.line[form.middle..]);
         out.push(b'\n');
@@ -227,7 +231,7 @@ pub fn event_line(
         for field in ["v", "timestamp", "event_type", "severity", "source", "run_id", "chunk_id", "utc"] {
             map.remove(field);
         }
-        envelope(out, &event.head, run_id, chunk_id, clock);
+        envelope(out, &event.head, place, clock);
         let at = out.len();
         let _ = serde_json::to_writer(&mut *out, &map); // Memory does not fail.
         out[at] = b','; // In place of the opening brace.
@@ -278,17 +282,6 @@ pub struct Derived<'a, T> {
 
 /// Appends the line of a derived event, newline included.
 pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, clock: &mut Clock) {
-    #[derive(Serialize)]
-    struct Rest<'a> {
-        cluster: &'a str,
-        node: &'a str,
-        boot: &'a str,
-        mono_us: u64,
-        stream: String,
-        seq: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        job_id: Option<JobId>,
-    }
     let after = event.after;
     let head = Head {
         v: SCHEMA_VERSION,
@@ -306,20 +299,24 @@ pub fn derived_line<T: Serialize>(out: &mut Vec<u8>, event: &Derived<'_, T>, clo
         step: None,
         task: None,
     };
-    envelope(out, &head, event.run_id, event.chunk_id, clock);
-    let at = out.len();
-    let rest = Rest {
-        cluster: event.cluster,
-        node: &after.node,
-        boot: &after.boot,
-        mono_us: after.mono_us,
-        stream: format!("collector-{}-{}", event.cluster, event.run_id),
-        seq: event.seq,
-        job_id: event.job_id,
-    };
-    let _ = serde_json::to_writer(&mut *out, &rest); // Memory does not fail.
-    out[at] = b',';
-    out.pop(); // The closing brace: the event's own fields follow.
+    envelope(out, &head, &place(event.run_id, event.chunk_id), clock);
+    out.extend_from_slice(b",\"cluster\":");
+    string(out, event.cluster);
+    out.extend_from_slice(b",\"node\":");
+    string(out, &after.node);
+    out.extend_from_slice(b",\"boot\":");
+    string(out, &after.boot);
+    out.extend_from_slice(b",\"mono_us\":");
+    number(out, after.mono_us);
+    out.extend_from_slice(b",\"stream\":");
+    joined(out, &["collector-", event.cluster, "-", event.run_id]);
+    out.extend_from_slice(b",\"seq\":");
+    number(out, event.seq);
+    if let Some(job_id) = event.job_id {
+        out.extend_from_slice(b",\"job_id\":\"");
+        number(out, job_id.0.into());
+        out.push(b'"');
+    }
     let at = out.len();
     let _ = serde_json::to_writer(&mut *out, &event.fields); // Memory does not fail.
     if out[at..] == *b"{}" {
@@ -361,7 +358,7 @@ mod tests {
     fn stored(line: &[u8]) -> String {
         let zone = TimeZone::get("America/New_York").unwrap_or(TimeZone::fixed(jiff::tz::offset(-5)));
         let mut out = Vec::new();
-        event_line(&mut out, &Event::parse(line).unwrap(), "r1", Some(3), &mut Clock::new(zone));
+        event_line(&mut out, &Event::parse(line).unwrap(), &place("r1", Some(3)), &mut Clock::new(zone));
         String::from_utf8(out).unwrap()
     }
 

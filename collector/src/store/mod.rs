@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 pub use append::{Appender, StoreError, Tail};
 pub use clock::Clock;
 pub use events::EventsFile;
-pub use line::{Derived, Line, derived_line, event_line, read_head, read_line};
+pub use line::{Derived, Line, derived_line, event_line, place, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 pub use registries::Registries;
 pub use share::{for_operators, share, user_name};

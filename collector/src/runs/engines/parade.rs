@@ -15,6 +15,9 @@ pub(super) fn find(at: &Evidence<'_>) -> Option<Candidate> {
     };
     let chunk = chunk(at.name);
     let found = |from: &str, path: &str| {
+        if !path.contains("/logs") && !path.contains("/jobs") {
+            return None; // As most have it, told at once.
+        }
         let mut above = "";
         path.split('/').find_map(|part| {
             let above = std::mem::replace(&mut above, part);
