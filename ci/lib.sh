@@ -33,3 +33,7 @@ build_plugin_with_faults() {
   cargo build --profile plugin -p spank-inquest --features inject-faults --target-dir "$target/faults"
 }
 build_inquest() { cargo build --release -p inquest; }
+
+# The tests of ci/long too. Another selection of packages would make cargo choose other features of
+# what they share, and build all of that once more.
+long=(--workspace --features inquest-journal/schema,inquest-tests/long)
