@@ -25,12 +25,14 @@ target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_director
 export INQUEST_PLUGIN=$target/plugin/libspank_inquest.so
 export INQUEST_PLUGIN_JOB=$target/plugin/libspank_inquest_job.so
 export INQUEST_PLUGIN_FAULTS=$target/faults/plugin/libspank_inquest.so
+export INQUEST_PLUGIN_JOB_FAULTS=$target/faults/plugin/libspank_inquest_job.so
 export INQUEST_BIN=$target/release/inquest
 
 build_plugin() { cargo build --profile plugin -p spank-inquest -p spank-inquest-job; }
-# The plugin with switches that make its hooks fail, for the tests of what then happens.
+# The plugins with switches that make their hooks fail, for the tests of what then happens.
 build_plugin_with_faults() {
-  cargo build --profile plugin -p spank-inquest --features inject-faults --target-dir "$target/faults"
+  cargo build --profile plugin -p spank-inquest -p spank-inquest-job \
+    --features spank-inquest/inject-faults,spank-inquest-job/inject-faults --target-dir "$target/faults"
 }
 build_inquest() { cargo build --release -p inquest; }
 

@@ -19,9 +19,10 @@
  *   fail ITEM N          an item that answers with error N, after scribbling
  *   null ITEM            an item that answers 0 and a null pointer
  *   argv STR, env STR    the command and the environment of the job
- *   bigenv KEY BYTE N    an environment variable of N equal bytes
+ *   own STR              a variable of this process itself, which is all that a prolog or epilog has
+ *   bigenv, bigown KEY BYTE N    the same, of N equal bytes
  *   load                 dlopen, and what the loader checks
- *   init, exit, post_fork                    a hook without a task
+ *   init, exit, post_fork, prolog, epilog    a hook without a task
  *   option NAME VALUE    what the user gave, as in slurmstepd
  *   fork LOCAL GLOBAL STR    forks a task that will run STR by sh, post_fork, lets it run
  *   null                 /dev/null on descriptors 0 and 1, as slurmstepd has it
@@ -202,11 +203,12 @@ void slurm_spank_log(const char *format, ...)
 /* The plugin. */
 
 static void *plugin;
-static spk_hook hook_of[4];
-static const char *const hook_names[4] = {
+enum { INIT, POST_FORK, TASK_EXIT, EXIT, PROLOG, EPILOG, HOOKS };
+static spk_hook hook_of[HOOKS];
+static const char *const hook_names[HOOKS] = {
 	"slurm_spank_init", "slurm_spank_task_post_fork", "slurm_spank_task_exit", "slurm_spank_exit",
+	"slurm_spank_job_prolog", "slurm_spank_job_epilog",
 };
-enum { INIT, POST_FORK, TASK_EXIT, EXIT };
 
 static uint64_t now_ns(void)
 {
@@ -230,8 +232,7 @@ static void load(const char *path)
 {
 	static const char *const forbidden[] = {
 		"init", "fini", "slurm_spank_task_init", "slurm_spank_task_init_privileged",
-		"slurm_spank_user_init", "slurm_spank_local_user_init", "slurm_spank_job_prolog",
-		"slurm_spank_job_epilog",
+		"slurm_spank_user_init", "slurm_spank_local_user_init", "slurm_spank_slurmd_exit",
 	};
 	long before = rss_kib();
 
@@ -246,9 +247,15 @@ static void load(const char *path)
 	for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
 		if (dlsym(plugin, forbidden[i]))
 			fprintf(report, "forbidden %s\n", forbidden[i]);
-	for (int i = 0; i < 4; i++)
-		if (!(hook_of[i] = (spk_hook) dlsym(plugin, hook_names[i])))
+	/* One object is for steps, another for a job's prolog and epilog, and neither does the other's work. */
+	const int of_jobs = dlsym(plugin, hook_names[PROLOG]) != NULL;
+	for (int i = 0; i < HOOKS; i++) {
+		hook_of[i] = (spk_hook) dlsym(plugin, hook_names[i]);
+		if (hook_of[i] && (i >= PROLOG) != of_jobs)
+			fprintf(report, "forbidden %s\n", hook_names[i]);
+		if (!hook_of[i] && (i >= PROLOG) == of_jobs)
 			die("missing", hook_names[i]);
+	}
 	fprintf(report, "rss_kib %ld\n", rss_kib() - before);
 }
 
@@ -266,6 +273,8 @@ static void run(int which)
 	struct call call = { hook_of[which], -99 };
 	struct rusage before, after;
 
+	if (!call.hook)
+		die("no such hook in this plugin", hook_names[which]);
 	getrusage(RUSAGE_SELF, &before);
 	uint64_t from = now_ns();
 	if (contained) {
@@ -425,21 +434,27 @@ static void obey(const char *plugin_path, char *line)
 	}
 	else if (!strcmp(word, "argv")) add(job_argv, &njob_argv, unescape(rest));
 	else if (!strcmp(word, "env")) add(job_env, &njob_env, unescape(rest));
-	else if (!strcmp(word, "bigenv")) {
+	else if (!strcmp(word, "own")) putenv(unescape(rest));
+	else if (!strcmp(word, "bigenv") || !strcmp(word, "bigown")) {
 		char key[64], byte;
 		long n;
 		if (sscanf(rest, "%63s %c %ld", key, &byte, &n) != 3)
-			die("bigenv", rest);
+			die(word, rest);
 		char *text = malloc(strlen(key) + 2 + (size_t) n);
 		sprintf(text, "%s=", key);
 		memset(text + strlen(key) + 1, byte, (size_t) n);
 		text[strlen(key) + 1 + (size_t) n] = 0;
-		add(job_env, &njob_env, text);
+		if (!strcmp(word, "bigown"))
+			putenv(text);
+		else
+			add(job_env, &njob_env, text);
 	}
 	else if (!strcmp(word, "load")) load(plugin_path);
 	else if (!strcmp(word, "init")) run(INIT);
 	else if (!strcmp(word, "exit")) run(EXIT);
 	else if (!strcmp(word, "post_fork")) run(POST_FORK);
+	else if (!strcmp(word, "prolog")) run(PROLOG);
+	else if (!strcmp(word, "epilog")) run(EPILOG);
 	else if (!strcmp(word, "option")) option_given(rest);
 	else if (!strcmp(word, "cgroup")) cgroup = *rest ? strdup(rest) : NULL;
 	else if (!strcmp(word, "out")) task_out = *rest ? strdup(rest) : NULL;

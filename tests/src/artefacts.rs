@@ -27,6 +27,15 @@ pub fn plugin_with_faults() -> PathBuf {
     )
 }
 
+/// The plugin with the hooks of a job's prolog and epilog, with the feature `inject-faults`.
+pub fn plugin_of_jobs_with_faults() -> PathBuf {
+    find(
+        "INQUEST_PLUGIN_JOB_FAULTS",
+        "faults/plugin/libspank_inquest_job.so",
+        "cargo build --profile plugin -p spank-inquest-job --features inject-faults --target-dir target/faults",
+    )
+}
+
 /// The `inquest` command.
 pub fn inquest() -> PathBuf {
     find("INQUEST_BIN", "release/inquest", "cargo build --release -p inquest")

@@ -116,15 +116,47 @@ impl Cluster {
     /// Have every step that starts from now on recorded by the plugin as it is shipped, from a copy
     /// that every user may read. `more` goes to its arguments.
     pub fn record(&self, more: &str) -> Result<()> {
-        let so = self.dir().join("spank_inquest.so");
+        let so = self.place(&artefacts::plugin(), "spank_inquest.so")?;
+        self.plugstack(&format!("optional {so} journal={} {more}", self.journal_dir().display()))
+    }
+
+    /// The same, and of every job its prolog and epilog by the plugin's second object. slurmd looks for these
+    /// hooks when it starts, so each slurmd is started anew.
+    pub fn record_jobs(&mut self, more: &str) -> Result<()> {
+        let journal = self.journal_dir().display().to_string();
+        let steps = self.place(&artefacts::plugin(), "spank_inquest.so")?;
+        let jobs = self.place(&artefacts::plugin_of_jobs(), "spank_inquest_job.so")?;
+        self.plugstack(&format!(
+            "optional {steps} journal={journal} {more}\noptional {jobs} journal={journal} {more}"
+        ))?;
+        for node in self.nodes() {
+            let starts = |cluster: &Cluster| cluster.slurmd_log(&node).matches("slurmd started on").count();
+            let before = starts(self);
+            self.kill_and_restart_slurmd(&node)?;
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while starts(self) == before {
+                if Instant::now() > deadline {
+                    bail!("slurmd of {node} has not started again: {}", self.slurmd_log(&node));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy of a plugin that every user may read, as where a real one lies.
+    pub fn place(&self, plugin: &Path, name: &str) -> Result<String> {
+        let so = self.dir().join(name);
         if !so.exists() {
-            fs::copy(artefacts::plugin(), &so).with_context(|| format!("cannot make {}", so.display()))?;
+            fs::copy(plugin, &so).with_context(|| format!("cannot make {}", so.display()))?;
             fs::set_permissions(&so, Permissions::from_mode(0o755))?;
         }
-        let line = format!("optional {} journal={} {more}\n", so.display(), self.journal_dir().display());
-        // plugstack.conf is read anew by every command and step.
-        fs::write(self.dir().join("etc/plugstack.conf"), line)?;
-        Ok(())
+        Ok(so.display().to_string())
+    }
+
+    /// Writes plugstack.conf, which every command and step reads anew.
+    pub fn plugstack(&self, lines: &str) -> Result<()> {
+        Ok(fs::write(self.dir().join("etc/plugstack.conf"), format!("{lines}\n"))?)
     }
 
     /// SIGKILL to the slurmd of a node, and another slurmd in its place.

@@ -42,35 +42,46 @@ fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-fn build_plugin(dir: &Path, features: &[&str]) -> PathBuf {
+/// A plugin: the file that a variable of the environment names, or, where none does, built now.
+fn object(variable: &str, package: &str, faults: bool) -> PathBuf {
+    if let Some(built) = std::env::var_os(variable) {
+        return built.into();
+    }
+    let dir = if faults { target().join("faults") } else { target() };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace()).args(["build", "--quiet", "--profile", "plugin", "-p", "spank-inquest"]);
-    cargo.arg("--target-dir").arg(dir);
-    if !features.is_empty() {
-        cargo.arg("--features").arg(features.join(","));
+    cargo.current_dir(workspace()).args(["build", "--quiet", "--profile", "plugin", "-p", package]);
+    cargo.arg("--target-dir").arg(&dir);
+    if faults {
+        cargo.args(["--features", "inject-faults"]);
     }
     let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "the plugin does not build");
-    dir.join("plugin/libspank_inquest.so")
+    assert!(status.success(), "{package} does not build");
+    dir.join(format!("plugin/lib{}.so", package.replace('-', "_")))
 }
 
 /// The plugin as it is shipped: the file `INQUEST_PLUGIN`, or built now.
 pub fn plugin() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| match std::env::var_os("INQUEST_PLUGIN") {
-        Some(built) => built.into(),
-        None => build_plugin(&target(), &[]),
-    })
+    PATH.get_or_init(|| object("INQUEST_PLUGIN", "spank-inquest", false))
 }
 
 /// The plugin that panics where the argument `inject=HOOK` says: the file
 /// `INQUEST_PLUGIN_FAULTS`, or built now.
 pub fn faulty_plugin() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| match std::env::var_os("INQUEST_PLUGIN_FAULTS") {
-        Some(built) => built.into(),
-        None => build_plugin(&target().join("faults"), &["inject-faults"]),
-    })
+    PATH.get_or_init(|| object("INQUEST_PLUGIN_FAULTS", "spank-inquest", true))
+}
+
+/// The plugin of a job's prolog and epilog as it is shipped: the file `INQUEST_PLUGIN_JOB`, or built now.
+pub fn plugin_of_jobs() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| object("INQUEST_PLUGIN_JOB", "spank-inquest-job", false))
+}
+
+/// The same with panics on demand: the file `INQUEST_PLUGIN_JOB_FAULTS`, or built now.
+pub fn faulty_plugin_of_jobs() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| object("INQUEST_PLUGIN_JOB_FAULTS", "spank-inquest-job", true))
 }
 
 fn compile(name: &str, flags: &[&str]) -> PathBuf {
@@ -194,6 +205,16 @@ impl Host {
              u32 {TOTAL_TASKS} 1\nu32 {ARRAY} 7\nu32 {ARRAY_TASK} {NO_VAL}\nstr {VERSION} 22.05.8\n\
              str {JOB_CORES} 0-3\nstr {STEP_CORES} 0\nu64 26 100\nu64 28 100\nargv /bin/app\nargv --size\nargv 3\n\
              env SLURM_JOB_NAME=name\nenv SLURM_JOB_ID=7"
+        ))
+    }
+
+    /// What slurmd would let a prolog or epilog of job 7 know, with the plugin of these hooks.
+    pub fn job(self) -> Host {
+        use item::*;
+        self.plugin(plugin_of_jobs()).script(&format!(
+            "context 5\narg journal=@dir@/journal\narg cluster=lab\nu32 {UID} 1000\nu32 {GID} 1000\nu32 {JOB} 7\n\
+             str {VERSION} 22.05.8\nown SLURM_JOB_ACCOUNT=acc\nown SLURM_JOB_RESTART_COUNT=0\n\
+             own SLURM_JOB_EXIT_CODE=768"
         ))
     }
 

@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod generate;
 pub mod host;
 pub mod machine;
+pub mod mounts;
 pub mod random;
 pub mod stores;
 pub mod trace;

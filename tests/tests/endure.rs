@@ -1,4 +1,4 @@
-//! What a node has to endure, with the plugin and the agent on it: killed daemons, a journal that
+//! What a node has to endure, with both plugins and the agent on it: killed daemons, a journal that
 //! goes away while jobs use it, a file system that stands still, many steps at once and in a row,
 //! a fork storm. Jobs end as they do without us, and what is recorded is whole or says that it is not.
 //!
@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use inquest_tests::agent::{self, Agent};
 use inquest_tests::cluster::{Cluster, Config, Process, USERS};
+use inquest_tests::mounts::{Disk, Mounted};
 use inquest_tests::random::Random;
 use inquest_tests::stores::gaps;
 use rustix::process::Signal;
@@ -22,8 +21,8 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(60);
 
 fn cluster(nodes: usize) -> Cluster {
-    let cluster = Cluster::start(Config { nodes, ..Config::default() }).unwrap();
-    cluster.record("").unwrap();
+    let mut cluster = Cluster::start(Config { nodes, ..Config::default() }).unwrap();
+    cluster.record_jobs("").unwrap();
     cluster
 }
 
@@ -109,28 +108,6 @@ fn kills_cost_nothing_but_what_was_killed() {
     let job = cluster.sbatch(USERS[0], &["-n1"], "#!/bin/sh\nsrun true\n").unwrap();
     assert_eq!(cluster.wait_end(job, SOON).unwrap().state, "COMPLETED");
     assert!(agent.is_running());
-}
-
-/// A file system that ends with its value. A small one is full soon.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &Path, options: &str) -> Mounted {
-        fs::create_dir_all(at).unwrap();
-        mount(&["-t", "tmpfs", "-o", &format!("mode=0755,{options}"), "inquest-test"], at);
-        Mounted(at.to_owned())
-    }
-}
-
-fn mount(arguments: &[&str], at: &Path) {
-    let status = Command::new("mount").args(arguments).arg(at).status().unwrap();
-    assert!(status.success(), "cannot mount on {}: {arguments:?}", at.display());
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).stderr(Stdio::null()).status();
-    }
 }
 
 /// Two steps, and a gate between them at which something happens to the journal.
@@ -226,38 +203,6 @@ fn a_journal_that_goes_away_costs_events_and_no_job() {
     }
 }
 
-/// A disk of its own that can be made to stand still. It moves again when dropped, whatever happened.
-struct Disk {
-    _mounted: Mounted,
-    root: fs::File,
-}
-
-// linux/fs.h: _IOWR('X', 119, int) and _IOWR('X', 120, int).
-const FIFREEZE: libc::c_ulong = 0xc004_5877;
-const FITHAW: libc::c_ulong = 0xc004_5878;
-
-impl Disk {
-    fn mount(image: &Path, at: &Path) -> Disk {
-        let file = fs::File::create(image).unwrap();
-        file.set_len(16 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image).status().unwrap();
-        assert!(made.success(), "mkfs.ext4 ended with {made}");
-        mount(&["-o", "loop", &image.to_string_lossy()], at);
-        Disk { root: fs::File::open(at).unwrap(), _mounted: Mounted(at.to_owned()) }
-    }
-
-    fn call(&self, request: libc::c_ulong) -> bool {
-        // SAFETY: the descriptor is open; neither request reads its argument.
-        unsafe { libc::ioctl(self.root.as_raw_fd(), request, 0) == 0 }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.call(FITHAW);
-    }
-}
-
 #[test]
 fn a_disk_that_stands_still_delays_steps_and_loses_nothing() {
     let cluster = cluster(1);
@@ -271,7 +216,7 @@ fn a_disk_that_stands_still_delays_steps_and_loses_nothing() {
     let ending = cluster.sbatch(USERS[0], &["-n1", "--mem=100M"], ending).unwrap();
     wait_for("both run", SOON, || work.join("steady").exists() && work.join("ending").exists());
 
-    assert!(disk.call(FIFREEZE), "cannot freeze: {}", std::io::Error::last_os_error());
+    assert!(disk.freeze(), "cannot freeze: {}", std::io::Error::last_os_error());
     let began = Instant::now();
     let lines = || fs::read_to_string(work.join("steady")).unwrap_or_default().lines().count();
     let before = lines();
@@ -282,7 +227,7 @@ fn a_disk_that_stands_still_delays_steps_and_loses_nothing() {
     let stood = began.elapsed();
     let states: Vec<String> =
         [steady, ending, starting].map(|job| cluster.job(job).unwrap().state).into_iter().collect();
-    assert!(disk.call(FITHAW), "cannot thaw: {}", std::io::Error::last_os_error());
+    assert!(disk.thaw(), "cannot thaw: {}", std::io::Error::last_os_error());
     println!(
         "after {stood:.1?} of standing still: running {}, ending {}, starting {}",
         states[0], states[1], states[2]
@@ -294,11 +239,14 @@ fn a_disk_that_stands_still_delays_steps_and_loses_nothing() {
         let record = cluster.wait_end(job, SOON).unwrap();
         assert_eq!((record.state.as_str(), record.exit_code.as_str()), ("FAILED", code));
     }
-    let all =
-        |e: &[Value]| [steady, ending, starting].iter().all(|&job| count(e, job, "", "step_ended") == 2);
+    // The script's end and the epilog's.
+    let told = |e: &[Value], job| (count(e, job, "", "step_ended"), count(e, job, "", "job_ended"));
+    let all = |e: &[Value]| [steady, ending, starting].iter().all(|&job| told(e, job) == (2, 2));
     let events = cluster.wait_events(SOON, all).unwrap();
     assert_eq!(gaps(&events), [""; 0]);
     assert!(events.iter().all(|e| e["event_type"] != "lost"), "something was lost");
+    let prolog = |e: &&Value| e["job_id"] == starting.to_string().as_str() && e["via"] == "prolog";
+    assert_eq!(events.iter().filter(prolog).count(), 1);
     cluster.stop().unwrap();
     drop(disk);
 }
@@ -362,7 +310,8 @@ fn many_short_steps_leave_nothing_behind() {
     assert_eq!(gaps(&events), [""; 0]);
     let mut seen = BTreeMap::<&str, BTreeMap<&str, usize>>::new();
     let id = job.to_string();
-    for event in events.iter().filter(|e| e["job_id"] == id && e["source"] == "plugin") {
+    let of_steps = |e: &&Value| e["job_id"] == id && e["source"] == "plugin" && !e["step"].is_null();
+    for event in events.iter().filter(of_steps) {
         let (step, kind) = (event["step"].as_str().unwrap(), event["event_type"].as_str().unwrap());
         *seen.entry(step).or_default().entry(kind).or_default() += 1;
     }
@@ -396,7 +345,7 @@ fn a_fork_storm_is_endured() {
     assert_eq!((record.state.as_str(), record.exit_code.as_str()), ("FAILED", "5:0"));
     assert!(agent.is_running());
     let told = |e: &[Value]| e.iter().any(|e| e["event_type"] == "lost" && e["source"] == "agent");
-    let events = cluster.wait_events(SOON, |e| told(e) && count(e, job, "", "job_ended") == 1).unwrap();
+    let events = cluster.wait_events(SOON, |e| told(e) && count(e, job, "batch", "job_ended") == 1).unwrap();
     assert_eq!(gaps(&events), [""; 0]);
     let deaths: Vec<&Value> = events.iter().filter(|e| e["event_type"] == "process_died").collect();
     // The crash is told although it drowns among what ended with 1, and that it was the first.

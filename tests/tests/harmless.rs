@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, USERS};
+use inquest_tests::mounts::Mounted;
 
 const TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -68,56 +69,39 @@ fn jobs(cluster: &Cluster, environment: &[(&str, &str)]) -> Seen {
     }
 }
 
-/// A file system of 64 KiB, gone when dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, options: &str) -> Small {
-        fs::create_dir_all(at).unwrap();
-        let options = format!("size=64k,mode=0755,{options}");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "inquest-test"]).arg(at).status();
-        assert!(status.unwrap().success(), "cannot mount a small file system on {}", at.display());
-        Small(at.to_owned())
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn plugstack(cluster: &Cluster, line: &str) {
-    // plugstack.conf is read anew by every command and step.
-    fs::write(cluster.dir().join("etc/plugstack.conf"), format!("{line}\n")).unwrap();
-}
-
 #[test]
 fn every_job_runs_as_without_the_plugin() {
-    let cluster = Cluster::start(Config::default()).unwrap();
+    let mut cluster = Cluster::start(Config::default()).unwrap();
+    // slurmd looks for the hooks of prolog and epilog when it starts, and from then on at every job.
+    cluster.record_jobs("").unwrap();
+    cluster.plugstack("").unwrap();
     let usual = jobs(&cluster, &[]);
     assert_eq!(usual.batch, ("FAILED".to_owned(), "3:0".to_owned()));
     assert_eq!(usual.direct.0, Some(4));
     assert_eq!(usual.batch_output.1, ["task trouble", "task trouble", "trouble"]);
 
-    // Copies, because a real one lies where every user may read it.
-    let place = |name: &str, from: PathBuf| {
-        let to = cluster.dir().join(name);
-        fs::copy(from, &to).unwrap();
-        fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
-        to.display().to_string()
+    let place = |plugin: &Path, name: &str| cluster.place(plugin, name).unwrap();
+    let plugin = place(&artefacts::plugin(), "spank_inquest.so");
+    let faulty = place(&artefacts::plugin_with_faults(), "faulty.so");
+    let plugin_of_jobs = place(&artefacts::plugin_of_jobs(), "spank_inquest_job.so");
+    let faulty_of_jobs = place(&artefacts::plugin_of_jobs_with_faults(), "faulty_job.so");
+    // Both plugins with the same arguments.
+    let lines = |so: &str, of_jobs: &str, arguments: &str| {
+        format!("optional {so} {arguments}\noptional {of_jobs} {arguments}")
     };
-    let plugin = place("spank_inquest.so", artefacts::plugin());
-    let faulty = place("faulty.so", artefacts::plugin_with_faults());
     let dir = cluster.dir().to_owned();
     let at = |name: &str| dir.join(name).display().to_string();
 
     // What a healthy plugin does, so that the rest is not compared with nothing.
-    plugstack(&cluster, &format!("optional {plugin} journal={}", cluster.journal_dir().display()));
+    let healthy = format!("journal={}", cluster.journal_dir().display());
+    cluster.plugstack(&lines(&plugin, &plugin_of_jobs, &healthy)).unwrap();
     assert_eq!(jobs(&cluster, &[]), usual, "with a healthy plugin");
-    let ended =
-        |events: &[serde_json::Value]| events.iter().filter(|e| e["event_type"] == "step_ended").count() >= 5;
+    let count = |events: &[serde_json::Value], key: &str, value: &str| {
+        events.iter().filter(|e| e[key] == value).count()
+    };
+    let ended = |events: &[serde_json::Value]| {
+        count(events, "event_type", "step_ended") >= 5 && count(events, "via", "epilog") >= 2
+    };
     cluster.wait_events(TIMEOUT, ended).unwrap();
 
     fs::write(dir.join("a-file"), "").unwrap();
@@ -133,33 +117,32 @@ fn every_job_runs_as_without_the_plugin() {
         let fifo = dir.join("piped").join(&node).join(format!("{today}.jsonl"));
         assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     }
-    let read_only = Small::mount(&dir.join("read-only"), "ro");
-    let full = Small::mount(&dir.join("full"), "rw");
+    let read_only = Mounted::tmpfs(&dir.join("read-only"), "size=64k,ro");
+    let full = Mounted::tmpfs(&dir.join("full"), "size=64k");
     fs::write(dir.join("full/ballast"), vec![0; 1 << 17]).unwrap_err();
 
     let work_before = fs::read_dir(cluster.work_dir()).unwrap().count();
     let mut cases: Vec<(String, String)> = Vec::new();
-    let mut case = |name: &str, so: &str, arguments: &str| {
-        cases.push((name.into(), format!("optional {so} {arguments}")));
-    };
-    case("no journal directory", &plugin, &format!("journal={}", at("nowhere")));
-    case("a file for a journal directory", &plugin, &format!("journal={}", at("a-file")));
-    case("a directory open to all", &plugin, &format!("journal={}", at("open-to-all")));
-    case("a link for a journal directory", &plugin, &format!("journal={}", at("a-link")));
-    case("a link for a node's directory", &plugin, &format!("journal={}", at("linked")));
-    case("a pipe for a journal file", &plugin, &format!("journal={}", at("piped")));
-    case("a read-only file system", &plugin, &format!("journal={}", at("read-only")));
-    case("a full file system", &plugin, &format!("journal={}", at("full")));
-    case("a relative path", &plugin, "journal=here");
-    case("an unknown argument", &plugin, "jurnal=/x");
-    case("an argument without a value", &plugin, "journal");
-    case("an argument twice", &plugin, "sync=never sync=always");
-    for hook in ["init", "task_post_fork", "task_exit", "exit"] {
-        let journal = cluster.journal_dir().display().to_string();
-        case(&format!("a panic in {hook}"), &faulty, &format!("journal={journal} inject={hook}"));
+    let mut case =
+        |name: &str, arguments: &str| cases.push((name.into(), lines(&plugin, &plugin_of_jobs, arguments)));
+    case("no journal directory", &format!("journal={}", at("nowhere")));
+    case("a file for a journal directory", &format!("journal={}", at("a-file")));
+    case("a directory open to all", &format!("journal={}", at("open-to-all")));
+    case("a link for a journal directory", &format!("journal={}", at("a-link")));
+    case("a link for a node's directory", &format!("journal={}", at("linked")));
+    case("a pipe for a journal file", &format!("journal={}", at("piped")));
+    case("a read-only file system", &format!("journal={}", at("read-only")));
+    case("a full file system", &format!("journal={}", at("full")));
+    case("a relative path", "journal=here");
+    case("an unknown argument", "jurnal=/x");
+    case("an argument without a value", "journal");
+    case("an argument twice", "sync=never sync=always");
+    for hook in ["init", "task_post_fork", "task_exit", "exit", "job_prolog", "job_epilog"] {
+        let arguments = format!("{healthy} inject={hook}");
+        cases.push((format!("a panic in {hook}"), lines(&faulty, &faulty_of_jobs, &arguments)));
     }
     for (name, line) in &cases {
-        plugstack(&cluster, line);
+        cluster.plugstack(line).unwrap();
         assert_eq!(jobs(&cluster, &[]), usual, "with {name}");
         println!("{name}: as without the plugin");
     }
@@ -175,10 +158,7 @@ fn every_job_runs_as_without_the_plugin() {
     }
 
     // A hostile environment, with a healthy plugin again.
-    plugstack(
-        &cluster,
-        &format!("optional {plugin} journal={} env=BIG,ODD", cluster.journal_dir().display()),
-    );
+    cluster.plugstack(&lines(&plugin, &plugin_of_jobs, &format!("{healthy} env=BIG,ODD"))).unwrap();
     let big = "x".repeat(120_000);
     let odd = "line\nline\u{1b}[2J\"}{\\\u{202e}";
     let hostile = [("BIG", big.as_str()), ("ODD", odd), ("WANDB_RUN_GROUP", odd), ("SBATCH_JOB_NAME", odd)];

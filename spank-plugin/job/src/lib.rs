@@ -59,13 +59,13 @@ static plugin_type: [u8; 6] = *b"spank\0";
 /// A job is about to have this node.
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_job_prolog(handle: spk_handle, argc: c_int, argv: *mut *mut c_char) -> c_int {
-    hook(handle, argc, argv, |env| (Severity::Info, started(env).into()))
+    hook(handle, argc, argv, "job_prolog", |owner| (Severity::Info, started(owner).into()))
 }
 
 /// A job has left this node.
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_job_epilog(handle: spk_handle, argc: c_int, argv: *mut *mut c_char) -> c_int {
-    hook(handle, argc, argv, |_| {
+    hook(handle, argc, argv, "job_epilog", |_| {
         let body = ended();
         let failed = body.signal.is_some() || body.exit_code.is_some_and(|code| code != 0);
         (if failed { Severity::Error } else { Severity::Info }, body.into())
@@ -83,6 +83,7 @@ fn hook(
     handle: spk_handle,
     argc: c_int,
     argv: *mut *mut c_char,
+    name: &str,
     body: fn(&Owner) -> (Severity, Body),
 ) -> c_int {
     std::panic::set_hook(Box::new(|_| {}));
@@ -94,7 +95,10 @@ fn hook(
         }
         // SAFETY: Slurm passes argc arguments.
         match Config::parse(unsafe { arguments(argc, argv) }) {
-            Ok(config) => record(&spank, &config, body),
+            Ok(config) => {
+                inject(&config, name);
+                record(&spank, &config, body);
+            }
             Err(e) => host.info(&format!("inquest-job: {e}; nothing is recorded until it is corrected")),
         }
     }));
@@ -123,7 +127,8 @@ fn record(spank: &Spank<'_>, config: &Config, body: fn(&Owner) -> (Severity, Bod
     let mut writer = match Writer::open(&config.journal, identity, Source::Plugin) {
         Ok((writer, None)) => writer,
         Ok((writer, Some(e))) => {
-            spank.host.info(&format!("inquest-job: {e}, below {}", config.journal.display()));
+            let journal = config.journal.display();
+            spank.host.info(&format!("inquest-job: {e}, below {journal}. The job is not affected."));
             writer
         }
         Err(e) => {
@@ -138,6 +143,17 @@ fn record(spank: &Spank<'_>, config: &Config, body: fn(&Owner) -> (Severity, Bod
         writer.sync();
     }
 }
+
+/// In builds for tests: panics where the arguments say so.
+#[cfg(feature = "inject-faults")]
+fn inject(config: &Config, hook: &str) {
+    if config.inject.as_deref() == Some(hook) {
+        panic!("injected into {hook}");
+    }
+}
+
+#[cfg(not(feature = "inject-faults"))]
+fn inject(_: &Config, _: &str) {}
 
 /// What Slurm tells a prolog.
 fn started(owner: &Owner) -> JobStarted {
