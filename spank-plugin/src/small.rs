@@ -271,6 +271,26 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// A path is what was pushed, or was refused.
+        #[test]
+        fn any_path_is_taken_whole_or_refused(
+            parts in proptest::collection::vec(
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..24), 0..8),
+            n in proptest::prelude::any::<u32>(),
+        ) {
+            let (mut path, mut taken) = (Fixed::<64>::new(), Vec::new());
+            for part in &parts {
+                match path.push(part) {
+                    Some(()) => taken.extend_from_slice(part),
+                    None => proptest::prop_assert!(part.contains(&0) || taken.len() + part.len() >= 64),
+                }
+            }
+            if path.push_number(n).is_some() {
+                taken.extend_from_slice(n.to_string().as_bytes());
+            }
+            proptest::prop_assert_eq!(path.as_c_str().to_bytes(), &taken[..]);
+        }
+
         /// Each line of a file once and whole, however long its neighbours are.
         #[test]
         fn lines_are_found_whole(

@@ -145,4 +145,19 @@ mod tests {
             assert_eq!(parse_release(bad.as_bytes()), None, "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_marker_is_a_release_or_nothing(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..16),
+            likely in "[0-9]{0,3}[.+-]?[0-9]{0,3}\n?",
+        ) {
+            for text in [&bytes[..], likely.as_bytes()] {
+                if let Some(release) = parse_release(text) {
+                    let (year, month) = (release >> 16, release >> 8 & 0xff);
+                    proptest::prop_assert!(year < 100 && (1..=12).contains(&month) && release & 0xff == 0);
+                }
+            }
+        }
+    }
 }
