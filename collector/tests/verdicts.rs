@@ -5,7 +5,7 @@ use inquest::story::Story;
 use inquest::verdict::{Class, Confidence, judge, rules};
 use inquest_journal::{
     Body, Head, JobEnded, JobId, JobStarted, Level, NodeBooted, OomKill, Severity, Source, StepEnded, StepId,
-    StepStarted, TaskExited, TaskStarted, Timestamp, Victim,
+    StepStarted, TaskExited, TaskStarted, Timestamp, Via, Victim,
 };
 
 const T0: i64 = 1_763_735_400_000_000;
@@ -366,6 +366,57 @@ fn attempts_are_told_apart_whichever_journal_is_read_first() {
         assert_eq!(judge(&attempts[1], None).class, Class::Ok, "{order:?}");
         assert_eq!(attempts[1].elapsed_us(), Some(1_200_000), "{order:?}");
     }
+}
+
+#[test]
+fn the_end_of_a_script_says_which_attempt_it_was() {
+    let end = |restart| JobEnded { exit_code: Some(0), restart, ..JobEnded::default() };
+    let numbers = |s: &Script| s.story.attempts.iter().map(|a| a.restart).collect::<Vec<_>>();
+    let script = |s: &mut Script, life: u32, ms: i64, node: &str, restart: Option<u32>| {
+        s.life = life;
+        s.start(ms, node, BATCH, &[0], None).exit(ms + 900, node, BATCH, 0, Some(0), None);
+        s.end(ms + 901, node, BATCH).say(ms + 901, node, BATCH, None, end(restart));
+    };
+    // The journal of the first two attempts is gone; then it is found.
+    let mut s = Script::new();
+    script(&mut s, 3, 600_000, "n3", Some(2));
+    assert_eq!(numbers(&s), [2]);
+    script(&mut s, 1, 0, "n1", None);
+    assert_eq!(numbers(&s), [0, 2]);
+    script(&mut s, 2, 300_000, "n2", Some(1));
+    assert_eq!(numbers(&s), [0, 1, 2]);
+    assert!(s.story.attempts.iter().all(|a| a.ended.is_some() && a.is_over()));
+    // Of two that were counted, both were one too low.
+    let mut s = Script::new();
+    script(&mut s, 2, 300_000, "n1", None);
+    s.life = 3;
+    s.start(600_000, "n1", BATCH, &[0], None).start(600_010, "n1", STEP, &[0], None);
+    assert_eq!(numbers(&s), [0, 1]);
+    s.say(600_900, "n1", BATCH, None, end(Some(2)));
+    assert_eq!(numbers(&s), [0, 2]);
+    s.life = 2;
+    s.say(300_902, "n1", BATCH, None, end(Some(1)));
+    assert_eq!(numbers(&s), [1, 2]);
+    assert!(s.story.attempts[1].steps.contains_key(&STEP));
+
+    // A step of the second attempt, read before its script: the first was over.
+    let mut s = Script::new();
+    script(&mut s, 1, 0, "n1", None);
+    s.life = 2;
+    s.start(300_500, "n3", STEP, &[0], Some(1));
+    assert_eq!(numbers(&s), [0, 1]);
+    script(&mut s, 2, 300_000, "n2", Some(1));
+    assert_eq!(numbers(&s), [0, 1]);
+    assert!(s.story.attempts[1].steps.len() == 2 && !s.story.attempts[1].is_over());
+    // The first one's epilog, which Slurm has already given the second one's number.
+    let epilog =
+        JobEnded { via: Some(Via::Epilog), exit_code: Some(7), restart: Some(1), ..JobEnded::default() };
+    let head = s.head(2_000, "n1", BATCH, None, "job_ended");
+    s.story.apply(&Head { step: None, ..head }, &mut epilog.into());
+    assert_eq!(s.story.attempts[0].ended.as_ref().unwrap().exit_code, Some(7));
+    // A contradiction changes nothing.
+    s.say(300_905, "n2", BATCH, None, end(Some(0)));
+    assert_eq!(numbers(&s), [0, 1]);
 }
 
 #[test]

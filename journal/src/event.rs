@@ -292,7 +292,7 @@ record! {
         het_job_id: Option<JobId>,
         /// Index of the component.
         het_offset: Option<u32>,
-        /// How often the job was restarted before; 0 the first time.
+        /// How often the job was restarted before; 0 the first time, absent where it is not known.
         restart: Option<u32>,
         /// When the time limit ends the job, where Slurm says (23.02 and later).
         end_limit: Option<Timestamp>,
@@ -314,7 +314,7 @@ record! {
         signal: Option<u8>,
         /// Highest exit code of all steps (epilog only).
         derived_exit_code: Option<u8>,
-        /// How often the job was restarted before.
+        /// How often the job was restarted before, where it is known.
         restart: Option<u32>,
         /// The warning signal that sbatch was asked for, as it was written:
         /// the value of `--signal`, such as `B:USR1@120`. Looked for when the
@@ -370,7 +370,7 @@ record! {
         array_job_id: Option<JobId>,
         /// Index in the array.
         array_task_id: Option<u32>,
-        /// How often the job was restarted before.
+        /// How often the job was restarted before, where it is known.
         restart: Option<u32>,
         /// Run id given with `--inquest-run`.
         run: Option<String>,

@@ -195,6 +195,15 @@ impl<'a> Iterator for Strings<'a> {
     }
 }
 
+#[cfg(test)]
+impl<'a> Strings<'a> {
+    /// Those of a test, with the null pointer at their end.
+    pub(crate) fn of(list: &'a mut [*mut c_char], spank: &'a Spank<'a>) -> Strings<'a> {
+        assert!(list.last().is_some_and(|last| last.is_null()));
+        Strings { next: list.as_mut_ptr(), left: list.len(), _of: spank }
+    }
+}
+
 /// A C string of unknown, possibly huge, length: it is looked at only as far
 /// as somebody wants to know.
 #[derive(Clone, Copy)]

@@ -17,8 +17,6 @@ const TEXT_MAX: usize = 4096;
 /// What the environment of a step says about its job.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct JobEnv {
-    /// There was one at all; the extern step has none.
-    pub(crate) present: bool,
     pub(crate) name: Option<String>,
     pub(crate) account: Option<String>,
     pub(crate) partition: Option<String>,
@@ -26,7 +24,7 @@ pub(crate) struct JobEnv {
     pub(crate) node_list: Option<String>,
     pub(crate) node_count: Option<u32>,
     pub(crate) submit_dir: Option<String>,
-    pub(crate) restart: Option<u32>,
+    pub(crate) attempt: Told,
     pub(crate) end_limit: Option<Timestamp>,
     pub(crate) het_job_id: Option<JobId>,
     pub(crate) het_offset: Option<u32>,
@@ -68,7 +66,6 @@ fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
         let string = || Some(text(value.head(TEXT_MAX))).filter(|s| !s.is_empty());
         let count = || number(value.head(21)).and_then(|n| u32::try_from(n).ok());
         if key.starts_with("SLURM_") {
-            found.present = true;
             match key {
                 "SLURM_JOB_NAME" => found.name = string(),
                 "SLURM_JOB_ACCOUNT" => found.account = string(),
@@ -77,7 +74,8 @@ fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
                 "SLURM_JOB_NODELIST" => found.node_list = string(),
                 "SLURM_JOB_NUM_NODES" => found.node_count = count(),
                 "SLURM_SUBMIT_DIR" => found.submit_dir = string(),
-                "SLURM_RESTART_COUNT" => found.restart = count(),
+                "SLURM_PROCID" => found.attempt.of_task = true,
+                "SLURM_RESTART_COUNT" => found.attempt.restart = count(),
                 "SLURM_JOB_END_TIME" => {
                     let seconds = number(value.head(21)).filter(|&s| s > 0);
                     found.end_limit =
@@ -106,11 +104,31 @@ fn scan_env(env: Strings<'_>, job: JobId, extra: &[String]) -> JobEnv {
             }
         }
     }
-    // Slurm sets it only from the first restart on.
-    if found.present {
-        found.restart.get_or_insert(0);
-    }
     found
+}
+
+/// What an environment says of how often its job was restarted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// It has what Slurm gives every task, and so would have the number, too. srun hands both on, unless it
+    /// was called from elsewhere or by `env -i`.
+    of_task: bool,
+    /// Slurm sets it only from the first restart on.
+    restart: Option<u32>,
+}
+
+impl Told {
+    /// The number, in a step of srun.
+    pub(crate) fn restart(self) -> Option<u32> {
+        self.restart.or(self.of_task.then_some(0))
+    }
+
+    /// The number, in the environment of a script at its end: by then Slurm has put there what it gives the
+    /// script (seen on 22.05, 24.11 and 26.05). Before, as in `first`, there is only what sbatch was called
+    /// with, which in a restarted job is that job's own number, and stays where Slurm has none to put there.
+    pub(crate) fn restart_of_script(self, first: Told) -> Option<u32> {
+        self.restart().filter(|_| first.restart.is_none() || first.restart != self.restart)
+    }
 }
 
 /// The first arguments of a command, enough to recognise it by.
@@ -397,6 +415,23 @@ mod tests {
         assert_eq!(of(&format!("#SBATCH --signal={}\n", "9".repeat(33))), None);
     }
 
+    const ENV_KEYS: [&str; 14] = [
+        "SLURM_JOB_NAME=",
+        "SLURM_JOB_ACCOUNT=",
+        "SLURM_JOB_NODELIST=",
+        "SLURM_JOB_NUM_NODES=",
+        "SLURM_SUBMIT_DIR=",
+        "SLURM_PROCID=",
+        "SLURM_RESTART_COUNT=",
+        "SLURM_JOB_END_TIME=",
+        "SLURM_JOB_ID_HET_GROUP_",
+        "SBATCH_SIGNAL=",
+        "WANDB_RUN_ID=",
+        "MINE=",
+        "S",
+        "",
+    ];
+
     proptest::proptest! {
         #[test]
         fn any_script_is_read_or_left_out(
@@ -408,6 +443,58 @@ mod tests {
                     proptest::prop_assert!((1..=WARNING_MAX).contains(&found.len()) && found.is_ascii());
                 }
             }
+        }
+
+        /// Lists of cores and lines of slurm.conf, and what are none.
+        #[test]
+        fn any_list_or_line_is_read_or_left_out(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100),
+            list in "([0-9]{1,11}-?,? ?){0,8}",
+            line in "[ \t]*([Cc]luster[Nn]ame)?[ \t]*=?[ \ta-z0-9_#\"=é]{0,40}",
+            status in proptest::prelude::any::<i32>(),
+        ) {
+            for text in [&bytes[..], list.as_bytes(), line.as_bytes()] {
+                if let Some(n) = cores(text) {
+                    // Every number and every range is a core at least.
+                    proptest::prop_assert!(n as usize > text.iter().filter(|&&b| b == b',').count());
+                }
+                if let Some(name) = cluster_name(text) {
+                    let bare = |c: char| c.is_whitespace() || c == '"';
+                    let good = !name.is_empty() && !name.contains('#') && name.trim_matches(bare).len() <= text.len();
+                    proptest::prop_assert!(good, "{:?}", name);
+                }
+            }
+            let end = End::from_status(status);
+            proptest::prop_assert!(end.signal.is_some() != end.exit_code.is_some());
+            proptest::prop_assert!(end.signal.is_none_or(|n| (1..128).contains(&n)));
+        }
+
+        /// Whatever a user may put into an environment.
+        #[test]
+        fn any_environment_is_read_and_bounded(
+            entries in proptest::collection::vec((0usize..ENV_KEYS.len(), proptest::prop_oneof![
+                proptest::collection::vec(1u8..=255, 0..40),
+                proptest::collection::vec(1u8..=255, 4_000..9_000),
+                proptest::strategy::Strategy::prop_map("[0-9]{1,24}", String::into_bytes),
+            ]), 0..12),
+        ) {
+            let strings: Vec<Vec<u8>> =
+                entries.iter().map(|(key, value)| [ENV_KEYS[*key].as_bytes(), value, b"\0"].concat()).collect();
+            let mut list: Vec<*mut std::ffi::c_char> =
+                strings.iter().map(|s| s.as_ptr().cast_mut().cast()).chain([std::ptr::null_mut()]).collect();
+            let host = crate::abi::Host::find();
+            let spank = Spank { host: &host, handle: std::ptr::null_mut() };
+            let found = scan_env(Strings::of(&mut list, &spank), JobId(7), &["MINE".to_owned()]);
+            for string in [&found.name, &found.account, &found.node_list, &found.submit_dir].into_iter().flatten() {
+                // A byte that is no UTF-8 becomes three.
+                proptest::prop_assert!(!string.is_empty() && string.len() <= 3 * TEXT_MAX);
+            }
+            for (key, value) in &found.run_keys {
+                proptest::prop_assert!(value.len() <= 3 * VALUE_MAX && (key == "MINE" || RUN_KEYS.contains(&key.as_str())));
+            }
+            let of_task = entries.iter().any(|(key, _)| ENV_KEYS[*key] == "SLURM_PROCID=");
+            proptest::prop_assert!(found.attempt.restart() != Some(0) || of_task || found.attempt.restart == Some(0));
+            proptest::prop_assert!(found.warning.is_none_or(|w| w.len() <= WARNING_MAX && w.is_ascii()));
         }
     }
 

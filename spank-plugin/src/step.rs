@@ -11,7 +11,7 @@ use inquest_journal::{
 use crate::abi::*;
 use crate::args::{Config, Sync};
 use crate::cgroup::{Limit, StepCgroup, Usage};
-use crate::facts::{self, End, JobEnv, Logs};
+use crate::facts::{self, End, JobEnv, Logs, Told};
 use crate::kmsg::Kmsg;
 use crate::notes;
 use crate::small::{monotonic_ns, text};
@@ -61,6 +61,9 @@ pub(crate) struct Step {
     impatient: bool,
     /// The end was written, or need not be.
     pub(crate) ended: bool,
+    /// What the environment said at the start.
+    told: Told,
+    /// How often the job was restarted before. A script's step knows it at its end.
     restart: Option<u32>,
     cgroup: Option<StepCgroup>,
     limit: Option<Limit>,
@@ -126,6 +129,7 @@ impl Step {
             started: false,
             impatient: false,
             ended: false,
+            told: Told::default(),
             restart: None,
             cgroup: None,
             limit: None,
@@ -216,12 +220,9 @@ impl Step {
     fn start(&mut self, spank: &Spank<'_>, stamp: Stamp, pid: Option<u32>, logs: &Logs) {
         self.started = true;
         let mut env = facts::job_env(spank, self.job, &self.config.env);
-        // The extern step has next to no environment, and a script is told of its restart only in its
-        // own process, after this hook: there, to hear nothing is not to hear 0.
-        if !matches!(self.step, StepId::Number(_)) {
-            env.restart = env.restart.filter(|&n| n > 0);
-        }
-        self.restart = env.restart;
+        self.told = env.attempt;
+        // The extern step has next to no environment, and that of a script is not yet its job's.
+        self.restart = env.attempt.restart().filter(|_| matches!(self.step, StepId::Number(_)));
         self.warning = env.warning.take();
         // The extern step says "own id" even for members of an array.
         let own = self.step != StepId::Extern;
@@ -257,7 +258,7 @@ impl Step {
                 array_task_id,
                 het_job_id: env.het_job_id,
                 het_offset: env.het_offset,
-                restart: env.restart,
+                restart: self.restart,
                 end_limit: env.end_limit,
                 run: self.run.clone(),
                 env: env.run_keys.clone(),
@@ -297,7 +298,7 @@ impl Step {
             plugin_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             array_job_id,
             array_task_id,
-            restart: env.restart,
+            restart: self.restart,
             run: self.run.clone(),
             env: env.run_keys,
         };
@@ -324,6 +325,7 @@ impl Step {
         self.totals.failed += u32::from(end.failed());
         if self.step == StepId::Batch || self.step == StepId::Interactive {
             self.batch_end = Some(end);
+            self.restart = facts::job_env(spank, self.job, &[]).attempt.restart_of_script(self.told);
             if end.failed() && self.step == StepId::Batch && self.warning.is_none() {
                 self.script_warning = facts::warning_of_script(spank);
             }

@@ -261,7 +261,7 @@ pub const ROWS: &[Row] = &[
             of(events, "step_started").find(|e| e["step"] == "0" && e["restart"] == 1).filter(|_| cut)
         },
         show: &["event_type", "step", "restart"],
-        sure: "the first attempt is there, ended by SIGTERM; a script's own step is not told which attempt it is",
+        sure: "the first attempt is there, ended by SIGTERM; a script's own step says at its end which attempt it was",
     },
     Row {
         number: "26",

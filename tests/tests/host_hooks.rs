@@ -38,7 +38,7 @@ fn a_batch_step_is_told_from_start_to_end() {
     assert_eq!(job["node_list"], "n[1-2]");
     assert_eq!(job["cpus"], 4);
     assert_eq!(job["memory_mib"], 100);
-    assert_eq!(job["restart"], 2);
+    assert!(job["restart"].is_null(), "before its end, a script's step does not know");
     assert_eq!(job["end_limit"], "2027-01-15T08:00:00.000000Z");
     assert_eq!(job["env"], serde_json::json!({"WANDB_RUN_ID": "abc"}));
     assert_eq!(job["array_job_id"], serde_json::Value::Null);
@@ -53,6 +53,31 @@ fn a_batch_step_is_told_from_start_to_end() {
     assert_eq!(end["pid"], fields(&run, "task_started")["pid"]);
     assert_eq!(fields(&run, "job_ended")["exit_code"], 3);
     assert_eq!(fields(&run, "step_ended")["tasks_failed"], 1);
+}
+
+#[test]
+fn the_number_of_restarts_is_told_where_it_is_known_and_nowhere_else() {
+    let (task, again) = ("env SLURM_PROCID=0\n", "env SLURM_RESTART_COUNT=1\n");
+    let step = |before: &str| {
+        let run = Host::new().step(0).script(before).script(WHOLE_STEP).run();
+        assert_eq!(fields(&run, "job_started")["restart"], fields(&run, "step_started")["restart"]);
+        fields(&run, "step_started")["restart"].as_u64()
+    };
+    // srun in a script; srun by `env -i` or from a login node.
+    assert_eq!([step(task), step(&format!("{task}{again}"))], [Some(0), Some(1)]);
+    assert_eq!([step(""), step("env SLURM_RESTART_COUNT=x"), step(again)], [None, None, Some(1)]);
+
+    // What sbatch is called with is in the environment first, and what Slurm tells the script only later.
+    let script = |before: &str, later: &str| {
+        let hooks = format!("{before}load\ninit\nfork 0 0 true\n{later}reap 0\nexit");
+        let run = Host::new().step(BATCH).script(&hooks).run();
+        assert!(fields(&run, "job_started")["restart"].is_null(), "{before} {later}");
+        fields(&run, "job_ended")["restart"].as_u64()
+    };
+    let second = "env SLURM_PROCID=0\nenv SLURM_RESTART_COUNT=2\n";
+    assert_eq!([script("", task), script("", second), script(task, second)], [Some(0), Some(2), Some(2)]);
+    // Submitted by a job that was restarted, whose number it may still be.
+    assert_eq!([script("", ""), script(again, task), script(&format!("{task}{again}"), "")], [None; 3]);
 }
 
 #[test]
@@ -183,6 +208,36 @@ fn other_processes_register_the_options_and_nothing_else() {
 }
 
 #[test]
+fn a_prolog_and_an_epilog_are_told_and_nothing_else_of_a_job() {
+    let hooks = "load\nprolog\nepilog";
+    let run = Host::new().job().script("own SLURM_JOB_END_TIME=1800000000").script(hooks).run();
+    assert_eq!(run.types(), ["job_started", "job_ended"]);
+    let (began, ended) = (&run.events[0], &run.events[1]);
+    assert_eq!((&began["via"], &ended["via"]), (&"prolog".into(), &"epilog".into()));
+    assert_eq!(
+        (&began["job_id"], &began["uid"], &began["account"]),
+        (&"7".into(), &1000.into(), &"acc".into())
+    );
+    assert_eq!((&began["restart"], &began["end_limit"]), (&0.into(), &"2027-01-15T08:00:00.000000Z".into()));
+    assert_eq!((&ended["exit_code"], &ended["severity"]), (&3.into(), &"error".into()));
+    assert!(began["step"].is_null() && ended["step"].is_null());
+    // Each hook is a process of its own, and so a stream; here both are one process, at two moments.
+    assert!(run.events.iter().all(|e| e["seq"] == 0));
+    assert_ne!(began["stream"], ended["stream"]);
+
+    for context in [0, 1, 2, 3, 4, 99] {
+        let run = Host::new().job().script(&format!("context {context}")).script(hooks).run();
+        assert!(run.events.is_empty(), "context {context}");
+        assert!(run.said("info").is_empty() && run.said("registered").is_empty(), "{:?}", run.report);
+    }
+    let off = |allowed: &str| {
+        let said = Host::new().job().script("own SPANK__SLURM_SPANK_OPTION_inquest_inquest=off");
+        said.script(allowed).script(hooks).run().events.len()
+    };
+    assert_eq!((off("arg optout=yes"), off("arg optout=no"), off("")), (0, 2, 2));
+}
+
+#[test]
 fn users_name_a_run_and_opt_out_where_they_may() {
     let run =
         Host::new().step(0).script("load\ninit\noption inquest-run sweep 9").script(WHOLE_STEP_REST).run();
@@ -271,6 +326,8 @@ fn a_host_without_slurms_functions_is_survived() {
         .step(0)
         .script("load\ninit\npost_fork\ntask_exit 0 1 0\nexit")
         .run();
+    assert!(run.events.is_empty());
+    let run = Host::new().program(bare_program()).job().script("load\nprolog\nepilog").run();
     assert!(run.events.is_empty());
 }
 

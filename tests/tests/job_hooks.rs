@@ -1,10 +1,9 @@
-//! The plugin of a job's prolog and epilog on a real cluster: what it adds, that it disturbs no run's name, and
-//! that a mistake in its line costs neither a job nor a node.
+//! The plugin of a job's prolog and epilog on a real cluster: what it adds, that it disturbs no run's name, that
+//! a mistake in its line costs neither a job nor a node, and which attempt of a job both plugins say it is.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, USERS};
@@ -19,20 +18,8 @@ fn of<'a>(events: &'a [Value], job: u32, kind: &str, via: &str) -> Option<&'a Va
 
 #[test]
 fn prolog_and_epilog_add_what_only_slurm_tells_them() {
-    // slurmd looks for these hooks when it starts, so the files are there before the cluster is.
-    let plugins = tempfile::tempdir().unwrap();
-    fs::set_permissions(plugins.path(), Permissions::from_mode(0o755)).unwrap();
-    let place = |from: std::path::PathBuf, name: &str| {
-        let path = plugins.path().join(name);
-        fs::copy(from, &path).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-        format!("optional {} journal={{journal}} optout=yes", path.display())
-    };
-    let lines = vec![
-        place(artefacts::plugin(), "spank_inquest.so"),
-        place(artefacts::plugin_of_jobs(), "spank_inquest_job.so"),
-    ];
-    let cluster = Cluster::start(Config { plugstack: lines, ..Config::default() }).unwrap();
+    let mut cluster = Cluster::start(Config::default()).unwrap();
+    cluster.record_jobs("optout=yes").unwrap();
 
     let arguments = ["-n2", "-N2", "--comment=why not", "--output=said-%j.txt", "--array=5"];
     let job = cluster.sbatch(USERS[0], &arguments, "#!/bin/sh\nsrun -n2 true\nexit 3\n").unwrap();
@@ -100,15 +87,96 @@ fn prolog_and_epilog_add_what_only_slurm_tells_them() {
     cluster.stop().unwrap();
 }
 
+/// Steps that are told which attempt they are of, and some that are not; the second attempt submits another job.
+const AGAIN: &str = r#"#!/bin/bash
+srun -n1 true
+srun -n1 --export=NONE /bin/true
+env -i PATH=$PATH SLURM_CONF=$SLURM_CONF srun --jobid=$SLURM_JOB_ID -n1 true
+touch ready.${SLURM_RESTART_COUNT:-0}
+[ -z "$SLURM_RESTART_COUNT" ] && sleep 600
+sbatch --parsable -n1 --mem=50M -o /dev/null --wrap 'srun -n1 true' >child
+while [ ! -e go ]; do sleep 0.05; done
+"#;
+
 #[test]
-fn the_object_exports_its_two_hooks_and_nothing_else() {
-    let output =
-        Command::new("nm").args(["-D", "--defined-only"]).arg(artefacts::plugin_of_jobs()).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut names: Vec<&str> = text.lines().filter_map(|l| l.split_whitespace().last()).collect();
-    names.sort_unstable();
+fn nothing_of_a_second_attempt_is_told_as_the_first() {
+    let mut cluster = Cluster::start(Config { nodes: 1, ..Config::default() }).unwrap();
+    cluster.record_jobs("").unwrap();
+    let at = |name: &str| cluster.work_dir().join(name);
+    let wait_for = |name: &str| {
+        let deadline = Instant::now() + WAIT;
+        while !at(name).exists() {
+            assert!(Instant::now() < deadline, "no {name}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let job = cluster.sbatch(USERS[0], &["-n1", "--mem=100M", "--requeue"], AGAIN).unwrap();
+    wait_for("ready.0");
+    cluster.scontrol(&["requeue", &job.to_string()]).unwrap();
+    cluster.wait_state(job, "PENDING", WAIT).unwrap();
+    cluster.scontrol(&["update", &format!("JobId={job}"), "StartTime=now"]).unwrap();
+    wait_for("ready.1");
+    let mut outside = cluster.command(Some(USERS[0]), "srun");
+    outside.args(["--overlap", "-n1", "--mem=0", &format!("--jobid={job}"), "/bin/true"]);
+    assert!(outside.status().unwrap().success());
+    fs::write(at("go"), "").unwrap();
+    let child: u32 = fs::read_to_string(at("child")).unwrap().trim().parse().unwrap();
+    for job in [job, child] {
+        assert_eq!(cluster.wait_end(job, WAIT).unwrap().state, "COMPLETED");
+    }
+    let of_job = |e: &Value, job: u32| e["job_id"] == job.to_string().as_str();
+    let epilogs =
+        |events: &[Value], job| events.iter().filter(|e| of_job(e, job) && e["via"] == "epilog").count();
+    let events = cluster.wait_events(WAIT, |e| epilogs(e, job) == 2 && epilogs(e, child) == 1).unwrap();
+
+    // In the order of time, because nothing else may be believed here.
+    let told = |job: u32, kind: &str, step: &str| -> Vec<Option<u64>> {
+        let mine = |e: &&Value| {
+            of_job(e, job) && e["event_type"] == kind && e["step"].as_str().unwrap_or("none") == step
+        };
+        let mut events: Vec<&Value> = events.iter().filter(mine).collect();
+        events.sort_by_key(|e| e["mono_us"].as_u64());
+        events.into_iter().map(|e| e["restart"].as_u64()).collect()
+    };
+    for (kind, step) in [("job_ended", "batch"), ("step_started", "0")] {
+        assert_eq!(told(job, kind, step), [Some(0), Some(1)], "{kind} of step {step}");
+    }
+    // For Slurm, the first attempt's epilog is that of a job which was restarted once.
     assert_eq!(
-        names,
-        ["plugin_name", "plugin_type", "plugin_version", "slurm_spank_job_epilog", "slurm_spank_job_prolog"]
+        [told(job, "job_ended", "none"), told(child, "job_ended", "none")],
+        [vec![None; 2], vec![Some(0)]]
     );
+    // slurmd calls no prolog for a job that comes back before it has forgotten the first one.
+    let prologs = told(job, "job_started", "none");
+    assert!(!prologs.is_empty() && [Some(0), Some(1)].starts_with(&prologs), "{prologs:?}");
+    // Slurm hands the number on here, and could as well not.
+    let bare = told(job, "step_started", "1");
+    println!("srun --export=NONE: {bare:?}");
+    assert!([Some(0), None].contains(&bare[0]) && [Some(1), None].contains(&bare[1]), "{bare:?}");
+    assert_eq!(told(job, "step_started", "2"), [None, None], "env -i");
+    assert_eq!(told(job, "step_started", "3"), [None], "from outside");
+    assert_eq!(told(job, "step_started", "batch"), [None, None]);
+    // The other job has the first one's environment. Its prolog and epilog know better.
+    assert_eq!(told(child, "job_started", "none"), [Some(0)]);
+    assert_eq!(
+        [told(child, "job_started", "batch"), told(child, "job_ended", "batch")],
+        [vec![None], vec![None]]
+    );
+
+    let inquest = |arguments: &[&str]| {
+        let mut command = Command::new(artefacts::inquest());
+        command.args(arguments).env("INQUEST_STORE", cluster.dir().join("store")).output().unwrap()
+    };
+    let journal = cluster.journal_dir();
+    let journal = journal.to_str().unwrap();
+    assert!(inquest(&["collect", "--once", "--accounting", "off", "--journal", journal]).status.success());
+    let why: Value = serde_json::from_slice(&inquest(&["why", &job.to_string(), "--json"]).stdout).unwrap();
+    let attempts = why["jobs"][0]["story"]["attempts"].as_array().unwrap();
+    let steps = |n: usize| attempts[n]["steps"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(attempts.iter().map(|a| a["restart"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1]);
+    // The extern step is begun by the prolog.
+    let mut second = vec!["0", "1", "2", "3", "batch"];
+    second.extend((told(job, "step_started", "extern").len() == 2).then_some("extern"));
+    assert_eq!([steps(0), steps(1)], [vec!["0", "1", "2", "batch", "extern"], second]);
+    cluster.stop().unwrap();
 }

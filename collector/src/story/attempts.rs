@@ -1,12 +1,13 @@
 //! Which attempt of its job an event is about.
 //!
-//! Slurm numbers the attempts, but tells that number only to the steps of srun and to the prolog: a script
-//! hears of it in its own process, the extern step not at all. So what has no number is placed by who wrote it
-//! and by time, and it does not matter which node's journal is read first.
+//! Slurm numbers the attempts, but tells that number only to the steps of srun that get their script's
+//! environment, and to the prolog: the step of a script knows it at its end, the extern step not at all, and in
+//! an epilog it may be the next one's. So what has no number is placed by who wrote it and by time, and it does not matter which node's journal is
+//! read first.
 
 use std::collections::BTreeSet;
 
-use inquest_journal::{Body, Head, Source, StepId, Timestamp};
+use inquest_journal::{Body, Head, Source, StepId, Timestamp, Via};
 
 use super::{Attempt, Moment, Name, StepNode, Story};
 
@@ -22,10 +23,15 @@ impl Story {
             return (0, true);
         }
         let newest = self.attempts.len() - 1;
-        if let Some(n) = said
-            && !self.began_before(n, head, body)
-        {
-            return self.numbered(n);
+        if let Some(n) = said {
+            // The end of a script is that of the attempt in which it began.
+            if let (Body::JobEnded(_), Some(at)) = (body, self.of_writer(head)) {
+                self.call(at, n);
+                return (at, false);
+            }
+            if !self.began_before(n, head, body) {
+                return self.numbered(n, head, body);
+            }
         }
         match body {
             Body::StepStarted(_) | Body::JobStarted(_) => match head.step {
@@ -34,12 +40,13 @@ impl Story {
                 None => (newest, false),
             },
             _ if newest == 0 => (0, false),
+            Body::JobEnded(_) if head.step.is_none() => (self.of_end(head).unwrap_or(newest), false),
             _ => (self.of_writer(head).unwrap_or(newest), false),
         }
     }
 
-    /// The step began here in that attempt before: `srun --export=NONE` takes the number away, and without
-    /// one it is 0.
+    /// The step began here in that attempt before: a job that was submitted by a restarted one is told that
+    /// one's number, until it is restarted itself.
     fn began_before(&self, n: u32, head: &Head<'_>, body: &Body) -> bool {
         let (Body::StepStarted(_), Some(step)) = (body, head.step) else { return false };
         self.attempts.iter().filter(|a| a.restart == n).any(|a| {
@@ -50,15 +57,23 @@ impl Story {
     }
 
     /// The attempt of this number.
-    fn numbered(&mut self, n: u32) -> (usize, bool) {
+    fn numbered(&mut self, n: u32, head: &Head<'_>, body: &Body) -> (usize, bool) {
         if let Some(at) = self.attempts.iter().rposition(|a| a.restart == n) {
             self.attempts[at].counted = true;
             return (at, false);
         }
         let before = self.attempts.iter().rposition(|a| a.restart < n);
+        let begins = matches!(body, Body::StepStarted(_) | Body::JobStarted(_));
+        let over = |a: &Attempt| {
+            begins && a.ended.as_ref().is_some_and(|e| head.timestamp.since(e.at.wall) > SKEW_US)
+        };
         match before {
             // Only steps without a number were seen of it so far.
-            Some(at) if at + 1 == self.attempts.len() && !self.attempts[at].counted => {
+            Some(at)
+                if at + 1 == self.attempts.len()
+                    && !self.attempts[at].counted
+                    && !over(&self.attempts[at]) =>
+            {
                 (self.attempts[at].restart, self.attempts[at].counted) = (n, true);
                 (at, false)
             }
@@ -113,6 +128,14 @@ impl Story {
         (self.attempts.iter().position(until).unwrap_or(newest), false)
     }
 
+    /// An epilog runs before the next attempt begins.
+    fn of_end(&self, head: &Head<'_>) -> Option<usize> {
+        let begun = |a: &Attempt| {
+            a.started.as_ref().is_some_and(|began| head.timestamp.since(began.wall) >= -SKEW_US)
+        };
+        self.attempts.iter().rposition(begun)
+    }
+
     /// The attempt in which the step began that this event is of.
     fn of_writer(&self, head: &Head<'_>) -> Option<usize> {
         let step = head.step?;
@@ -125,17 +148,35 @@ impl Story {
         })
     }
 
+    /// An attempt that is there is said to be of this number.
+    fn call(&mut self, at: usize, n: u32) {
+        let (before, rest) = self.attempts.split_at_mut(at);
+        // Not where it contradicts the others; those that were only counted behind it make room.
+        if rest[0].counted || before.last().is_some_and(|a| a.restart >= n) {
+            return;
+        }
+        if rest[1..].iter().any(|a| a.counted && a.restart <= n) {
+            return;
+        }
+        (rest[0].restart, rest[0].counted) = (n, true);
+        self.make_room(at + 1);
+    }
+
+    /// Numbers that were only counted are raised above those before them.
+    fn make_room(&mut self, from: usize) {
+        for at in from..self.attempts.len() {
+            let least = self.attempts[at - 1].restart + 1;
+            let attempt = &mut self.attempts[at];
+            attempt.restart = attempt.restart.max(least);
+        }
+    }
+
     fn insert(&mut self, at: usize, said: Option<u32>) {
         let next = at.checked_sub(1).map_or(0, |before| self.attempts[before].restart + 1);
         let attempt =
             Attempt { restart: said.unwrap_or(next), counted: said.is_some(), ..Attempt::default() };
         self.attempts.insert(at, attempt);
-        // Numbers that were only counted make room.
-        for at in at + 1..self.attempts.len() {
-            let least = self.attempts[at - 1].restart + 1;
-            let attempt = &mut self.attempts[at];
-            attempt.restart = attempt.restart.max(least);
-        }
+        self.make_room(at + 1);
     }
 
     /// Puts extern steps where they belong: they begin when their job gets its nodes, just before its script.
@@ -199,7 +240,8 @@ impl Attempt {
 fn restart(body: &Body) -> Option<u32> {
     match body {
         Body::JobStarted(b) => b.restart,
-        Body::JobEnded(b) => b.restart,
+        // In an epilog, Slurm may already mean the next one.
+        Body::JobEnded(b) => b.restart.filter(|_| b.via != Some(Via::Epilog)),
         Body::StepStarted(b) => b.restart,
         _ => None,
     }

@@ -7,8 +7,8 @@ a process of its own for every job on every node, before and after it (about 4 m
 which looks for these hooks only then (before 23.11).
 
 What they add is what only Slurm's environment of a prolog or epilog says: the job on a node before its first
-step and after its last one, its account, comment, files of output as they were asked for, which attempt it
-is, and the exit code that Slurm itself gives it.
+step and after its last one, its account, comment, files of output as they were asked for, which attempt
+begins, and the exit code that Slurm itself gives it.
 
 The modules are those of the recorder, from the same files. Here is no state: the process lives for one hook.
 `spank_job_control_getenv` and its kin are never called, because in this context they end the process, and
@@ -189,7 +189,9 @@ fn ended() -> JobEnded {
         exit_code: end.and_then(|e| e.exit_code),
         signal: end.and_then(|e| e.signal).filter(|&n| n <= SIGNALS),
         derived_exit_code: derived.and_then(|e| e.exit_code),
-        restart: count(c"SLURM_JOB_RESTART_COUNT"),
+        // When a job is put back into the queue, Slurm counts that before the epilog: what is not 0 may be
+        // this attempt's number or the next one's.
+        restart: count(c"SLURM_JOB_RESTART_COUNT").filter(|&n| n == 0),
         ..JobEnded::default()
     }
 }
