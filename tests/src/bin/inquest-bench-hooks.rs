@@ -7,6 +7,27 @@
 //!
 //! The tracer writes down each call when it begins and ends, which itself takes a part of a microsecond:
 //! traced steps take longer, so the second table says how the time is divided and not how much it is.
+//!
+//! What the floor is made of, from that table, in microseconds (Linux 6.18 on two busy cores, Slurm 22.05 on
+//! cgroup v1, the journal on ext4; the fastest 30 of 120 steps; opening, reading and closing together):
+//!
+//! ```text
+//! three writes to the journal, one per hook                  14.4 + 13.5 + 12.7
+//! fstat before each: the descriptor is still the journal's    1.7 +  2.0 +  2.0
+//! opening the journal: directory, owner, file, size limit    10.7
+//! links of the task's descriptors 1 and 2 and directory       9.0 +  3.2 +  4.4
+//! /proc/PID/cgroup of the task                               12.9
+//! the step's directory, and the limit there                   2.5 +  4.2
+//! oom_control and peak of the task                           13.7 +  5.6
+//! boot id                                                    12.1
+//! slurm.conf, for the cluster's name                          3.7
+//! getpid, getrusage                                           2.7
+//! ```
+//!
+//! Together 131 of 274; the rest is the tracer's, a dozen page faults after the fork, and code that is cold. No
+//! file among them makes the kernel add up counters of other cgroups, and what is read only when something has
+//! happened (limits that were hit, swap, the kernel's log) is not in it. So each of these that is left out is a
+//! fact that is left out, and a line that waits for the next hook is lost with its slurmstepd.
 
 use std::collections::HashMap;
 use std::fs;
