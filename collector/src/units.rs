@@ -1,4 +1,6 @@
-//! Bytes and durations as people read them, and as they write them for sbatch.
+//! Numbers, bytes and durations as people read them, and as they write them for sbatch.
+
+use std::fmt::Display;
 
 /// `0 B`, `64.0 MiB`, `1.5 GiB`.
 pub fn bytes(n: u64) -> String {
@@ -30,8 +32,13 @@ pub fn duration(us: i64) -> String {
 }
 
 /// `1 line is`, `2 lines are`: a number before the words for one or for many.
-pub fn count(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
+pub fn count<N: Copy + Display + TryInto<u64>>(n: N, one: &str, many: &str) -> String {
+    format!("{n} {}", word(n, one, many))
+}
+
+/// The word for so many, where the number stands elsewhere.
+pub fn word<'a, N: TryInto<u64>>(n: N, one: &'a str, many: &'a str) -> &'a str {
+    if n.try_into().is_ok_and(|n| n == 1) { one } else { many }
 }
 
 /// MiB as sbatch takes them, rounded up to a size that people would write.
@@ -58,8 +65,8 @@ mod tests {
 
     #[test]
     fn one_and_many() {
-        let said = [0, 1, 2].map(|n| count(n, "line is", "lines are"));
-        assert_eq!(said, ["0 lines are", "1 line is", "2 lines are"]);
+        let said = [-1, 0, 1, 2].map(|n| count(n, "line is", "lines are"));
+        assert_eq!(said, ["-1 lines are", "0 lines are", "1 line is", "2 lines are"]);
     }
 
     #[test]

@@ -164,7 +164,7 @@ fn slurm_is_asked_where_it_is_and_not_needed() {
     let wanted = "4700_2|-|timeout\n4700_3|OUT_OF_MEMORY|oom\n4700_4|FAILED|no_reason_in_log\n\
                   4711|COMPLETED|disk_full\n";
     assert_eq!((code, out.as_str()), (1, wanted));
-    assert!(err.contains("1 jobs have not ended"), "{err}");
+    assert!(err.contains("1 job has not ended and is left out"), "{err}");
     assert!(fs::read_to_string(lab.path().join("asked")).unwrap().trim().ends_with("--jobs=4700,4711"));
     tool("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1");
     let (code, out, err) = run(&["--sacct", "--jobs", "4711"]);

@@ -157,12 +157,17 @@ fn silent(journal: &Path, nodes: &BTreeSet<String>) -> Option<Finding> {
     let missing: Vec<&str> = known.iter().map(String::as_str).filter(|n| !nodes.contains(*n)).collect();
     let all = known.len();
     Some(if missing.is_empty() {
-        Finding::ok("journals", format!("{} has journals of all {all} nodes", journal.display()))
+        Finding::ok("journals", format!("{} has journals of every node ({all})", journal.display()))
     } else {
         let which = hostlist::fold(missing.iter().copied());
         Finding::warning(
             "journals",
-            format!("{} of {all} nodes have never written to {}: {which}", missing.len(), journal.display()),
+            format!(
+                "{} of {} never written to {}: {which}",
+                missing.len(),
+                count(all, "node has", "nodes have"),
+                journal.display()
+            ),
             "run inquest check on one of them",
         )
     })

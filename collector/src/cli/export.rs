@@ -383,13 +383,17 @@ impl Progress {
         self.rows += rows;
         if self.told.elapsed() >= TELL && io::stderr().is_terminal() {
             (self.told, self.shown) = (Instant::now(), true);
-            let _ = write!(io::stderr(), "\r{} rows", self.rows);
+            let _ = write!(io::stderr(), "\r{}", self.said());
         }
     }
 
     fn end(&self) {
         if self.shown {
-            eprintln!("\r{} rows", self.rows);
+            eprintln!("\r{}", self.said());
         }
+    }
+
+    fn said(&self) -> String {
+        count(self.rows, "row", "rows")
     }
 }

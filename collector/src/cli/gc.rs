@@ -118,7 +118,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         let ((gone, gone_bytes), (packed, packed_bytes)) = (sum(true), sum(false));
         eprintln!(
             "inquest: would remove {gone} of {} ({}) and compress {packed} ({})",
-            count(seen.len() as u64, "run", "runs"),
+            count(seen.len(), "run", "runs"),
             bytes(gone_bytes),
             bytes(packed_bytes)
         );

@@ -5,6 +5,7 @@ use super::{Form, GOOD, Members, NOT_FOUND, Usage, Where, print, print_json};
 use crate::report::grep::{self, Grep, Hit, Options};
 use crate::report::table::Table;
 use crate::report::{JSON_SCHEMA, clean};
+use crate::units::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -119,7 +120,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         print(&form.print(&table)?)?;
     }
     if enough(matches) {
-        eprintln!("inquest: stopped after {matches} matches; -m 0 shows all");
+        eprintln!("inquest: stopped after {}; -m 0 shows all", count(matches, "match", "matches"));
     }
     Ok(match (matches, read, unread) {
         (1.., _, _) => GOOD,

@@ -60,7 +60,13 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             let mut progress = |at: Progress| {
                 if terminal && told.elapsed() >= TELL {
                     told = Instant::now();
-                    let _ = write!(std::io::stderr(), "\r{} of {} runs, {} jobs", at.runs, at.of, at.jobs);
+                    let _ = write!(
+                        std::io::stderr(),
+                        "\r{} of {}, {}",
+                        at.runs,
+                        count(at.of, "run", "runs"),
+                        count(at.jobs, "job", "jobs")
+                    );
                 }
                 ControlFlow::Continue(())
             };
@@ -116,7 +122,9 @@ fn status(store: &Path, json: bool) -> anyhow::Result<u8> {
     } else {
         let (ended, failed) = (ended.total(), ended.failed());
         print(&format!(
-            "{runs} runs, {jobs} attempts of jobs, {ended} ended, {failed} of them badly; {}\n",
+            "{}, {} of jobs, {ended} ended, {failed} of them badly; {}\n",
+            count(runs, "run", "runs"),
+            count(jobs, "attempt", "attempts"),
             bytes(size)
         ))?;
     }

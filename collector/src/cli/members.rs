@@ -46,7 +46,7 @@ impl Members {
         let wanted = |n: &&u32| self.all || only_one || failed(&found.run.members[n]);
         let chosen: Vec<u32> = found.members.iter().filter(wanted).copied().collect();
         if chosen.is_empty() {
-            let jobs = count(found.members.len() as u64, "job", "jobs");
+            let jobs = count(found.members.len(), "job", "jobs");
             eprintln!("inquest: none of {jobs} failed; --all takes them all");
         }
         Ok(Picked { found, stories, chosen, step: super::events::step_of(&target) })

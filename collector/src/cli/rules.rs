@@ -5,6 +5,7 @@ use clap::Args;
 use super::{Form, GOOD, Usage, print, print_json};
 use crate::config::{Config, help};
 use crate::report::site;
+use crate::units::count;
 use crate::verdict::{SITE_KEYS, SITE_PATH, SiteRules};
 
 const EXAMPLES: &str = "\
@@ -95,7 +96,9 @@ impl Judging {
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(path) = &arguments.check {
         let rules = SiteRules::load(Some(path))?;
-        print(&format!("{}: {} rules, nothing is wrong with them\n", path.display(), rules.rules().len()))?;
+        let rules =
+            count(rules.rules().len(), "rule, nothing is wrong with it", "rules, nothing is wrong with them");
+        print(&format!("{}: {rules}\n", path.display()))?;
         return Ok(GOOD);
     }
     let rules = arguments.rules.load()?;

@@ -14,6 +14,7 @@ use crate::report::{JSON_SCHEMA, clean, csv};
 use crate::slurm::states;
 use crate::slurm::target::fold_ranges;
 use crate::store::ReadError;
+use crate::units::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,7 +101,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                 let before = jobs.len();
                 jobs.retain(|j| !open.contains(&j.name.display()));
                 if jobs.len() < before {
-                    eprintln!("inquest: {} jobs have not ended and are left out", before - jobs.len());
+                    let open =
+                        count(before - jobs.len(), "job has not ended and is", "jobs have not ended and are");
+                    eprintln!("inquest: {open} left out");
                 }
             }
             Err(reason) => eprintln!("inquest: {}; no job is left out", clean(&reason)),
@@ -166,7 +169,8 @@ fn one(arguments: &Arguments) -> anyhow::Result<u8> {
             print(&format!("  hidden by: {}\n", clean(masked.trim())))?;
         }
     } else {
-        print(&format!("nothing in these {} lines says that something failed\n", report.lines))?;
+        let lines = count(report.lines, "line", "lines");
+        print(&format!("nothing in the {lines} says that something failed\n"))?;
     }
     Ok(if failed { FAILURES } else { GOOD })
 }

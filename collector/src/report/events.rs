@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::{clean, clock};
 use crate::slurm::signal_name;
 use crate::store::Line;
-use crate::units::{bytes, duration};
+use crate::units::{bytes, count, duration};
 use crate::verdict::level_name;
 
 /// `14:30:01.234  n1  101.0/1  task_exited  SIGKILL, peak 64.0 MiB`.
@@ -93,7 +93,7 @@ fn says(body: &Body) -> String {
         Body::NodeBooted(b) => parts.extend(b.booted_at.map(|t| format!("booted at {t}"))),
         Body::Note(b) => parts.extend(b.text.iter().map(|t| clean(t))),
         Body::Lost(b) => {
-            parts.extend(b.count.map(|n| format!("{n} events could not be written")));
+            parts.extend(b.count.map(|n| format!("{} could not be written", count(n, "event", "events"))));
             parts.extend(b.reason.iter().map(|r| clean(r)));
         }
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::units::count;
+
 /// A node on which more failed than elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BadNode {
@@ -17,6 +19,17 @@ pub struct BadNode {
     pub failed_elsewhere: usize,
     /// Jobs that ended elsewhere.
     pub jobs_elsewhere: usize,
+}
+
+impl BadNode {
+    /// `3 of 4 jobs failed there, 0 of 9 elsewhere`.
+    pub fn says(&self) -> String {
+        let jobs = count(self.jobs, "job", "jobs");
+        format!(
+            "{} of {jobs} failed there, {} of {} elsewhere",
+            self.failed, self.failed_elsewhere, self.jobs_elsewhere
+        )
+    }
 }
 
 /// A node is named when chance alone would give it so many failures in less

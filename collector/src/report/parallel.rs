@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::units::count;
+
 /// Applies a function to all items, as many at a time as there are processors,
 /// and gives the results in the order of the items. `new` makes what a thread
 /// keeps from item to item. What takes longer than a second says on a terminal
@@ -50,7 +52,7 @@ impl Progress {
     fn step(&self) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if self.shown() {
-            eprint!("\r{done} of {} jobs read\x1b[K", self.total);
+            eprint!("\r{done} of {} read\x1b[K", count(self.total, "job", "jobs"));
         }
     }
 

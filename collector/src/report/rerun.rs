@@ -9,6 +9,7 @@ use super::failures::Failure;
 use super::{JSON_SCHEMA, clean};
 use crate::recover::{Group, NO_SCRIPT, Plan, Template, line};
 use crate::runs::RunState;
+use crate::units::count;
 
 const HEAD: Style = Style::new().bold();
 
@@ -20,8 +21,10 @@ pub fn text(plan: &Plan) -> String {
         let members = &group.members;
         let _ = writeln!(
             out,
-            "{HEAD}{}{HEAD:#}: {} of {} jobs, {members}{name}",
-            group.class, group.jobs, plan.jobs
+            "{HEAD}{}{HEAD:#}: {} of {}, {members}{name}",
+            group.class,
+            group.jobs,
+            count(plan.jobs, "job", "jobs")
         );
         for note in &group.notes {
             let _ = writeln!(out, "  {}", clean(note));
@@ -29,9 +32,7 @@ pub fn text(plan: &Plan) -> String {
         let _ = writeln!(out, "  {}\n", command(group));
     }
     for n in &plan.bad_nodes {
-        let (node, elsewhere) = (clean(&n.node), format!("{} of {}", n.failed_elsewhere, n.jobs_elsewhere));
-        let _ =
-            writeln!(out, "Node {node}: {} of {} jobs failed there, {elsewhere} elsewhere", n.failed, n.jobs);
+        let _ = writeln!(out, "Node {}: {}", clean(&n.node), n.says());
     }
     out
 }

@@ -21,6 +21,7 @@ use super::logfiles::LogError;
 use super::table::Table;
 use super::{JSON_SCHEMA, clean, ids, parallel};
 use crate::logs::{Cause, Class, Fingerprint, fingerprint};
+use crate::units::count;
 
 /// How deep directories are searched.
 const DEPTH: usize = 12;
@@ -305,7 +306,7 @@ pub fn summary(scans: &[JobScan]) -> String {
         0 => String::new(),
         n => format!(", {n} cannot be read"),
     };
-    format!("{failed} of {n} jobs failed{unknown}\n{rows}")
+    format!("{failed} of {} failed{unknown}\n{rows}", count(n, "job", "jobs"))
 }
 
 fn members(jobs: &[&JobScan]) -> String {

@@ -161,10 +161,9 @@ impl<'a> Timeline<'a> {
         let detail = match &*line.event_type {
             "run_started" => "the run begins".into(),
             "run_completed" => "the run ends: all jobs ended well".into(),
-            "run_failed" => match ended.n_errors.unwrap_or(0) {
-                1 => "the run ends: 1 job failed".into(),
-                n => format!("the run ends: {n} jobs failed"),
-            },
+            "run_failed" => {
+                format!("the run ends: {} failed", count(ended.n_errors.unwrap_or(0), "job", "jobs"))
+            }
             _ => events::detail(line, raw),
         };
         let (death, unordered) = ended.verdict.map_or((None, None), |v| (v.first_failure, v.unordered));
@@ -356,15 +355,7 @@ impl<'a> Timeline<'a> {
             );
         }
         for n in self.bad_nodes() {
-            let _ = writeln!(
-                out,
-                "Node {}: {} of {} jobs failed there, {} of {} elsewhere",
-                clean(&n.node),
-                n.failed,
-                n.jobs,
-                n.failed_elsewhere,
-                n.jobs_elsewhere
-            );
+            let _ = writeln!(out, "Node {}: {}", clean(&n.node), n.says());
         }
         for wrong in &self.wrong {
             let _ = writeln!(out, "Clock: {}; offsets are put right by that", clean(&wrong.to_string()));
@@ -380,11 +371,7 @@ impl<'a> Timeline<'a> {
             let _ = writeln!(
                 out,
                 "{} left out",
-                count(
-                    self.far as u64,
-                    "event further from a failure is",
-                    "events further from a failure are"
-                )
+                count(self.far, "event further from a failure is", "events further from a failure are")
             );
         }
         out

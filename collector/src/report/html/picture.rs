@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::class_name;
-use crate::units::{bytes, duration};
+use crate::units::{bytes, count, duration};
 use crate::verdict::Class;
 
 /// Width of every picture in its own units; it is scaled to the page.
@@ -137,7 +137,7 @@ pub fn timeline(id: &str, title: &str, rows: &[Row]) -> Markup {
             }
             (legend(rows.iter().map(|r| r.class)))
             @if left_out > 0 {
-                figcaption { (left_out) " jobs that ended well are not drawn." }
+                figcaption { (count(left_out, "job that ended well is", "jobs that ended well are")) " not drawn." }
             }
         }
     }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::{Failed, Frame, Run};
 use crate::report::wrap::{WIDTH, cut};
 use crate::report::{clean, zoned};
-use crate::units::duration;
+use crate::units::{count, duration};
 
 /// What a piece of text means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub fn lines(
     }
     let hidden = runs.len().saturating_sub(from + runs_room);
     if hidden > 0 {
-        out.push(vec![(Ink::Soft, format!("... and {hidden} more runs"))]);
+        out.push(vec![(Ink::Soft, format!("... and {}", count(hidden, "more run", "more runs")))]);
     }
     if errors_room > 0 {
         out.push(Vec::new());
@@ -123,11 +123,6 @@ pub fn lines(
     out.iter().map(|line| fit(line, width)).collect()
 }
 
-/// `1 run`, `2 runs`.
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
 fn head(frame: &Frame, now: Timestamp, zone: &TimeZone) -> Vec<Span> {
     let running = frame.runs.iter().filter(|r| r.running()).count();
     let failed: u32 = frame.runs.iter().map(|r| r.counts().1).sum();
@@ -135,9 +130,9 @@ fn head(frame: &Frame, now: Timestamp, zone: &TimeZone) -> Vec<Span> {
     let ink = if failed > 0 { Ink::Bad } else { Ink::Good };
     vec![
         (Ink::Head, format!("inquest top  {}  ", zoned(now, zone, "%H:%M:%S"))),
-        (Ink::Busy, format!("{} and {} running", count(running, "run"), count(jobs as usize, "job"))),
-        (Ink::Plain, format!(", {} in all, ", count(frame.runs.len(), "run"))),
-        (ink, format!("{} failed", count(failed as usize, "job"))),
+        (Ink::Busy, format!("{} and {} running", count(running, "run", "runs"), count(jobs, "job", "jobs"))),
+        (Ink::Plain, format!(", {} in all, ", count(frame.runs.len(), "run", "runs"))),
+        (ink, format!("{} failed", count(failed, "job", "jobs"))),
     ]
 }
 

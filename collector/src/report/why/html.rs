@@ -15,7 +15,7 @@ use crate::report::logfiles::log_files;
 use crate::report::{clean, clock, nodes, time};
 use crate::runs::RunState;
 use crate::slurm::hostlist;
-use crate::units::duration;
+use crate::units::{count, duration};
 use crate::verdict::{Class, Verdict};
 
 /// Jobs in the table of all.
@@ -33,7 +33,7 @@ pub fn html(reports: &[(&RunState, &[Subject<'_>])], only: Option<StepId>, zone:
     let title = match reports {
         [(_, [one])] => format!("Job {}: why", one.member.display_id()),
         [(run, _)] => format!("Run {}: why", run.run_id),
-        _ => format!("{} runs: why", reports.len()),
+        _ => format!("{}: why", count(reports.len(), "run", "runs")),
     };
     let newest = reports.iter().map(|(run, _)| run.last).max();
     let body = html! {
@@ -84,7 +84,7 @@ pub fn report(
                     (kind(index, run, group, only, zone))
                 }
                 @if groups.len() > SHOWN {
-                    p { (groups.len() - SHOWN) " more kinds of failure: " code { "inquest errors " (run.run_id) } }
+                    p { (count(groups.len() - SHOWN, "more kind", "more kinds")) " of failure: " code { "inquest errors " (run.run_id) } }
                 }
             }
             (times(id, run, subjects))
@@ -142,7 +142,7 @@ fn head(id: &str, run: &RunState, subjects: &[Subject<'_>], zone: &TimeZone) -> 
                 }
                 _ => {
                     p class={ "verdict " (if failed > 0 { "bad" } else { "good" }) } {
-                        (failed) " of " (subjects.len()) " jobs failed"
+                        (failed) " of " (count(subjects.len(), "job", "jobs")) " failed"
                         @if running > 0 { ", " (running) " still running" }
                     }
                     (classes(&format!("{id}-c"), &counts))
@@ -207,8 +207,7 @@ fn first(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
                 p { (clean(message(first))) }
                 @for n in &bad {
                     p {
-                        "Node " strong { (clean(&n.node)) } ": " (n.failed) " of " (n.jobs) " jobs failed there, "
-                        (n.failed_elsewhere) " of " (n.jobs_elsewhere) " elsewhere."
+                        "Node " strong { (clean(&n.node)) } ": " (n.says()) "."
                     }
                 }
             }
@@ -368,7 +367,7 @@ fn kind(index: usize, run: &RunState, group: &Group<'_>, only: Option<StepId>, z
                 (index + 1) ". " (clean(&group.label)) " " (pill(Some(group.class), &clean(&group.cause)))
             }
             p {
-                strong { (group.subjects.len()) @if group.subjects.len() == 1 { " job" } @else { " jobs" } } ": "
+                strong { (count(group.subjects.len(), "job", "jobs")) } ": "
                 (group.members())
                 @let hosts = group.nodes();
                 @if !hosts.is_empty() { " on " (clean(&hosts)) }
@@ -542,7 +541,7 @@ fn all(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
         section {
             h2 { "All jobs" }
             details {
-                summary { (subjects.len()) " jobs" }
+                summary { (count(subjects.len(), "job", "jobs")) }
                 div class="scroll" tabindex="0" {
                     table {
                         thead {

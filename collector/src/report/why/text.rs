@@ -19,7 +19,7 @@ use crate::report::wrap::{cut, hang, width};
 use crate::report::{clean, clock, nodes, time};
 use crate::runs::{KeyKind, RunState};
 use crate::slurm::hostlist;
-use crate::units::duration;
+use crate::units::{count, duration};
 use crate::verdict::{Class, Verdict};
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -58,10 +58,7 @@ pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone
     let groups = groups(subjects);
     for (index, group) in groups.iter().take(SHOWN).enumerate() {
         let first = group.first();
-        let jobs = match group.subjects.len() {
-            1 => "1 job".to_owned(),
-            n => format!("{n} jobs"),
-        };
+        let jobs = count(group.subjects.len(), "job", "jobs");
         let plain = format!("{}. {}  {jobs}: ", index + 1, group.label);
         let styled = format!("{HEAD}{}.{HEAD:#} {BAD}{}{BAD:#}  {jobs}: ", index + 1, group.label);
         let columns = plain.chars().count();
@@ -79,17 +76,14 @@ pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone
         out.push('\n');
     }
     if groups.len() > SHOWN {
-        let left = groups.len() - SHOWN;
-        let _ = writeln!(out, "{left} more kinds of failure: see 'inquest errors {}'\n", run.run_id);
+        let left = count(groups.len() - SHOWN, "more kind", "more kinds");
+        let _ = writeln!(out, "{left} of failure: see 'inquest errors {}'\n", run.run_id);
     }
     let failed: Vec<&Subject<'_>> = subjects.iter().filter(|s| s.failed()).collect();
     if failed.len() > LOGS_READ {
-        let left = failed.len() - LOGS_READ;
-        let _ = writeln!(
-            out,
-            "The logs of {left} failed jobs were not read: 'inquest errors {}' reads all\n",
-            run.run_id
-        );
+        let left = count(failed.len() - LOGS_READ, "failed job", "failed jobs");
+        let _ =
+            writeln!(out, "The logs of {left} were not read: 'inquest errors {}' reads all\n", run.run_id);
     }
     // What was not recorded is in no store for the other commands to read.
     if failed.iter().any(|s| s.recorded()) {
@@ -104,7 +98,7 @@ fn head(out: &mut String, run: &RunState, subjects: &[Subject<'_>], zone: &TimeZ
     let colour = if failed == 0 { GOOD } else { BAD };
     let (name, user, cluster) = (name(run.name.as_deref()), clean(&run.user), clean(&run.cluster));
     let _ = writeln!(out, "{HEAD}Run {}{HEAD:#}  {name} of {user} on {cluster}", run.run_id);
-    let plain = format!("{failed} of {} jobs failed", subjects.len());
+    let plain = format!("{failed} of {} failed", count(subjects.len(), "job", "jobs"));
     let still = if running > 0 { format!(", {running} still running") } else { String::new() };
     let elapsed = duration(run.last.since(run.started));
     let so_far = if running > 0 { " so far" } else { "" };
@@ -189,12 +183,8 @@ fn first_failure(out: &mut String, subjects: &[Subject<'_>], zone: &TimeZone) {
     }
     let ends = subjects.iter().filter(|s| s.member.verdict.is_some());
     for n in nodes::bad(ends.filter_map(|s| Some((s.node()?, s.failed())))) {
-        let text = format!(
-            "{} of {} jobs failed there, {} of {} elsewhere",
-            n.failed, n.jobs, n.failed_elsewhere, n.jobs_elsewhere
-        );
         let first = format!("  Node {}: ", clean(&n.node));
-        hang(out, &first, first.chars().count(), INDENT + 2, &text);
+        hang(out, &first, first.chars().count(), INDENT + 2, &n.says());
     }
     out.push('\n');
 }

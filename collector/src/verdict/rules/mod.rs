@@ -72,7 +72,7 @@ fn script_ended_well(case: &Case<'_>) -> bool {
 
 /// `1 process`, `3 processes`.
 pub(crate) fn processes(count: u64) -> String {
-    if count == 1 { "1 process".into() } else { format!("{count} processes") }
+    crate::units::count(count, "process", "processes")
 }
 
 fn memory(death: &Death) -> String {
