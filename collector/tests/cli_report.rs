@@ -61,3 +61,20 @@ fn what_is_new_is_said_once() {
     assert_eq!(fs::read_to_string(&told).unwrap().lines().count(), 2);
     lab.refuses(&["report", "--store", "/no/such/store"], 3, &["/no/such/store", "inquest index rebuild"]);
 }
+
+#[test]
+fn one_of_something_is_not_many() {
+    let lab = lab([(1, 0, End::Oom(64))]);
+    let (_, text, _) = lab.run(&["report"]);
+    assert!(text.contains("1 of 1 job failed (100.0 %); in the time before, 0 of 0 (0.0 %)."), "{text}");
+    let (_, page, _) = lab.run(&["report", "--html", "-"]);
+    assert!(page.contains("1 of 1 job failed"), "{page}");
+    let (_, text, _) = lab.run(&["index"]);
+    assert!(text.starts_with("1 run, 1 attempt of jobs, 1 ended, 1 of them badly; "), "{text}");
+    let rules = lab.log(
+        "rules.toml",
+        "[[rule]]\nname = \"a\"\npriority = 1\nclass = \"infra\"\n[rule.match]\nexit_code = [1]\n",
+    );
+    let (_, text, _) = lab.run(&["rules", "--check", &rules]);
+    assert!(text.ends_with(": 1 rule, nothing is wrong with it\n"), "{text}");
+}

@@ -539,3 +539,137 @@ fn an_index_of_another_version_is_said_and_made_anew() {
     }
     assert_eq!(server.get(me, "/api/v1/jobs").json()["jobs"].as_array().unwrap().len(), 5);
 }
+
+/// A rule that makes a death by SIGUSR1 one that is no node's fault.
+fn collect_by_rule(lab: &Lab) {
+    let rules = lab.log(
+        "rules.toml",
+        "[[rule]]\nname = \"stopped\"\npriority = 1\nclass = \"cancelled\"\n[rule.match]\nsignal = [\"SIGUSR1\"]\n",
+    );
+    let journal = lab.journal();
+    let once =
+        ["collect", "--once", "--accounting=off", "--rules", &rules, "--journal", journal.to_str().unwrap()];
+    let (code, _, stderr) = lab.run(&once);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn failed_means_the_same_wherever_a_page_says_it() {
+    let lab = Lab::new();
+    // Node n1 fails at what can be its fault eleven times, three jobs are cancelled there.
+    for n in 0..80 {
+        let (node, end) = match n {
+            0..11 => ("n1", End::Signal(11)),
+            11..14 => ("n1", End::Signal(10)),
+            14..20 => ("n1", End::Code(0)),
+            _ => ("n2", End::Code(0)),
+        };
+        lab.job(&job(100 + n, ANN, "fit", node, end));
+    }
+    // A job whose second attempt ends well.
+    let first = Job { secs: 5, ..job(99, ANN, "twice", "n2", End::Signal(15)) };
+    lab.job(&first);
+    lab.job(&Job { restart: 1, start: first.start + 100, end: End::Code(0), ..first });
+    collect_by_rule(&lab);
+    let server = serve(&lab, "");
+    let me = rustix::process::geteuid().as_raw();
+    let words = |path: &str| {
+        let body = server.get(me, path).body;
+        let mut text = String::new();
+        let mut inside = false;
+        for c in body.chars() {
+            match c {
+                '<' => inside = true,
+                '>' => (inside, text) = (false, text + " "),
+                _ if !inside => text.push(c),
+                _ => {}
+            }
+        }
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let overview = words("/");
+    for said in [
+        "15 jobs failed",
+        "18.3 % of 82 that ended",
+        "n1 (14 of 20 jobs failed there, 11 of them in a way that can be a node's fault)",
+        "n1 14 70.0 %",
+        "Counted are attempts of jobs",
+    ] {
+        assert!(overview.contains(said), "{said}: {overview}");
+    }
+    let nodes = words("/nodes");
+    assert!(nodes.contains("n1 suspect 20 14 11 55.0 %"), "{nodes}");
+    let by_node = server.get(me, "/api/v1/failures?by=node").json()["groups"][0].clone();
+    let standing = server.get(me, "/api/v1/nodes").json()["nodes"][0].clone();
+    assert_eq!((&by_node["key"], &standing["node"]), (&"n1".into(), &"n1".into()));
+    assert_eq!(
+        (&by_node["failed"], &standing["failed"], &standing["counted"]),
+        (&14.into(), &14.into(), &11.into())
+    );
+    // Of a run, a job is counted once, by its last attempt; the list under it has attempts, and says so.
+    let run = words(&format!("/runs/lab/{ANN}/job-99"));
+    assert!(run.contains("0 of 1 job failed"), "{run}");
+    assert!(run.contains("A row is an attempt") && run.contains("put back into the queue"), "{run}");
+    let (code, report, _) = lab.run(&["report"]);
+    assert_eq!(code, 0);
+    for said in [
+        "15 of 82 jobs failed (18.3 %)",
+        "Node n1 is suspect: 14 of 20 jobs failed there, 11 of them in a way that can be a node's fault",
+        "Counted are attempts of jobs",
+    ] {
+        assert!(report.split_whitespace().collect::<Vec<_>>().join(" ").contains(said), "{said}: {report}");
+    }
+}
+
+#[test]
+fn the_status_of_a_run_is_that_of_the_members_that_are_seen() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let of = |id: u32, run: &'static str, account: &'static str, end: End| {
+        lab.job(&Job { run: Some(run), account: Some(account), ..job(id, BOB, "fit", "n1", end) });
+    };
+    of(701, "hers-is-well", "hers", End::Code(0));
+    of(702, "hers-is-well", "other", End::Code(3));
+    of(703, "hers-is-well", "other", End::Open);
+    of(704, "hers-failed", "hers", End::Code(3));
+    of(705, "hers-failed", "other", End::Code(0));
+    of(706, "hers-runs", "hers", End::Open);
+    of(707, "others-alone", "other", End::Code(3));
+    lab.job(&job(708, ANN, "fit", "n1", End::Code(3)));
+    lab.job(&job(709, ANN, "fit", "n1", End::Code(0)));
+    collect(&lab);
+    let path = fake(&lab, "sacctmgr", &format!("hers|{ANN}"));
+    let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
+        command.env("PATH", path);
+    });
+    let listed = |who: &str, status: &str| -> Vec<String> {
+        let said = server.get(uid(who), &format!("/api/v1/runs?status={status}")).json();
+        let runs = said["runs"].as_array().unwrap();
+        let mut runs: Vec<String> = runs.iter().map(|r| r["run_id"].as_str().unwrap().to_owned()).collect();
+        runs.sort();
+        let page = server.get(uid(who), &format!("/runs?status={status}")).body;
+        let shown = |run: &&String| page.contains(&format!("/{run}\""));
+        assert_eq!(runs.iter().filter(shown).count(), runs.len(), "{runs:?}: {page}");
+        assert_eq!(page.matches("<td class=\"name\"><a href=").count(), runs.len(), "{page}");
+        runs
+    };
+    assert_eq!(listed(ANN, "any"), ["hers-failed", "hers-is-well", "hers-runs", "job-708", "job-709"]);
+    assert_eq!(listed(ANN, "failed"), ["hers-failed", "job-708"]);
+    assert_eq!(listed(ANN, "running"), ["hers-runs"]);
+    assert_eq!(listed(BOB, "failed"), ["hers-failed", "hers-is-well", "others-alone"]);
+    assert_eq!(listed(BOB, "running"), ["hers-is-well", "hers-runs"]);
+    // Page by page, it is the same.
+    let (mut seen, mut next) = (Vec::new(), "/api/v1/runs?status=failed&limit=1".to_owned());
+    loop {
+        let page = server.get(uid(ANN), &next).json();
+        seen.extend(
+            page["runs"].as_array().unwrap().iter().map(|r| r["run_id"].as_str().unwrap().to_owned()),
+        );
+        let Some(before) = page["next"].as_str() else { break };
+        next = format!("/api/v1/runs?status=failed&limit=1&before={before}");
+    }
+    seen.sort();
+    assert_eq!(seen, ["hers-failed", "job-708"]);
+}

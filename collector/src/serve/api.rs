@@ -102,7 +102,8 @@ async fn runs(
 ) -> Answer {
     let question = Question::read(pairs, &["status"], now())?;
     let (filter, limit) = (question.of_status(&viewer)?, question.limit);
-    let mut runs = app.data.ask(move |s| Ok(s.index.runs(&filter, limit + 1)?)).await?;
+    let asker = viewer.clone();
+    let mut runs = app.data.ask(move |s| look::runs(&s, &asker, &filter, limit + 1)).await?;
     let next = question.cut(&mut runs, RunEntry::place);
     let runs: Vec<Value> = runs.iter().map(|run| shown(run, &viewer)).collect();
     Ok(send(json!({ "runs": runs, "next": next })))

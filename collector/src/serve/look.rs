@@ -1,16 +1,19 @@
-//! One run and one job, for somebody who may see them.
+//! Runs and jobs, for somebody who may see them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::Viewer;
 use super::data::{Problem, Sources};
 use crate::store::index::{Filter, JobEntry, Place, RunEntry};
 use crate::store::{EventsFile, read_head, read_line, run_dir};
 use crate::story::Story;
-use crate::verdict::Verdict;
+use crate::verdict::{Class, Verdict};
 
 /// Members that a coordinator's view of a run looks through.
 const MEMBERS: usize = 10_000;
+
+/// Runs that are looked at together.
+const RUNS: usize = 200;
 
 /// Bytes of events that are read of one job.
 const BYTES: u64 = 32 << 20;
@@ -52,6 +55,69 @@ pub fn members_of(name: &Name, viewer: &Viewer) -> Filter {
         run_id: Some(name.2.clone()),
         visible: viewer.visible(),
         ..Filter::default()
+    }
+}
+
+/// What the jobs of a run that a filter does not leave out have come to: by class, each by its last attempt, and
+/// how many run.
+///
+/// # Errors
+///
+/// When the index cannot be read.
+pub fn come_to(sources: &Sources<'_>, members: &Filter) -> Result<(BTreeMap<Class, u32>, u32), Problem> {
+    let attempts = sources.index.members(members, 0, MEMBERS)?;
+    // They are in the order of the members and of their attempts.
+    let last: BTreeMap<u32, Option<Class>> = attempts.iter().map(|a| (a.chunk_id, a.class())).collect();
+    let (mut classes, mut running) = (BTreeMap::new(), 0);
+    for class in last.into_values() {
+        match class {
+            Some(class) => *classes.entry(class).or_default() += 1,
+            None => running += 1,
+        }
+    }
+    Ok((classes, running))
+}
+
+/// Runs, the newest event first, at most `limit`. A run of which the viewer
+/// sees some members has the status of those: the index knows that of all.
+///
+/// # Errors
+///
+/// When the index cannot be read.
+pub fn runs(
+    sources: &Sources<'_>,
+    viewer: &Viewer,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Vec<RunEntry>, Problem> {
+    let any = !filter.failed && filter.open.is_none();
+    if any || viewer.sees_all() || viewer.accounts.is_empty() {
+        return Ok(sources.index.runs(filter, limit)?);
+    }
+    let mut page = Filter { failed: false, open: None, ..filter.clone() };
+    let mut found = Vec::new();
+    loop {
+        let runs = sources.index.runs(&page, RUNS)?;
+        let next = runs.last().filter(|_| runs.len() == RUNS).map(RunEntry::place);
+        for run in runs {
+            let (failed, running) = if viewer.sees_all_of(&run.user) {
+                (run.failed, run.running)
+            } else {
+                let name = (run.cluster.clone(), run.user.clone(), run.run_id.clone());
+                let (classes, running) = come_to(sources, &members_of(&name, viewer))?;
+                (crate::runs::failed(&classes), running)
+            };
+            if (!filter.failed || failed > 0) && filter.open.is_none_or(|open| open == (running > 0)) {
+                found.push(run);
+            }
+            if found.len() >= limit {
+                return Ok(found);
+            }
+        }
+        match next {
+            Some(place) => page.before = Some(place),
+            None => return Ok(found),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ word, as for what is not there.
 pub mod access;
 pub mod api;
 mod app;
+mod counts;
 pub mod data;
 pub mod http;
 pub mod identity;

@@ -9,12 +9,15 @@ use jiff::tz::TimeZone;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::counts::{MEANING, failures, wasted};
 use super::pictures::{Bin, over_time, share};
 use super::suspects::{NodeStanding, judge};
 use crate::report::html::page;
 use crate::report::table::{Style, Table};
+use crate::report::wrap::hang;
 use crate::report::{JSON_SCHEMA, clean, time};
 use crate::store::index::{Counts, Filter, Group, Index, IndexError};
+use crate::units::count;
 use crate::verdict::Class;
 
 /// Groups of a list.
@@ -118,7 +121,7 @@ impl Site {
         let mut out = String::new();
         let _ = writeln!(out, "Failures from {} to {}\n", time(self.since, zone), time(self.until, zone));
         for line in self.sentences() {
-            let _ = writeln!(out, "{line}");
+            hang(&mut out, "", 0, 2, &line);
         }
         let mut section = |title: &str, table: &Table| {
             let _ = writeln!(out, "\n{title}\n");
@@ -158,7 +161,8 @@ impl Site {
         let all: i64 = self.total.node_us.values().sum();
         let mut lines = vec![
             format!(
-                "{failed} of {ended} jobs failed ({:.1} %); in the time before, {} of {} ({:.1} %).",
+                "{failed} of {} failed ({:.1} %); in the time before, {} of {} ({:.1} %).",
+                count(ended, "job", "jobs"),
                 rate(&self.total),
                 self.before.failed(),
                 self.before.total(),
@@ -172,14 +176,14 @@ impl Site {
         ];
         for node in &self.suspects {
             lines.push(format!(
-                "Node {} is suspect: {} of {} jobs failed ({:.1} %, peers {:.1} %).",
+                "Node {} is suspect: {} ({:.1} %, peers {:.1} %).",
                 clean(&node.node),
-                node.failed,
-                node.jobs,
+                node.says(),
                 100.0 * node.rate,
                 100.0 * node.peers_rate.unwrap_or(0.0)
             ));
         }
+        lines.push(MEANING.into());
         lines
     }
 
@@ -188,7 +192,7 @@ impl Site {
         let bin = |c: &Counts| {
             let at = Timestamp(c.key.parse().unwrap_or(self.since.0));
             let name = time(at, &TimeZone::UTC).chars().skip(5).take(5).collect();
-            Bin { at, name, failures: failures(c), total: c.total(), link: "#failures".into() }
+            Bin { at, name, failures: failures(&c.jobs), total: c.total(), link: "#failures".into() }
         };
         let bins: Vec<Bin> = self.days.iter().map(bin).collect();
         let title = "Failures of the site";
@@ -325,7 +329,7 @@ pub fn new_text(kinds: &[Kind]) -> String {
     let mut out = String::new();
     for k in kinds {
         let class = k.class.map_or("-".into(), |c| c.to_string());
-        let jobs = crate::units::count(u64::try_from(k.jobs).unwrap_or(0), "job", "jobs");
+        let jobs = count(k.jobs, "job", "jobs");
         let _ = writeln!(out, "New kind of failure {} ({class}), {jobs} so far", k.fingerprint);
         let _ = writeln!(out, "  {}", clean(&k.message));
         let _ = writeln!(out, "  inquest why {}\n", k.example);
@@ -350,7 +354,7 @@ fn list(name: &str, counts: &[Counts]) -> Markup {
                         @for c in counts {
                             tr {
                                 td { (or_unknown(&c.key)) } td class="num" { (c.failed()) } td class="num" { (hours(wasted(c))) }
-                                td { figure { (share(&failures(c), most)) } }
+                                td { figure { (share(&failures(&c.jobs), most)) } }
                             }
                         }
                     }
@@ -364,16 +368,8 @@ fn or_unknown(key: &str) -> String {
     if key.is_empty() { "not known".into() } else { clean(key) }
 }
 
-fn failures(counts: &Counts) -> BTreeMap<Class, i64> {
-    counts.jobs.iter().filter(|(c, n)| **c != Class::Ok && **n > 0).map(|(c, n)| (*c, *n)).collect()
-}
-
-fn wasted(counts: &Counts) -> i64 {
-    counts.node_us.iter().filter(|(c, _)| **c != Class::Ok).map(|(_, us)| us).sum()
-}
-
 fn classes(counts: &Counts) -> String {
-    let each = failures(counts).into_iter().map(|(c, n)| format!("{c}:{n}"));
+    let each = failures(&counts.jobs).into_iter().map(|(c, n)| format!("{c}:{n}"));
     each.collect::<Vec<_>>().join(" ")
 }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::store::index::Counts;
+use crate::units::count;
 use crate::verdict::Class;
 
 /// Share of false alarms among the nodes that are named.
@@ -38,9 +39,11 @@ pub struct NodeStanding {
     pub node: String,
     /// Jobs that ended there.
     pub jobs: i64,
-    /// Of them, those that failed in a way that can be a node's fault.
+    /// Of them, those that failed.
     pub failed: i64,
-    /// Their share.
+    /// Of these, those that failed in a way that can be a node's fault.
+    pub counted: i64,
+    /// Share of the counted ones.
     pub rate: f64,
     /// 95 % confidence interval of the rate.
     pub interval: (f64, f64),
@@ -56,27 +59,40 @@ pub struct NodeStanding {
     pub classes: BTreeMap<Class, i64>,
 }
 
+impl NodeStanding {
+    /// `14 of 319 jobs failed there, 11 of them in a way that can be a node's fault`.
+    pub fn says(&self) -> String {
+        let jobs = count(self.jobs, "job", "jobs");
+        let fault = match self.counted {
+            all if all == self.failed => String::new(),
+            some => format!(", {some} of them in a way that can be a node's fault"),
+        };
+        format!("{} of {jobs} failed there{fault}", self.failed)
+    }
+}
+
 /// Judges all nodes; the most suspect first.
 pub fn judge(counts: &[Counts]) -> Vec<NodeStanding> {
-    let failed = |c: &Counts| COUNTED.iter().filter_map(|class| c.jobs.get(class)).sum::<i64>();
+    let counted = |c: &Counts| COUNTED.iter().filter_map(|class| c.jobs.get(class)).sum::<i64>();
     let all_jobs: i64 = counts.iter().map(Counts::total).sum();
-    let all_failed: i64 = counts.iter().map(failed).sum();
+    let all_counted: i64 = counts.iter().map(counted).sum();
     let factorials = LnFactorials::new(all_jobs);
     let mut nodes: Vec<NodeStanding> = counts
         .iter()
         .filter(|c| c.total() > 0)
         .map(|c| {
-            let (jobs, bad) = (c.total(), failed(c));
+            let (jobs, bad) = (c.total(), counted(c));
             let elsewhere = all_jobs - jobs;
-            let peers_rate = (elsewhere > 0).then(|| (all_failed - bad) as f64 / elsewhere as f64);
+            let peers_rate = (elsewhere > 0).then(|| (all_counted - bad) as f64 / elsewhere as f64);
             let chance = match peers_rate {
-                Some(_) => factorials.tail(all_jobs, all_failed, jobs, bad),
+                Some(_) => factorials.tail(all_jobs, all_counted, jobs, bad),
                 None => 1.0,
             };
             NodeStanding {
                 node: c.key.clone(),
                 jobs,
-                failed: bad,
+                failed: c.failed(),
+                counted: bad,
                 rate: bad as f64 / jobs as f64,
                 interval: wilson(bad, jobs),
                 peers_rate,
@@ -94,7 +110,7 @@ pub fn judge(counts: &[Counts]) -> Vec<NodeStanding> {
         least = least.min(node.chance * tests / (rank + 1) as f64);
         node.corrected = least;
         let worse = node.peers_rate.is_some_and(|peers| node.rate > peers);
-        node.suspect = worse && node.failed >= FAILURES_MIN && node.corrected < FALSE_ALARMS;
+        node.suspect = worse && node.counted >= FAILURES_MIN && node.corrected < FALSE_ALARMS;
     }
     nodes.sort_by(|a, b| {
         b.suspect.cmp(&a.suspect).then(a.chance.total_cmp(&b.chance)).then_with(|| a.node.cmp(&b.node))
@@ -220,5 +236,7 @@ mod tests {
         bad.jobs = [(Class::Timeout, 90), (Class::Cancelled, 10)].into();
         let judged = judge(&[bad, node("n2", 1, 100)]);
         assert!(judged.iter().all(|n| !n.suspect));
+        let n1 = judged.iter().find(|n| n.node == "n1").unwrap();
+        assert_eq!((n1.failed, n1.counted), (100, 0));
     }
 }

@@ -8,10 +8,11 @@ use maud::html;
 
 use super::super::access::Viewer;
 use super::super::app::App;
+use super::super::counts::{failures, wasted};
 use super::super::data::{Problem, ROWS};
+use super::super::pictures::share;
 use super::super::question::encode;
-use super::overview::{failures, wasted};
-use super::{Answer, Pairs, asked, count, cut_note, filters, lists, node_hours, when};
+use super::{Answer, Pairs, asked, counted, cut_note, filters, lists, meaning, node_hours, number, when};
 use crate::report::clean;
 use crate::report::html::pill;
 use crate::store::index::{Counts, Filter, Group, JobEntry};
@@ -68,7 +69,7 @@ pub(super) async fn page(
                 h2 { (pill(newest.class(), end.map_or("", |e| e.label.as_str()))) " " (end.map_or(String::new(), |e| clean(&e.cause))) }
                 p { (end.and_then(|e| e.message.as_deref()).map_or("-".into(), clean)) }
                 p class="quiet" {
-                    (count(kind.total.failed())) " jobs, " (node_hours(wasted(&kind.total))) " node-hours; newest "
+                    (counted(kind.total.failed(), "job", "jobs")) ", " (node_hours(wasted(&kind.total))) " node-hours; newest "
                     (when(end.map_or(newest.entry.last, |e| e.ended))) ". The words are those of the newest one; sizes, times and names differ."
                 }
             }
@@ -79,14 +80,14 @@ pub(super) async fn page(
                         table {
                             thead { tr { th scope="col" { (title) } th scope="col" class="num" { "Failed" } th scope="col" { "By class" } } }
                             tbody {
-                                @for counted in counts {
+                                @for c in counts {
                                     tr {
                                         td class="key" {
-                                            @if counted.key.is_empty() { span class="quiet" { "not known" } }
-                                            @else { a href=(question.link(&path, &[(word, &counted.key)])) { (clean(&counted.key)) } }
+                                            @if c.key.is_empty() { span class="quiet" { "not known" } }
+                                            @else { a href=(question.link(&path, &[(word, &c.key)])) { (clean(&c.key)) } }
                                         }
-                                        td class="num" { (count(counted.failed())) }
-                                        td class="bar" { (super::super::pictures::share(&failures(counted), counts.first().map_or(1, Counts::failed))) }
+                                        td class="num" { (number(c.failed())) }
+                                        td class="bar" { (share(&failures(&c.jobs), counts.first().map_or(1, Counts::failed))) }
                                     }
                                 }
                             }
@@ -99,6 +100,7 @@ pub(super) async fn page(
                 (lists::table(&kind.jobs, ""))
                 p { a href=(question.link("/failures", &[("fingerprint", &fingerprint)])) { "All of them" } }
             }
+            (meaning())
         }
     };
     Ok(super::page(&viewer, "/failures", "One kind of failure", &body))

@@ -10,8 +10,9 @@ use super::super::access::Viewer;
 use super::super::app::App;
 use super::super::data::Problem;
 use super::super::metrics::health;
-use super::{Answer, count, when};
+use super::{Answer, number, when};
 use crate::report::clean;
+use crate::units::word;
 
 /// Journals and streams that are listed.
 const LISTED: usize = 100;
@@ -25,18 +26,24 @@ pub(super) async fn page(State(app): State<Arc<App>>, Extension(viewer): Extensi
     let health = read.map_err(|e| Problem::Broken(e.to_string()))??;
     let met = health.totals;
     let sums = [
-        (health.lost, "events that have a number but never came"),
-        (met.bad, "lines that are no events"),
-        (met.copies, "lines that had been merged before"),
-        (met.foreign_node, "lines of another node than their directory"),
-        (met.newer, "lines of a newer version"),
+        (health.lost, "event that has a number but never came", "events that have a number but never came"),
+        (met.bad, "line that is no event", "lines that are no events"),
+        (met.copies, "line that had been merged before", "lines that had been merged before"),
+        (
+            met.foreign_node,
+            "line of another node than its directory",
+            "lines of another node than their directory",
+        ),
+        (met.newer, "line of a newer version", "lines of a newer version"),
     ];
     let body = html! {
         main {
             h1 class="page" { "Collector" }
             p class="quiet" { "As of " @match health.at { Some(at) => (when(at)), None => "an unknown time" } }
             div class="tiles" {
-                @for (n, words) in sums { div class="tile" { b { (count(i64::try_from(n).unwrap_or(i64::MAX))) } span { (words) } } }
+                @for (n, one, many) in sums {
+                    div class="tile" { b { (number(i64::try_from(n).unwrap_or(i64::MAX))) } span { (word(n, one, many)) } }
+                }
             }
             section {
                 h2 { "Journals that cannot be read" }

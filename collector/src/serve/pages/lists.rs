@@ -8,8 +8,9 @@ use maud::{Markup, html};
 
 use super::super::access::Viewer;
 use super::super::app::App;
+use super::super::look;
 use super::super::question::{Question, encode};
-use super::{Answer, Pairs, asked, count, filters, when};
+use super::{Answer, Pairs, asked, filters, number, when};
 use crate::report::clean;
 use crate::report::html::{class_name, pill};
 use crate::report::runs::status;
@@ -91,6 +92,7 @@ fn row(job: &JobEntry) -> Markup {
             td class="time" { (when(end.map_or(entry.last, |e| e.ended))) }
             td class="name" {
                 a href=(job_link(job)) { (job.display_id()) }
+                @if entry.attempt > 1 { span class="quiet" { " attempt " (entry.attempt) } }
                 @if let Some(name) = &entry.name { br; span class="quiet" { (clean(name)) } }
             }
             td class="name" { (clean(&job.user)) }
@@ -144,7 +146,8 @@ pub(super) async fn runs(
 ) -> Answer {
     let question = Question::read(pairs, &["status"], super::now())?;
     let (filter, limit) = (question.of_status(&viewer)?, question.limit);
-    let mut runs = app.data.ask(move |s| Ok(s.index.runs(&filter, limit + 1)?)).await?;
+    let asker = viewer.clone();
+    let mut runs = app.data.ask(move |s| look::runs(&s, &asker, &filter, limit + 1)).await?;
     let next = question.cut(&mut runs, RunEntry::place).map(|cursor| {
         let status = question.other("status").unwrap_or("");
         question.link("/runs", &[("before", &cursor), ("status", status)])
@@ -203,8 +206,8 @@ fn run_table(runs: &[RunEntry], viewer: &Viewer) -> Markup {
                             td class="name" { (clean(&run.cluster)) }
                             @if whole {
                                 td { (status(run.status)) }
-                                td class="num" { (count(run.members.into())) }
-                                td class="num" { (count(run.failed.into())) }
+                                td class="num" { (number(run.members.into())) }
+                                td class="num" { (number(run.failed.into())) }
                                 td {
                                     @for (class, n) in run.classes.iter().filter(|(c, _)| **c != crate::verdict::Class::Ok) {
                                         (pill(Some(*class), &format!("{class} {n}"))) " "

@@ -25,11 +25,13 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::access::Viewer;
 use super::app::{App, now};
+use super::counts::MEANING;
 use super::data::{Problem, ROWS};
 use super::question::{NAMES, Question};
 use crate::report::html::{STYLE, class_name};
 use crate::report::{clean, time};
 use crate::store::index::CLASSES;
+use crate::units::word;
 use crate::verdict::Class;
 
 /// The pairs of a URL.
@@ -214,7 +216,7 @@ fn cut_note(all: &str) -> Markup {
     html! {
         p class="note" {
             "There are more jobs than are read for one page: lists that the sums by day cannot give count the newest "
-            (count(ROWS as i64)) " only. A shorter time, or fewer filters, counts all; "
+            (number(ROWS as i64)) " only. A shorter time, or fewer filters, counts all; "
             a href=(all) { "the failures themselves" } " are all there, page by page."
         }
     }
@@ -235,7 +237,7 @@ fn when(at: Timestamp) -> Markup {
 }
 
 /// A number with thin spaces between thousands.
-fn count(n: i64) -> String {
+fn number(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -247,10 +249,20 @@ fn count(n: i64) -> String {
     if n < 0 { format!("-{out}") } else { out }
 }
 
+/// Such a number before the words for one or for many.
+fn counted(n: i64, one: &str, many: &str) -> String {
+    format!("{} {}", number(n), word(n, one, many))
+}
+
+/// What figures count.
+fn meaning() -> Markup {
+    html! { p class="quiet" { (MEANING) } }
+}
+
 /// Microseconds on nodes as hours.
 fn node_hours(us: i64) -> String {
     let hours = us as f64 / 3.6e9;
-    if hours >= 100.0 { count(hours.round() as i64) } else { format!("{hours:.1}") }
+    if hours >= 100.0 { number(hours.round() as i64) } else { format!("{hours:.1}") }
 }
 
 /// `12.3 %`
@@ -281,9 +293,9 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
-        assert_eq!(count(-1000), "-1\u{202f}000");
+        assert_eq!(number(0), "0");
+        assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(number(-1000), "-1\u{202f}000");
         assert_eq!(node_hours(3_600_000_000), "1.0");
         assert_eq!(percent(0.1234), "12.3 %");
     }

@@ -1,6 +1,5 @@
 //! Nodes beside their peers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -9,14 +8,15 @@ use maud::html;
 
 use super::super::access::Viewer;
 use super::super::app::App;
+use super::super::counts::failures;
 use super::super::data::{Problem, ROWS, Sources};
 use super::super::pictures::share;
 use super::super::question::Question;
-use super::super::suspects::{FALSE_ALARMS, NODES, NodeStanding, judge};
-use super::{Answer, Pairs, asked, count, cut_note, filters, percent};
+use super::super::suspects::{COUNTED, FALSE_ALARMS, NODES, NodeStanding, judge};
+use super::{Answer, Pairs, asked, cut_note, filters, number, percent};
 use crate::report::clean;
 use crate::store::index::{Counts, Filter, Group};
-use crate::verdict::Class;
+use crate::units::count;
 
 /// Nodes that are listed.
 const LISTED: usize = 500;
@@ -27,8 +27,8 @@ const SHARED: f64 = 0.5;
 /// What is known of the nodes in some time.
 pub(super) struct Standing {
     nodes: Vec<NodeStanding>,
-    /// The commonest fingerprint of the suspects' failures: its name, how
-    /// many it explains, of how many.
+    /// The commonest fingerprint of the suspects' counted failures: its name,
+    /// how many it explains, of how many.
     shared: Vec<(String, String, i64, i64)>,
     /// Not all of it was counted.
     cut: bool,
@@ -52,13 +52,12 @@ pub(super) async fn page(
                 h2 {
                     @match suspects {
                         0 => "No node is worse than chance explains",
-                        1 => "One node is worse than chance explains",
-                        n => { (n) " nodes are worse than chance explains" }
+                        n => { (count(n, "node is", "nodes are")) " worse than chance explains" }
                     }
                 }
                 @for (node, cause, of, all) in &found.shared {
                     p class="note" {
-                        (clean(node)) ": " (of) " of its " (all) " failures are one kind, " code { (clean(cause)) }
+                        (clean(node)) ": " (of) " of its " (count(*all, "counted failure is", "counted failures are")) " one kind, " code { (clean(cause)) }
                         ". One program that fails everywhere in the same way is not the node's fault: "
                         a href=(question.link(&format!("/fingerprints/{}", super::super::question::encode(cause)), &[("node", "")])) {
                             "where else it happened"
@@ -71,8 +70,8 @@ pub(super) async fn page(
             section {
                 h2 { "How this is meant" }
                 p {
-                    "Counted are failures that can be a node's fault: memory, crashes, errors of programs, infrastructure and what "
-                    "nobody could explain; not time limits, cancelled, preempted or dependent jobs. A job on several nodes counts on "
+                    "Failed are all that did not end well; counted are those failures that can be a node's fault: memory, crashes, errors of programs, infrastructure and what "
+                    "nobody could explain; not time limits, cancelled, preempted or dependent jobs. An attempt of a job that was on several nodes counts on "
                     "each. The interval holds the true rate in 95 of 100 cases (Wilson). Chance is how often a node like all the others "
                     "would have so many failures (exact test, one-sided), corrected for the number of nodes tested (Benjamini-Hochberg): "
                     "of the nodes that are named, at most about " (percent(FALSE_ALARMS)) " are named by chance. A user whose jobs all "
@@ -90,23 +89,20 @@ fn look(sources: &Sources<'_>, viewer: &Viewer, question: &Question) -> Result<S
     let nodes = judge(&tally.groups.concat());
     let mut shared = Vec::new();
     for node in nodes.iter().filter(|n| n.suspect).take(5) {
-        let there = Filter { node: Some(node.node.clone()), failed: true, ..filter.clone() };
+        let there = Filter { node: Some(node.node.clone()), classes: COUNTED.to_vec(), ..filter.clone() };
         let kinds: Vec<Counts> =
             sources.index.tally(&there, &[(Group::Fingerprint, 1)], ROWS)?.groups.concat();
         if let Some(kind) = kinds.first()
-            && kind.failed() as f64 >= SHARED * node.failed as f64
+            && kind.failed() as f64 >= SHARED * node.counted as f64
         {
-            shared.push((node.node.clone(), kind.key.clone(), kind.failed().min(node.failed), node.failed));
+            shared.push((node.node.clone(), kind.key.clone(), kind.failed(), node.counted));
         }
     }
     Ok(Standing { nodes, shared, cut: tally.cut })
 }
 
 fn table(question: &Question, nodes: &[NodeStanding]) -> maud::Markup {
-    let failures = |n: &NodeStanding| -> BTreeMap<Class, i64> {
-        n.classes.iter().filter(|(c, n)| **c != Class::Ok && **n > 0).map(|(c, n)| (*c, *n)).collect()
-    };
-    let most = nodes.iter().map(|n| failures(n).values().sum::<i64>()).max().unwrap_or(1);
+    let most = nodes.iter().map(|n| n.failed).max().unwrap_or(1);
     html! {
         div class="scroll" {
             table {
@@ -114,7 +110,7 @@ fn table(question: &Question, nodes: &[NodeStanding]) -> maud::Markup {
                 thead {
                     tr {
                         th scope="col" { "Node" } th scope="col" class="num" { "Jobs" } th scope="col" class="num" { "Failed" }
-                        th scope="col" class="num" { "Rate" } th scope="col" { "95 % interval" }
+                        th scope="col" class="num" { "Counted" } th scope="col" class="num" { "Rate" } th scope="col" { "95 % interval" }
                         th scope="col" class="num" { "Peers" } th scope="col" class="num" { "Chance" }
                         th scope="col" class="num" { "Corrected" } th scope="col" { "By class" }
                     }
@@ -126,14 +122,15 @@ fn table(question: &Question, nodes: &[NodeStanding]) -> maud::Markup {
                                 a href=(question.link("/", &[("node", &node.node)])) { (clean(&node.node)) }
                                 @if node.suspect { " " strong { "suspect" } }
                             }
-                            td class="num" { (count(node.jobs)) }
-                            td class="num" { (count(node.failed)) }
+                            td class="num" { (number(node.jobs)) }
+                            td class="num" { (number(node.failed)) }
+                            td class="num" { (number(node.counted)) }
                             td class="num" { (percent(node.rate)) }
                             td { (percent(node.interval.0)) " to " (percent(node.interval.1)) }
                             td class="num" { (node.peers_rate.map_or("-".into(), percent)) }
                             td class="num" { (chance(node.chance)) }
                             td class="num" { (chance(node.corrected)) }
-                            td class="bar" { (share(&failures(node), most)) }
+                            td class="bar" { (share(&failures(&node.classes), most)) }
                         }
                     }
                 }

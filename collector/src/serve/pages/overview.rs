@@ -11,14 +11,15 @@ use maud::{Markup, html};
 
 use super::super::access::Viewer;
 use super::super::app::App;
+use super::super::counts::{failures, wasted};
 use super::super::data::{Problem, ROWS, Sources};
 use super::super::pictures::{Bin, over_time, share};
 use super::super::question::{Question, encode};
 use super::super::suspects::{NODES, NodeStanding, judge};
-use super::{Answer, Pairs, asked, count, cut_note, filters, legend, lists, node_hours, percent};
+use super::{Answer, Pairs, asked, cut_note, filters, legend, lists, meaning, node_hours, number, percent};
 use crate::report::clean;
 use crate::store::index::{Counts, Filter, Group, JobEntry};
-use crate::verdict::Class;
+use crate::units::word;
 
 /// Groups of each list.
 const TOP: usize = 8;
@@ -125,8 +126,8 @@ fn step(question: &Question) -> (i64, Group) {
 fn bins(counts: Vec<Counts>, question: &Question) -> Vec<Bin> {
     let (step, _) = step(question);
     let first = question.since.0 - question.since.0.rem_euclid(step.min(DAY_US));
-    let number = (question.until.0 - first).div_euclid(step) + 1;
-    let mut bins: Vec<Bin> = (0..number.clamp(1, 400))
+    let bars = (question.until.0 - first).div_euclid(step) + 1;
+    let mut bins: Vec<Bin> = (0..bars.clamp(1, 400))
         .map(|n| {
             let at = Timestamp(first + n * step);
             let (from, to) = (utc(at, "%Y-%m-%dT%H:%M"), utc(Timestamp(at.0 + step), "%Y-%m-%dT%H:%M"));
@@ -140,7 +141,7 @@ fn bins(counts: Vec<Counts>, question: &Question) -> Vec<Bin> {
         let place = usize::try_from((at - first).div_euclid(step)).unwrap_or(0);
         if let Some(bin) = bins.get_mut(place) {
             bin.total += counted.total();
-            for (class, n) in failures(&counted) {
+            for (class, n) in failures(&counted.jobs) {
                 *bin.failures.entry(class).or_default() += n;
             }
         }
@@ -156,16 +157,6 @@ fn utc(at: Timestamp, format: &str) -> String {
     at.to_zoned(TimeZone::UTC).strftime(format).to_string()
 }
 
-/// Failures by class.
-pub(super) fn failures(counts: &Counts) -> BTreeMap<Class, i64> {
-    counts.jobs.iter().filter(|(c, n)| **c != Class::Ok && **n > 0).map(|(c, n)| (*c, *n)).collect()
-}
-
-/// Time on nodes of jobs that failed, in microseconds.
-pub(super) fn wasted(counts: &Counts) -> i64 {
-    counts.node_us.iter().filter(|(c, _)| **c != Class::Ok).map(|(_, us)| us).sum()
-}
-
 fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> {
     let total = &found.total;
     let all_us: i64 = total.node_us.values().sum();
@@ -178,8 +169,8 @@ fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> 
             (filters(question, "/", &[]))
             @if found.cut { (cut_note(&question.link("/failures", &[]))) }
             div class="tiles" {
-                (tile(&count(total.failed()), "jobs failed"))
-                (tile(&percent(rate), &format!("of {} that ended", count(total.total()))))
+                (tile(&number(total.failed()), word(total.failed(), "job failed", "jobs failed")))
+                (tile(&percent(rate), &format!("of {} that ended", number(total.total()))))
                 (tile(&node_hours(waste), "node-hours in failed jobs"))
                 (tile(&percent(waste as f64 / all_us.max(1) as f64), "of all node-hours"))
             }
@@ -199,13 +190,14 @@ fn draw(viewer: &Viewer, question: &Question, found: &Overview) -> Html<String> 
                     }
                 }
             }
+            (meaning())
         }
     };
     super::page(viewer, "/", "Overview", &body)
 }
 
-fn tile(number: &str, words: &str) -> Markup {
-    html! { div class="tile" { b { (number) } span { (words) } } }
+fn tile(figure: &str, words: &str) -> Markup {
+    html! { div class="tile" { b { (figure) } span { (words) } } }
 }
 
 fn as_table(bins: &[Bin]) -> Markup {
@@ -220,8 +212,8 @@ fn as_table(bins: &[Bin]) -> Markup {
                             @let words: Vec<String> = bin.failures.iter().map(|(c, n)| format!("{c} {n}")).collect();
                             tr {
                                 td { a href=(bin.link) { (bin.name) } }
-                                td class="num" { (count(bin.total)) }
-                                td class="num" { (count(bin.failures.values().sum())) }
+                                td class="num" { (number(bin.total)) }
+                                td class="num" { (number(bin.failures.values().sum())) }
                                 td { (words.join(", ")) }
                             }
                         }
@@ -241,7 +233,7 @@ fn suspects(question: &Question, nodes: &[NodeStanding]) -> Markup {
                 @for (at, node) in nodes.iter().enumerate() {
                     @if at > 0 { ", " }
                     a href=(question.link("/", &[("node", &node.node)])) { (clean(&node.node)) }
-                    " (" (node.failed) " of " (node.jobs) ")"
+                    " (" (node.says()) ")"
                 }
                 ". " a href=(question.link("/nodes", &[("node", ""), ("class", "")])) { "The figures" }
             }
@@ -260,12 +252,11 @@ fn causes(question: &Question, causes: &[Counts]) -> Markup {
                         thead { tr { th scope="col" { "Cause" } th scope="col" class="num" { "Node-hours" } th scope="col" class="num" { "Jobs" } th scope="col" { "Share" } } }
                         tbody {
                             @for counted in causes {
-                                @let parts: BTreeMap<Class, i64> = counted.node_us.iter()
-                                    .filter(|(c, us)| **c != Class::Ok && **us > 0).map(|(c, us)| (*c, *us / 1_000_000)).collect();
+                                @let parts = failures(&counted.node_us).into_iter().map(|(c, us)| (c, us / 1_000_000)).collect();
                                 tr {
                                     td class="key" { a href=(question.link("/failures", &[("cause", &counted.key)])) { (clean(&counted.key)) } }
                                     td class="num" { (node_hours(wasted(counted))) }
-                                    td class="num" { (count(counted.failed())) }
+                                    td class="num" { (number(counted.failed())) }
                                     td class="bar" { (share(&parts, most / 1_000_000)) }
                                 }
                             }
@@ -307,12 +298,12 @@ fn list(
                                             span class="says" { (clean(message)) }
                                         }
                                     }
-                                    td class="num" { (count(counted.failed())) }
+                                    td class="num" { (number(counted.failed())) }
                                     td class="num" {
                                         @if matches!(word, "fingerprint" | "name") { "-" }
                                         @else { (percent(counted.failed() as f64 / counted.total().max(1) as f64)) }
                                     }
-                                    td class="bar" { (share(&failures(counted), most)) }
+                                    td class="bar" { (share(&failures(&counted.jobs), most)) }
                                 }
                             }
                         }
@@ -326,6 +317,7 @@ fn list(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::Class;
 
     #[test]
     fn every_part_of_the_time_has_its_bar() {

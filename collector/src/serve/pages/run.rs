@@ -14,14 +14,14 @@ use super::super::data::{Problem, Sources};
 use super::super::look::{self, Job, Name};
 use super::super::question::{Question, encode};
 use super::lists::{job_link, pager, run_link, table};
-use super::{Answer, Pairs, count, when};
+use super::{Answer, Pairs, counted, number, when};
 use crate::report::clean;
 use crate::report::failures::failures;
 use crate::report::html::{Row, class_name, classes, pill, timeline};
 use crate::report::runs::status;
 use crate::report::why::{Subject, report};
 use crate::runs::{Member, RunKey, RunState, SCHEMA};
-use crate::store::index::{Filter, Group, JobEntry, RunEntry};
+use crate::store::index::{Filter, JobEntry, RunEntry};
 use crate::units::duration;
 use crate::verdict::Class;
 
@@ -32,7 +32,7 @@ struct Run {
     entry: RunEntry,
     /// Whether its figures are of jobs that the viewer may see.
     whole: bool,
-    /// Ended jobs by class.
+    /// Ended jobs by class, each by its last attempt.
     classes: BTreeMap<Class, u32>,
     running: u32,
     failed: Vec<JobEntry>,
@@ -70,13 +70,7 @@ fn look_at(
     let (classes, running) = match seen {
         // The run has its own figures; what it has of jobs need not be counted.
         None => (entry.classes.clone(), entry.running),
-        Some(seen) => {
-            let counts = index.count(&all, Group::All, 1)?.pop().unwrap_or_default();
-            let open = index.members(&Filter { open: Some(true), ..all.clone() }, 0, seen.len())?;
-            let classes =
-                counts.jobs.into_iter().map(|(class, n)| (class, u32::try_from(n).unwrap_or(u32::MAX)));
-            (classes.collect(), open.len() as u32)
-        }
+        Some(_) => look::come_to(sources, &all)?,
     };
     let failed = Filter { failed: true, open: Some(false), before: question.before, ..all.clone() };
     let (members, next) = look::members(sources, &all, from, MEMBERS)?;
@@ -121,22 +115,28 @@ fn draw(run: &Run, question: &Question, here: &str, older: Option<&str>, from: u
                 } @else { "; as far as you may see it" }
             }
             p class={ "verdict " (if failed > 0 { "bad" } else { "good" }) } {
-                (count(failed.into())) " of " (count(ended.into())) " jobs failed"
-                @if run.running > 0 { ", " (count(run.running.into())) " still running" }
+                (number(failed.into())) " of " (counted(ended.into(), "job", "jobs")) " failed"
+                @if run.running > 0 { ", " (number(run.running.into())) " still running" }
             }
             (classes("classes", &shares))
         }
         main {
             section {
                 h2 { "Failures" }
-                @if run.failed.is_empty() { p { "None." } } @else { (table(&run.failed, "Newest first")) }
+                @if run.failed.is_empty() { p { "None." } } @else {
+                    (table(&run.failed, "Newest first"))
+                    p class="quiet" {
+                        "A row is an attempt: a job that was put back into the queue has one for each that failed. The "
+                        "figures above count it once, by its last attempt."
+                    }
+                }
                 (pager(question.before.is_some(), here, older.as_deref()))
             }
             @if !rows.is_empty() {
                 section id="jobs" {
                     h2 {
                         "Timeline"
-                        @if let Some((first, last)) = part { " " small { "jobs " (count(first.into())) " to " (count(last.into())) } }
+                        @if let Some((first, last)) = part { " " small { "jobs " (number(first.into())) " to " (number(last.into())) } }
                     }
                     (timeline("time", &format!("Jobs of run {} over time", clean(&entry.run_id)), &rows))
                     (turn(here, from, next.as_deref()))
@@ -145,9 +145,10 @@ fn draw(run: &Run, question: &Question, here: &str, older: Option<&str>, from: u
                     h2 { "Jobs" }
                     details open[run.members.len() <= 20 || from > 0] {
                         summary {
-                            (count(run.members.len() as i64))
-                            @if part.is_some() && run.whole { " of " (count(entry.members.into())) }
-                            " jobs"
+                            @let shown = run.members.chunk_by(|a, b| a.chunk_id == b.chunk_id).count() as i64;
+                            @if part.is_some() && run.whole {
+                                (number(shown)) " of " (counted(entry.members.into(), "job", "jobs"))
+                            } @else { (counted(shown, "job", "jobs")) }
                         }
                         (jobs(&run.members))
                     }
@@ -272,7 +273,7 @@ fn draw_job(job: Job) -> (String, Markup) {
     // The server opens no path that a job has named: it would be read with the
     // server's rights and not with those of whoever asks.
     let failure = if member.failed() { failures(&state, &member, &story, false).pop() } else { None };
-    let subject = Subject { number: place.chunk, member: &member, story, failure };
+    let subject = Subject { number: place.chunk, member: &member, story, failure, closed: false };
     let zone = TimeZone::system();
     let page = report("job", &state, std::slice::from_ref(&subject), None, &zone);
     let markup = html! {
