@@ -243,3 +243,75 @@ fn processes_that_died_inside_are_named_with_their_member() {
     let (_, timeline, _) = lab.run(&["timeline", "7"]);
     assert!(timeline.contains("PMI_RANK=17"), "{timeline}");
 }
+
+/// A sacct that knows jobs of these users, first in the path.
+fn sacct(lab: &Lab, jobs: &[(u32, &str)]) -> String {
+    let bin = lab.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let mut script =
+        "#!/bin/sh\ncase \"$*\" in\n*--helpformat*) echo JobIDRaw JobID Cluster User JobName Partition \
+                      NodeList State ExitCode Timelimit Start End; exit ;;\n"
+            .to_owned();
+    let head = "JobIDRaw|JobID|Cluster|User|JobName|Partition|NodeList|State|ExitCode|Timelimit|Start|End";
+    for (id, user) in jobs {
+        let row = format!("{id}|{id}|lab|{user}|fit|batch|n1|FAILED|3:0|00:01:00|1795269600|1795269610");
+        script += &format!("*--jobs={id}) printf '{head}\\n{row}\\n' | tr '|' '\\037' ;;\n");
+    }
+    script += &format!("*) printf '{head}\\n' | tr '|' '\\037' ;;\nesac\n");
+    let file = bin.join("sacct");
+    std::fs::write(&file, script).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    for path in [file.as_path(), lab.path()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    format!("{}:/usr/bin:/bin", bin.display())
+}
+
+#[test]
+fn what_is_not_the_callers_to_read_is_not_called_unrecorded() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can ask as somebody else");
+        return;
+    }
+    const ANN: &str = "inquest-test1";
+    const BOB: &str = "inquest-test2";
+    let uid = |name: &str| uzers::get_user_by_name(name).expect("ci/setup makes it").uid();
+    let lab = Lab::with([Job { uid: uid(BOB), ..Job::new(7, End::Code(3)) }]);
+    // 7 was recorded, 8 was not; sacct tells of both, as it tells a coordinator, or everybody.
+    let path = sacct(&lab, &[(7, BOB), (8, BOB), (9, ANN)]);
+    let why = |who: Option<&str>, words: &[&str]| {
+        use std::os::unix::process::CommandExt;
+        let mut command = lab.command(&[&["why"], words].concat());
+        command.env("PATH", &path);
+        if let Some(who) = who {
+            let user = uzers::get_user_by_name(who).unwrap();
+            command.uid(user.uid()).gid(user.primary_group_id());
+        }
+        let (code, out, err) = support::finish(command, b"");
+        (code, (out + &err).split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    const HIDDEN: &str =
+        "what was recorded of it, if anything was, is for its owner and for operators to read";
+    const NOTHING: &str = "nothing was recorded there";
+    let (code, seven) = why(Some(ANN), &["7"]);
+    assert!(code == 1 && seven.contains(HIDDEN) && seven.contains("inquest serve"), "{seven}");
+    let (code, eight) = why(Some(ANN), &["8"]);
+    assert!(code == 1 && !eight.contains(NOTHING), "{eight}");
+    assert_eq!(seven, eight.replace("Job 8", "Job 7"), "nothing tells which of them was recorded");
+    let (_, json) = why(Some(ANN), &["7", "--json"]);
+    assert!(json.contains("\"recorded\": null"), "{json}");
+    let (_, page) = why(Some(ANN), &["7", "--html", "-"]);
+    assert!(page.contains("for its owner and for operators to read"), "{page}");
+    // Her own, and those of anybody for an operator, were not recorded indeed.
+    for (who, id) in [(Some(ANN), "9"), (None, "8")] {
+        let (code, said) = why(who, &[id]);
+        assert!(code == 1 && said.contains(NOTHING) && !said.contains(HIDDEN), "{said}");
+    }
+    assert!(why(None, &["7"]).1.contains("What happened"));
+    // Where Slurm does not tell of it, neither is there anything.
+    let path = sacct(&lab, &[]);
+    assert!(!path.is_empty());
+    let (code, seven) = why(Some(ANN), &["7"]);
+    assert_eq!((code, &seven), (3, &why(Some(ANN), &["5"]).1.replace("no job 5", "no job 7")));
+    assert!(seven.contains("coordinators"), "{seven}");
+}

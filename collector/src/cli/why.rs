@@ -10,6 +10,7 @@ use crate::report::JSON_SCHEMA;
 use crate::report::failures::failures;
 use crate::report::why::{self, LOGS_READ, Subject};
 use crate::report::{parallel, site, unrecorded};
+use crate::runs::RunState;
 use crate::slurm::past;
 use crate::slurm::target::Target;
 use crate::store::{Found, ReadError, read_parts};
@@ -27,8 +28,9 @@ Examples:
 
 /// Say what went wrong in a job, array or run, and on which evidence.
 ///
-/// A job that the plugin did not record is told of by what Slurm's accounting
-/// (sacct) and its log say.
+/// A job that the plugin did not record, or whose records are for its owner and
+/// operators to read, is told of by what Slurm's accounting (sacct) and its log
+/// say, as far as they tell you.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -60,7 +62,10 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     let mut pages = Vec::new();
     for (index, found) in found.iter().enumerate() {
         let subjects = match &told {
-            Some(told) => subjects_of(found, told.clone()),
+            Some(told) => {
+                let closed = self::closed(&arguments.place, &found.run);
+                subjects_of(found, told.clone(), closed)
+            }
             None => subjects(found)?,
         };
         if subjects.iter().any(Subject::failed) {
@@ -137,10 +142,15 @@ type Stories = BTreeMap<JobId, Story>;
 /// The members that were asked for, with their stories, and what the logs of
 /// the first failed ones say.
 pub(super) fn subjects(found: &Found) -> Result<Vec<Subject<'_>>, ReadError> {
-    Ok(subjects_of(found, stories(found)?))
+    Ok(subjects_of(found, stories(found)?, false))
 }
 
-fn subjects_of(found: &Found, mut stories: Stories) -> Vec<Subject<'_>> {
+/// Whether what may be recorded of a job that was not found is for others to read.
+fn closed(place: &Where, run: &RunState) -> bool {
+    place.open().is_ok_and(|store| !store.is_callers(&run.user))
+}
+
+fn subjects_of(found: &Found, mut stories: Stories, closed: bool) -> Vec<Subject<'_>> {
     let mut left = LOGS_READ;
     let mut subjects: Vec<(Subject<'_>, bool)> = found
         .members
@@ -150,7 +160,7 @@ fn subjects_of(found: &Found, mut stories: Stories) -> Vec<Subject<'_>> {
             let story = stories.remove(&member.job_id).unwrap_or_default();
             let read = member.failed() && left > 0;
             left -= usize::from(read);
-            (Subject { number: *number, member, story, failure: None }, read)
+            (Subject { number: *number, member, story, failure: None, closed }, read)
         })
         .collect();
     let each = |(): &mut (), (s, read): &(Subject<'_>, bool)| {

@@ -13,6 +13,10 @@ use super::{EventsFile, run_dir};
 use crate::runs::{Member, RunKey, RunState, SCHEMA, path_id};
 use crate::slurm::target::{Target, fold_ranges};
 
+/// Said to whoever does not see the jobs of all users, of what is not there and of what is not theirs alike.
+const OTHERS: &str = ". Jobs of others are for their owners and for operators to read; the site's server (inquest \
+    serve) shows coordinators those of their accounts";
+
 impl Store {
     /// The run that `target` names or lies in, with all its members; the
     /// newest, when a job id was used more than once.
@@ -178,8 +182,9 @@ impl Store {
         };
         ReadError::NotFound(format!(
             "no {what} {id} in {}: it may not have reached a node, be of another user or cluster, or be older than \
-             what is kept; 'inquest runs' lists what is there",
-            self.root.display()
+             what is kept; 'inquest runs' lists what is there{}",
+            self.root.display(),
+            if self.is_of_all_users() { "" } else { OTHERS }
         ))
     }
 }

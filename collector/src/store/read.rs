@@ -132,6 +132,17 @@ impl Store {
         Ok(self.places(None, None)?.into_iter().map(|p| (p.cluster, p.user)).collect())
     }
 
+    /// Whether the jobs of that user are the caller's to read: their own, or anybody's for an operator.
+    pub fn is_callers(&self, user: &str) -> bool {
+        user == user_name(rustix::process::geteuid().as_raw()) || self.is_of_all_users()
+    }
+
+    /// Whether the caller may list the users of every cluster, as operators may.
+    pub(super) fn is_of_all_users(&self) -> bool {
+        let listed = |cluster: &String| subdirectories(&self.root.join(cluster)).is_ok();
+        subdirectories(&self.root).is_ok_and(|clusters| clusters.iter().all(listed))
+    }
+
     /// Clusters and users that the caller may look into, filtered by names.
     pub(super) fn places(&self, cluster: Option<&str>, user: Option<&str>) -> Result<Vec<Place>, ReadError> {
         let mut places = Vec::new();

@@ -19,6 +19,7 @@ use super::{JSON_SCHEMA, clean};
 use crate::runs::{Member, RunState};
 use crate::story::clocks::seconds;
 use crate::story::{Attempt, Story};
+use crate::units::count;
 use crate::verdict::{Class, Confidence, Death, Verdict, processes};
 
 /// One member of a run with its story.
@@ -32,6 +33,8 @@ pub struct Subject<'a> {
     pub story: Story,
     /// What its log says, when it failed and its log was read.
     pub failure: Option<Failure>,
+    /// Whatever was recorded of it is not the caller's to read: it is told of by what Slurm tells them.
+    pub closed: bool,
 }
 
 impl Subject<'_> {
@@ -72,6 +75,10 @@ pub const SHOWN: usize = 20;
 /// Failed jobs of one report whose logs are read.
 pub const LOGS_READ: usize = 500;
 
+/// What is said of a job whose records are not the caller's to read: the same whether there are any.
+const CLOSED: &str = "what was recorded of it, if anything was, is for its owner and for operators to read; this is \
+    what Slurm tells you. The site's server (inquest serve) shows coordinators the jobs of their accounts";
+
 /// Last lines of a log that says nothing of a failure.
 const ENDING: usize = 5;
 
@@ -100,17 +107,18 @@ fn before(log: &FromLog) -> Vec<(u64, &str)> {
 pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(attempt) = subject.attempt() {
-        if !subject.recorded() {
+        if subject.closed {
+            out.push(format!("what happened on the node: {CLOSED}"));
+        } else if !subject.recorded() {
             out.push(
                 "what happened on the node: nothing was recorded there; this is what Slurm's accounting and the log \
                  say"
                     .into(),
             );
         }
-        match attempt.lost {
-            0 => {}
-            1 => out.push("1 event of this job could not be written on its node".into()),
-            n => out.push(format!("{n} events of this job could not be written on its nodes")),
+        if attempt.lost > 0 {
+            let lost = count(attempt.lost, "event", "events");
+            out.push(format!("{lost} of this job could not be written on its nodes"));
         }
         let open =
             attempt.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(n, part)| (id, n, part)));
@@ -200,7 +208,7 @@ pub fn json(run: &RunState, subjects: &[Subject<'_>]) -> Value {
             "id": s.member.display_id(),
             "job_id": s.member.job_id,
             "name": s.attempt().and_then(|a| a.facts.name.as_deref()),
-            "recorded": s.recorded(),
+            "recorded": (!s.closed).then(|| s.recorded()),
             "attempts": s.member.attempts,
             "verdict": s.member.verdict,
             "story": s.story,
