@@ -162,10 +162,11 @@ section! {
         operators: String = "inquest".into(), "";
         /// Whose jobs people see who are no operators: "own" and those of accounts that
         /// they coordinate; "all"; or "slurm": all when scontrol says that PrivateData
-        /// lacks jobs and the store holds no other cluster, else own.
+        /// lacks jobs and the store holds no other cluster, else own. A change of
+        /// PrivateData is known within 60 seconds.
         jobs: Jobs = Jobs::Slurm, "";
         /// Ask sacctmgr who coordinates which accounts; coordinators see the jobs of
-        /// their accounts.
+        /// their accounts. Who is added or removed there is known within 60 seconds.
         coordinators: bool = false, "";
         /// Header in which a reverse proxy says who has logged in. Believed from
         /// proxy_user on the socket, and from whoever knows proxy_secret.

@@ -16,8 +16,9 @@ use super::identity::Identity;
 use crate::config::Jobs;
 use crate::store::index::Visible;
 
-/// How long an answer of Slurm is good.
-const REFRESH: Duration = Duration::from_secs(300);
+/// How long an answer of Slurm is good: so late it is known here that somebody coordinates an account no more,
+/// or that jobs are private now. [`crate::config::Serve`] tells people.
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// Somebody who is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +63,26 @@ impl Viewer {
 /// Accounts by the name of who coordinates them.
 type ByName = HashMap<String, BTreeSet<String>>;
 
+/// Who coordinates what, as Slurm said it last.
+#[derive(Debug, Default)]
+struct Coordinators(Option<(Instant, ByName)>);
+
+impl Coordinators {
+    /// Accounts of somebody. Slurm is asked when what it said is too old.
+    fn of(&mut self, name: &str, now: Instant, ask: impl FnOnce() -> Option<String>) -> BTreeSet<String> {
+        if self.0.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= REFRESH) {
+            // Without an answer nobody coordinates anything: less is seen, never more.
+            self.0 = Some((now, coordinators(&ask().unwrap_or_default())));
+        }
+        self.0.as_ref().and_then(|(_, map)| map.get(name)).cloned().unwrap_or_default()
+    }
+}
+
 /// Who coordinates which accounts, and whether jobs are private at all.
 #[derive(Debug)]
 pub struct Access {
     coordinators: bool,
-    known: Mutex<Option<(Instant, ByName)>>,
+    known: Mutex<Coordinators>,
     all_jobs: Arc<AtomicBool>,
 }
 
@@ -102,13 +118,9 @@ impl Access {
 
     fn accounts(&self, name: &str) -> BTreeSet<String> {
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if known.as_ref().is_none_or(|(at, _)| at.elapsed() > REFRESH) {
-            // Without an answer nobody coordinates anything: less is seen, never more.
-            let said =
-                ask(&["sacctmgr", "-nP", "show", "account", "WithCoord", "format=Account,Coordinators"]);
-            *known = Some((Instant::now(), coordinators(&said.unwrap_or_default())));
-        }
-        known.as_ref().and_then(|(_, map)| map.get(name)).cloned().unwrap_or_default()
+        known.of(name, Instant::now(), || {
+            ask(&["sacctmgr", "-nP", "show", "account", "WithCoord", "format=Account,Coordinators"])
+        })
     }
 }
 
@@ -162,6 +174,25 @@ mod tests {
         let map = coordinators("root|\nphysics|ann,bob\nchem|ann\n");
         assert_eq!(map["ann"].iter().collect::<Vec<_>>(), ["chem", "physics"]);
         assert_eq!((map.len(), map["bob"].len()), (2, 1));
+    }
+
+    #[test]
+    fn who_coordinates_nothing_any_more_is_known_within_a_minute() {
+        let (mut known, start) = (Coordinators::default(), Instant::now());
+        let mut asked = 0;
+        let mut accounts = |seconds: u64, says: Option<&str>| {
+            let said = || {
+                asked += 1;
+                says.map(str::to_owned)
+            };
+            let accounts = known.of("ann", start + Duration::from_secs(seconds), said);
+            (accounts.into_iter().collect::<Vec<_>>().join(","), asked)
+        };
+        assert_eq!(accounts(0, Some("physics|ann\n")), ("physics".into(), 1));
+        assert_eq!(accounts(59, Some("physics|\n")), ("physics".into(), 1), "it is not asked each time");
+        assert_eq!(accounts(60, Some("physics|\n")), (String::new(), 2));
+        assert_eq!(accounts(120, Some("physics|ann\n")), ("physics".into(), 3));
+        assert_eq!(accounts(180, None), (String::new(), 4), "nobody says it any more");
     }
 
     #[test]
