@@ -110,3 +110,96 @@ fn wrong_input_to_watch() {
     lab.refuses(&["watch", "--class", "nope", "--", "true"], 2, &["no class 'nope'", "oom, timeout"]);
     lab.refuses(&["watch", "--state", "/no/such/dir/x", "--", "true"], 2, &["/no/such/dir/x", "--state"]);
 }
+
+/// Answers one POST after the other; gives their bodies.
+fn hook() -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (give, take) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+            let value = |name: &str| {
+                let lines = head.lines().filter_map(|l| l.split_once(": "));
+                lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.to_owned()).next()
+            };
+            let length = value("content-length").map_or(0, |n| n.parse().unwrap());
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            assert!(head.starts_with("POST /hook "), "{head}");
+            assert_eq!(value("content-type").as_deref(), Some("application/json"), "{head}");
+            if give.send(String::from_utf8(body).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (url, take)
+}
+
+/// The example of a command's help that begins so, with the address of a hook in it.
+fn example(lab: &Lab, verb: &str, begin: &str, url: &str) -> String {
+    const HOOK: &str = "https://chat.example/hook";
+    let (_, help, _) = lab.run(&[verb, "--help"]);
+    let from = help.find(begin).unwrap_or_else(|| panic!("{begin}: {help}"));
+    let hook = from + help[from..].find(HOOK).unwrap_or_else(|| panic!("{HOOK}: {help}"));
+    let end = hook + help[hook..].find('\n').unwrap();
+    help[from..end].replace(HOOK, url)
+}
+
+/// What the help says of hooks of other services is what works.
+#[test]
+fn a_hook_is_told_by_the_lines_of_the_help() {
+    for program in ["curl", "jq"] {
+        if std::process::Command::new(program).arg("--version").output().is_err() {
+            eprintln!("skipped: there is no {program}");
+            return;
+        }
+    }
+    let lab = Lab::with([job(1, End::Code(3))]);
+    let (url, told) = hook();
+    let inquest = std::path::Path::new(env!("CARGO_BIN_EXE_inquest"));
+    let path = format!("{}:{}", inquest.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let shell = |line: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", line]).current_dir(lab.path()).env("PATH", &path);
+        command.env("INQUEST_STORE", lab.store()).env("TZ", "UTC");
+        support::finish(command, b"")
+    };
+    let once = |line: &str| line.replace("inquest watch", "inquest watch --once --state told-state");
+    let direct = example(&lab, "watch", "inquest watch -- curl", &url);
+    let through = example(&lab, "watch", "inquest watch -- sh -c", &url);
+    assert_eq!(shell(&once(&direct)), (0, String::new(), String::new()));
+    assert!(told.try_recv().is_err(), "what had happened before is not told");
+    lab.job(&job(2, End::Oom(64)));
+    lab.collect();
+    assert_eq!(shell(&once(&direct)), (0, String::new(), String::new()));
+    let body: serde_json::Value = serde_json::from_str(&told.recv_timeout(TIMEOUT).unwrap()).unwrap();
+    assert_eq!((&body["failure"]["class"], &body["run_id"]), (&"oom".into(), &"r1".into()));
+    // In the words of a chat, by a shell.
+    lab.job(&Job { run: Some("r2"), ..job(3, End::Oom(64)) });
+    lab.collect();
+    assert_eq!(shell(&once(&through)), (0, String::new(), String::new()));
+    let body: serde_json::Value = serde_json::from_str(&told.recv_timeout(TIMEOUT).unwrap()).unwrap();
+    assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
+    assert!(body["text"].as_str().unwrap().contains("memory"), "{body}");
+    // A hook that is not there is said.
+    lab.job(&Job { run: Some("r3"), ..job(4, End::Oom(64)) });
+    lab.collect();
+    let (code, _, stderr) = shell(&once(&direct.replace(&url, "http://127.0.0.1:1/")));
+    assert!(code == 1 && stderr.contains("the handler for 4 in r3"), "{code} {stderr}");
+
+    // What is new on the whole site, and nothing when nothing is.
+    let collect = ["collect", "--once", "--accounting=off", "--journal", "journal"];
+    assert_eq!(lab.run(&collect).0, 0);
+    let report = example(&lab, "report", "inquest report --new told --json", &url);
+    let report = report.replace("--new told", "--days 3660 --new told");
+    assert_eq!(shell(&report), (0, String::new(), String::new()));
+    let body: serde_json::Value = serde_json::from_str(&told.recv_timeout(TIMEOUT).unwrap()).unwrap();
+    assert!(body["text"].as_str().unwrap().contains("New kind of failure"), "{body}");
+    shell(&report);
+    assert!(told.try_recv().is_err(), "nothing is new, and nothing is said");
+}

@@ -17,7 +17,8 @@ Examples:
   inquest report --week
   inquest report --days 30 --html report.html
   inquest report --new /var/lib/inquest-report/told | mail -E -s 'new failures' ops
-  inquest report --new told --json | curl -d @- https://chat.example/hook
+  inquest report --new told --json >new; test -s new &&
+      curl -fsS --json @new https://chat.example/hook
 
 The last two say each new kind of failure once: what was said is kept in the
 file, and nothing is printed, and 0 is the exit status, when nothing is new.";

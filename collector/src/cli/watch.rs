@@ -13,6 +13,7 @@ use crate::recover::{Call, Handlers, Key, Told};
 use crate::report::{JSON_SCHEMA, clean, failures, ids};
 use crate::slurm::target::Target;
 use crate::store::{Found, Registries, Store};
+use crate::units::count;
 use crate::verdict::Class;
 
 const EXAMPLES: &str = "\
@@ -20,6 +21,9 @@ Examples:
   inquest watch -- /usr/local/bin/tell-me --channel ops
   inquest watch --class oom,infra -j 2 -- ./handler.sh
   inquest watch --once --state ~/.inquest-told -- mail-me    from cron
+  inquest watch -- curl -fsS --json @- https://chat.example/hook
+  inquest watch -- sh -c 'jq \"{text: .failure.message}\" |
+      curl -fsS --json @- https://chat.example/hook'
 
 The handler is started word by word, never by a shell. On its standard input
 is one JSON object: schema, cluster, user, run_id, name, jobs (how many failed
@@ -124,7 +128,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         if stop.load(Ordering::Relaxed) && due.take().is_some() {
             let left = handlers.drop_waiting();
             if left > 0 {
-                eprintln!("inquest watch: {left} failures that waited for their turn were not told");
+                let waited = "failure that waited for its turn was";
+                let left = count(left, waited, "failures that waited for their turn were");
+                eprintln!("inquest watch: {left} not told");
             }
         }
         if due.is_some_and(|at| Instant::now() >= at) {
