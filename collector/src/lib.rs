@@ -33,3 +33,4 @@ pub mod store;
 pub mod story;
 pub mod units;
 pub mod verdict;
+mod zone;

@@ -35,7 +35,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::tz::TimeZone;
 
 use self::members::Members;
 use crate::config::{self, Config, ConfigError, help};
@@ -46,6 +45,7 @@ use crate::report::wrap;
 use crate::slurm::target::{BadTarget, Target};
 use crate::store::{Found, ReadError, Store};
 use crate::verdict::{RulesError, SiteRules};
+use crate::zone;
 
 /// A flight recorder for Slurm jobs, and the inquest when one dies.
 #[derive(Debug, Parser)]
@@ -203,7 +203,7 @@ impl ConfigFile {
 /// Reads a number that a key of the configuration may have.
 fn number(section: &str, name: &str) -> clap::builder::RangedU64ValueParser {
     let parser = clap::builder::RangedU64ValueParser::new();
-    match config::key(section, name).and_then(|k| k.range) {
+    match config::key(section, name).and_then(|k| k.range.clone()) {
         Some(range) => parser.range(range.start().cast_unsigned()..=range.end().cast_unsigned()),
         None => parser,
     }
@@ -307,7 +307,7 @@ pub fn main() -> ExitCode {
         When::Always => anstream::ColorChoice::Always.write_global(),
         When::Never => anstream::ColorChoice::Never.write_global(),
     }
-    let zone = TimeZone::system();
+    let zone = zone::local();
     let result = match cli.verb {
         Verb::Why(a) => why::main(&a, &zone),
         Verb::Runs(a) => runs::main(&a, &zone),

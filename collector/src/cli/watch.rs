@@ -205,7 +205,7 @@ impl Watcher {
         let mut kinds: BTreeMap<String, Vec<failures::Failure>> = BTreeMap::new();
         for failure in super::members::failures(found, true)? {
             if self.classes.is_empty() || self.classes.contains(&failure.class) {
-                kinds.entry(failure.fingerprint.to_string()).or_default().push(failure);
+                kinds.entry(failure.fingerprint().to_string()).or_default().push(failure);
             }
         }
         for (fingerprint, mut alike) in kinds {

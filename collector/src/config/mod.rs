@@ -13,6 +13,7 @@ mod manual;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -118,15 +119,17 @@ impl Config {
 }
 
 /// The key of that name; there is one, which a test shows of every flag.
-pub fn key(section: &str, name: &str) -> Option<Key> {
-    Config::keys().into_iter().find(|k| k.section == section && k.name == name)
+pub fn key(section: &str, name: &str) -> Option<&'static Key> {
+    // Every flag of every command asks, whichever command it is.
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(Config::keys);
+    KEYS.iter().find(|k| k.section == section && k.name == name)
 }
 
 /// Help of the flag of a key: what is said of the key, and its default.
 pub fn help(section: &str, name: &str) -> String {
     let Some(key) = key(section, name) else { return String::new() };
     let about = key.about.split_whitespace().collect::<Vec<_>>().join(" ");
-    match key.default {
+    match &key.default {
         Some(toml::Value::String(text)) => format!("{about} [default: {text}]"),
         Some(value) => format!("{about} [default: {value}]"),
         None => about,

@@ -95,7 +95,7 @@ pub fn compare(runs: &mut [Compared]) -> Vec<Row> {
     for (index, run) in runs.iter().enumerate() {
         for failure in &run.failures {
             let exit = (failure.confidence != Confidence::Log).then(|| failure.end());
-            let key = (failure.class, failure.fingerprint.to_string(), exit);
+            let key = (failure.class, failure.fingerprint().to_string(), exit);
             let entry = seen.entry(key).or_insert_with(|| (vec![0; runs.len()], failure));
             entry.0[index] += 1;
             entry.1 = failure;

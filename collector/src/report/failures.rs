@@ -10,7 +10,7 @@ exit code, so the root cause of the log is.
 use std::path::{Path, PathBuf};
 
 use inquest_journal::{JobId, StepId, Timestamp};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::logfiles::{LogError, LogFile, Stream, log_files, open_log};
@@ -55,8 +55,9 @@ pub struct Failure {
     pub signal: Option<u8>,
     /// Highest charge of memory in bytes.
     pub peak_bytes: Option<u64>,
-    /// The same for the same failure in other jobs and runs.
-    pub fingerprint: Fingerprint,
+    /// The words of its fingerprint.
+    #[serde(rename = "fingerprint", serialize_with = "as_fingerprint")]
+    named: String,
     /// Why, in one line.
     pub message: String,
     /// What the message rests on.
@@ -101,7 +102,17 @@ impl FromLog {
     }
 }
 
+fn as_fingerprint<S: Serializer>(named: &str, s: S) -> Result<S::Ok, S::Error> {
+    fingerprint(named).serialize(s)
+}
+
 impl Failure {
+    /// The same for the same failure in other jobs and runs. Made when it is asked for: the first one takes
+    /// longer than all the rest of a report on one job.
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.named)
+    }
+
     /// `SIGSEGV`, `3`, or `-`.
     pub fn end(&self) -> String {
         let code = self.exit_code.map_or("-".into(), |code| code.to_string());
@@ -172,13 +183,13 @@ fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict,
         .as_ref()
         .filter(|_| log_decides(verdict.class))
         .and_then(|log| Some((log.finding.root_cause.as_deref()?, log.finding.cause)));
-    let (cause, message, name) = match quoted {
+    let (cause, message, named) = match quoted {
         // What a site's rule says of the cause stands.
         Some((line, cause)) if cause == Cause::AppError || verdict.rule.is_some() => {
-            (verdict.cause.clone(), line.trim(), fingerprint(line))
+            (verdict.cause.clone(), line.trim(), line.to_owned())
         }
-        Some((line, cause)) => (cause.as_str().into(), line.trim(), fingerprint(line)),
-        None => (verdict.cause.clone(), verdict.detail.as_str(), verdict.fingerprint()),
+        Some((line, cause)) => (cause.as_str().into(), line.trim(), line.to_owned()),
+        None => (verdict.cause.clone(), verdict.detail.as_str(), verdict.named()),
     };
     Failure {
         job: member.display_id(),
@@ -194,7 +205,7 @@ fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict,
         exit_code: death.and_then(|d| d.exit_code),
         signal: death.and_then(|d| d.signal),
         peak_bytes: attempt.peak_bytes().max(death.and_then(|d| d.peak_bytes)),
-        fingerprint: name,
+        named,
         message: message.to_owned(),
         confidence: if quoted.is_some() { Confidence::Log } else { verdict.confidence },
         ends: read.ends.filter(|_| read.best.is_none()),
@@ -236,7 +247,7 @@ pub fn table(failures: &[Failure]) -> Table {
             f.cause.clone(),
             f.end(),
             dash(f.peak_bytes.map(bytes)),
-            f.fingerprint.to_string(),
+            f.fingerprint().to_string(),
             clean(&f.message),
         ]);
     }

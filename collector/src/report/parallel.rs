@@ -27,6 +27,12 @@ pub fn map<T: Sync, S, R: Send>(
             progress.step();
         }
     };
+    // A thread costs more than the question of one job.
+    if items.len() <= 1 {
+        let done = work();
+        progress.end();
+        return done.into_iter().map(|(_, result)| result).collect();
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
     let mut all: Vec<(usize, R)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();

@@ -68,7 +68,7 @@ pub fn csv_rows(run: &RunState, failures: &[Failure], template: Option<&Template
             index.map_or(String::new(), |i| i.to_string()),
             f.class.to_string(),
             f.cause.clone(),
-            f.fingerprint.to_string(),
+            f.fingerprint().to_string(),
             f.node.clone().unwrap_or_default(),
             template.zip(index).map_or(String::new(), |(t, i)| t.name(i)),
         ]

@@ -148,8 +148,13 @@ impl Verdict {
     /// a verdict has sizes and times in it that differ from job to job; what
     /// is the same is the cause and the way to die.
     pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.named())
+    }
+
+    /// The words of which [`Verdict::fingerprint`] is made.
+    pub fn named(&self) -> String {
         let end = self.first_failure.as_ref().map_or(String::new(), Death::end);
-        fingerprint(&format!("{}: {end}", self.cause))
+        format!("{}: {end}", self.cause)
     }
 }
 

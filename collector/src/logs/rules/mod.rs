@@ -22,9 +22,10 @@ pub(crate) mod shell;
 pub(crate) mod slurm;
 pub(crate) mod success;
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
+use aho_corasick::AhoCorasick;
+use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use super::finding::Cause;
 
@@ -114,23 +115,49 @@ fn tables() -> [&'static [Rule]; 22] {
     ]
 }
 
-/// Every rule compiled together: one pass over a line tells all that match.
+/// All rules. Compiled together they take longer than a report on a job may; so one pass over a line finds
+/// the words without which no rule matches, and the few rules that have theirs are compiled, each once.
 pub(crate) struct Rules {
-    rules: Vec<&'static Rule>,
-    set: RegexSet,
+    rules: Vec<(&'static Rule, OnceLock<Regex>)>,
+    words: AhoCorasick,
+    /// The rule of each word.
+    of: Vec<usize>,
+    /// Rules that have no such word, and are always asked.
+    always: Vec<bool>,
 }
 
+/// One line per rule: its name and words in small letters, one of which is in whatever it matches. A test
+/// makes them of the patterns.
+const NEEDS: &str = include_str!("needs.txt");
+
 pub(crate) static RULES: LazyLock<Rules> = LazyLock::new(|| {
-    let rules: Vec<&'static Rule> = tables().into_iter().flatten().collect();
-    let set = set(rules.iter().map(|r| r.pattern));
-    Rules { rules, set }
+    let rules: Vec<_> = tables().into_iter().flatten().map(|rule| (rule, OnceLock::new())).collect();
+    let mut always = vec![true; rules.len()];
+    let (mut words, mut of) = (Vec::new(), Vec::new());
+    // They are in the order of the tables.
+    for (at, line) in NEEDS.lines().enumerate().take(rules.len()) {
+        for word in line.split('\t').skip(1) {
+            always[at] = false;
+            words.push(word);
+            of.push(at);
+        }
+    }
+    let words = AhoCorasick::builder().ascii_case_insensitive(true).build(words);
+    Rules { rules, words: words.expect("words make a search"), of, always }
 });
 
 impl Rules {
     /// Rules that match, in table order.
     pub(crate) fn matching(&self, text: &str) -> impl Iterator<Item = &'static Rule> {
-        let hits: Vec<usize> = self.set.matches(text.as_bytes()).into_iter().collect();
-        hits.into_iter().map(|i| self.rules[i])
+        let mut may = self.always.clone();
+        for found in self.words.find_overlapping_iter(text) {
+            may[self.of[found.pattern().as_usize()]] = true;
+        }
+        let may = self.rules.iter().zip(may).filter(|(_, may)| *may);
+        may.filter(move |((rule, compiled), _)| {
+            compiled.get_or_init(|| one(rule.pattern)).is_match(text.as_bytes())
+        })
+        .map(|((rule, _), _)| *rule)
     }
 
     /// The first rule whose line stands for itself.
@@ -155,13 +182,21 @@ pub(crate) fn set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> RegexSet {
         .expect("the patterns of the tables compile")
 }
 
+/// Compiles one pattern as [`set`] does many.
+fn one(pattern: &str) -> Regex {
+    RegexBuilder::new(pattern).unicode(false).build().expect("a pattern of the tables compiles")
+}
+
+#[cfg(test)]
+mod needs;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = RULES.rules.iter().map(|r| r.name).collect();
+        let mut names: Vec<_> = RULES.rules.iter().map(|(r, _)| r.name).collect();
         names.sort_unstable();
         let n = names.len();
         names.dedup();

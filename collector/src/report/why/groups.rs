@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Subject;
 use crate::logs::Fingerprint;
+use crate::report::failures::Failure;
 use crate::report::ids;
 use crate::slurm::hostlist;
 use crate::verdict::Class;
@@ -61,7 +62,7 @@ impl<'a> Group<'a> {
         Row {
             class: self.class,
             cause: self.cause.clone(),
-            fingerprint: failure.map(|f| f.fingerprint.clone()),
+            fingerprint: failure.map(Failure::fingerprint),
             jobs: self.subjects.len(),
             members: self.members(),
             nodes: self.nodes(),
@@ -83,11 +84,13 @@ pub fn members(subjects: &[&Subject<'_>]) -> String {
 /// the earliest.
 pub fn groups<'a>(subjects: &'a [Subject<'a>]) -> Vec<Group<'a>> {
     let mut groups: BTreeMap<(Class, String, Option<Fingerprint>), Vec<&'a Subject<'a>>> = BTreeMap::new();
+    // Nothing is like one alone.
+    let several = subjects.iter().filter(|s| s.failed()).nth(1).is_some();
     for subject in subjects.iter().filter(|s| s.failed()) {
         let Some(verdict) = &subject.member.verdict else { continue };
         let failure = subject.failure.as_ref();
         let cause = failure.map_or(&verdict.cause, |f| &f.cause);
-        let key = (verdict.class, cause.clone(), failure.map(|f| f.fingerprint.clone()));
+        let key = (verdict.class, cause.clone(), failure.filter(|_| several).map(Failure::fingerprint));
         groups.entry(key).or_default().push(subject);
     }
     let mut groups: Vec<Group<'a>> = groups
