@@ -29,6 +29,7 @@ mod netlink;
 mod node;
 pub mod note;
 mod oom;
+mod proc;
 mod rate;
 pub mod retention;
 mod sources;

@@ -14,7 +14,6 @@ use crate::slurm::target::Target;
 use crate::store::Found;
 use crate::story::{Attempt, Story};
 use crate::units::count;
-use crate::verdict::Class;
 
 /// The jobs a command is about: those that failed, unless it is told
 /// otherwise or only one was named.
@@ -43,7 +42,7 @@ impl Members {
         let found = place.find_members(&target)?;
         let stories = super::why::stories(&found)?;
         let only_one = found.members.len() == 1;
-        let wanted = |n: &&u32| self.all || only_one || failed(&found.run.members[n]);
+        let wanted = |n: &&u32| self.all || only_one || found.run.members[*n].failed();
         let chosen: Vec<u32> = found.members.iter().filter(wanted).copied().collect();
         if chosen.is_empty() {
             let jobs = count(found.members.len(), "job", "jobs");
@@ -72,12 +71,8 @@ impl Picked {
 
     /// Whether a job that was asked for failed.
     pub(super) fn code(&self) -> u8 {
-        if self.found.members.iter().any(|n| failed(&self.found.run.members[n])) { FAILURES } else { GOOD }
+        if self.found.members.iter().any(|n| self.found.run.members[n].failed()) { FAILURES } else { GOOD }
     }
-}
-
-pub(super) fn failed(member: &Member) -> bool {
-    member.verdict.as_ref().is_some_and(|v| v.class != Class::Ok)
 }
 
 /// The failures of all members that were found, in the order of their numbers.

@@ -16,7 +16,7 @@ use super::look::{self, Name};
 use super::metrics::health;
 use super::question::Question;
 use super::suspects::{FALSE_ALARMS, NODES, judge};
-use crate::report::{JSON_SCHEMA, clean};
+use crate::report::JSON_SCHEMA;
 use crate::store::index::{Filter, Group, JobEntry, RunEntry};
 
 /// Groups of one answer.
@@ -49,9 +49,7 @@ impl From<Problem> for Failed {
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        if let Problem::Broken(reason) = &self.0 {
-            eprintln!("inquest serve: {}", clean(reason));
-        }
+        self.0.log();
         problem(self.0.status(), &self.0.to_string())
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::report::clean;
 use crate::store::index::{Index, IndexError, Standing};
 use crate::store::{ReadError, Store};
 
@@ -48,6 +49,13 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Writes to the server's log what nobody else is told.
+    pub fn log(&self) {
+        if let Problem::Broken(reason) = self {
+            eprintln!("inquest serve: {}", clean(reason));
+        }
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {

@@ -8,7 +8,10 @@ or a burst. Labels are cluster, partition and class, and nodes only where the
 site wants that; nothing of a user or a job.
 */
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod found;
+mod node_exporter;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -18,7 +21,6 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use inquest_journal::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -28,37 +30,17 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::found::{Found, look};
+pub use self::node_exporter::for_node_exporter;
 use super::app::{App, now};
-use super::data::{Problem, Sources};
-use super::suspects::judge;
+use super::data::Problem;
 use crate::collect::health::{HEALTH, Health};
-use crate::store::index::{CLASSES, Filter, Group};
 
 /// Content type of OpenMetrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Between two looks at the index.
 const EVERY: Duration = Duration::from_secs(10);
-
-/// Days whose sums are watched: what is merged later than this is not counted.
-const DAYS: i64 = 3;
-
-const DAY_US: i64 = 86_400_000_000;
-
-/// Partitions and clusters that have labels; the rest is summed up as `other`.
-const LABELS: usize = 64;
-
-/// Bytes of one.
-const LABEL_MAX: usize = 128;
-
-/// Nodes that are judged.
-const NODES: usize = 20_000;
-
-/// Days without the end of a job after which a node that had some is silent.
-const SILENT_DAYS: i64 = 1;
-
-/// Days in which it had some.
-const ACTIVE_DAYS: i64 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct JobLabels {
@@ -127,14 +109,6 @@ struct Collector {
 struct Seen {
     at: Option<Instant>,
     sums: Option<HashMap<(i64, JobLabels), (i64, i64)>>,
-}
-
-/// What is asked of the index for the metrics.
-struct Found {
-    sums: HashMap<(i64, JobLabels), (i64, i64)>,
-    newest: BTreeMap<String, Timestamp>,
-    suspects: BTreeMap<String, Vec<String>>,
-    silent: BTreeMap<String, Vec<String>>,
 }
 
 impl Meters {
@@ -330,63 +304,6 @@ pub fn health(store: &Path) -> Result<Health, Problem> {
     serde_json::from_slice(&bytes).map_err(|e| Problem::Broken(format!("{}: {e}", path.display())))
 }
 
-fn look(sources: &Sources<'_>, now: Timestamp) -> Result<Found, Problem> {
-    let index = sources.index;
-    let today = now.0.div_euclid(DAY_US);
-    let day = |n: i64| Some(Timestamp((today + n) * DAY_US));
-    let mut found = Found {
-        sums: HashMap::new(),
-        newest: BTreeMap::new(),
-        suspects: BTreeMap::new(),
-        silent: BTreeMap::new(),
-    };
-    let week = Filter { since: day(1 - ACTIVE_DAYS), ..Filter::default() };
-    let clusters = index.count(&week, Group::Cluster, LABELS)?;
-    for cluster in clusters.into_iter().map(|c| c.key) {
-        let here = Filter { cluster: Some(cluster.clone()), ..Filter::default() };
-        for n in 0..DAYS {
-            let of_day = Filter { since: day(-n), until: day(1 - n), ..here.clone() };
-            for (at, counted) in index.count(&of_day, Group::Partition, NODES)?.into_iter().enumerate() {
-                let partition = if at < LABELS { counted.key.clone() } else { "other".into() };
-                for class in CLASSES {
-                    let jobs = counted.jobs.get(&class).copied().unwrap_or(0);
-                    let us = counted.node_us.get(&class).copied().unwrap_or(0);
-                    let labels = JobLabels {
-                        cluster: label(&cluster),
-                        partition: label(&partition),
-                        class: class.to_string(),
-                    };
-                    let sum = found.sums.entry((today - n, labels)).or_default();
-                    *sum = (sum.0 + jobs, sum.1 + us);
-                }
-            }
-        }
-        let ended = Filter { open: Some(false), until: day(2), ..here.clone() };
-        if let Some(newest) = index.jobs(&ended, 1)?.first() {
-            found.newest.insert(label(&cluster), newest.entry.last);
-        }
-        let of_week = Filter { since: day(1 - ACTIVE_DAYS), ..here.clone() };
-        let counts = index.count(&of_week, Group::Node, NODES)?;
-        let suspects = judge(&counts).into_iter().filter(|n| n.suspect).map(|n| n.node);
-        found.suspects.insert(label(&cluster), suspects.map(|n| label(&n)).collect());
-        let recent = Filter { since: Some(Timestamp(now.0 - SILENT_DAYS * DAY_US)), ..here.clone() };
-        let mut alive: BTreeSet<String> =
-            index.count(&recent, Group::Node, NODES)?.into_iter().map(|c| c.key).collect();
-        let running = Filter { open: Some(true), ..here };
-        alive.extend(index.jobs(&running, NODES)?.into_iter().flat_map(|j| j.entry.nodes));
-        let silent = counts.into_iter().map(|c| c.key).filter(|n| !alive.contains(n));
-        found.silent.insert(label(&cluster), silent.map(|n| label(&n)).collect());
-    }
-    Ok(found)
-}
-
-/// A name as the value of a label: the encoder writes it as it is.
-fn label(name: &str) -> String {
-    let name = crate::report::clean(name);
-    let name = &name[..name.floor_char_boundary(LABEL_MAX)];
-    name.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
 /// Brings what is counted up to date.
 async fn refresh(app: &Arc<App>) {
     if !app.meters.due() {
@@ -399,9 +316,7 @@ async fn refresh(app: &Arc<App>) {
             app.meters.take(found);
         }
         Err(problem) => {
-            if let Problem::Broken(reason) = problem {
-                eprintln!("inquest serve: {}", crate::report::clean(&reason));
-            }
+            problem.log();
             app.meters.index_up.set(0);
         }
     }
@@ -435,40 +350,9 @@ pub async fn textfile(app: &Arc<App>, path: &Path) -> io::Result<()> {
     tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
 }
 
-/// The older text format, which is what node_exporter's textfile collector
-/// reads: counters have the name of their samples, and there is no unit and
-/// no end.
-pub fn for_node_exporter(text: &str) -> String {
-    let counters: BTreeSet<&str> =
-        text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
-    let infos: BTreeSet<&str> =
-        text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" info")).collect();
-    let mut out = String::new();
-    for line in text.lines() {
-        if line.starts_with("# UNIT") || line == "# EOF" {
-            continue;
-        }
-        let mut parts = line.splitn(4, ' ');
-        let line = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("#"), Some(word), Some(name), Some(rest)) if counters.contains(name) => {
-                format!("# {word} {name}_total {rest}")
-            }
-            (Some("#"), Some("TYPE"), Some(name), Some("info")) if infos.contains(name) => {
-                format!("# TYPE {name}_info gauge")
-            }
-            (Some("#"), Some(word), Some(name), Some(rest)) if infos.contains(name) => {
-                format!("# {word} {name}_info {rest}")
-            }
-            _ => line.to_owned(),
-        };
-        out.push_str(&line);
-        out.push('\n');
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use super::found::{LABEL_MAX, label};
     use super::*;
 
     fn labels() -> JobLabels {
@@ -530,14 +414,5 @@ mod tests {
             [format!("inquest_jobs_total{{cluster=\"lab\",partition=\"{quoted}\",class=\"oom\"}} 1")]
         );
         assert!(label(&"x".repeat(1000)).len() <= LABEL_MAX);
-    }
-
-    #[test]
-    fn the_textfile_has_no_openmetrics_in_it() {
-        let meters = Meters::new(false);
-        meters.take(found(1, 5));
-        let text = for_node_exporter(&meters.text());
-        assert!(text.contains("# TYPE inquest_jobs_total counter\n"), "{text}");
-        assert!(!text.contains("# EOF") && !text.contains("# UNIT") && !text.contains(" info\n"), "{text}");
     }
 }

@@ -12,6 +12,7 @@ use super::read::{Found, Place, ReadError, RegistryEntry, Store};
 use super::{EventsFile, run_dir};
 use crate::runs::{Member, RunKey, RunState, SCHEMA, path_id};
 use crate::slurm::target::{Target, fold_ranges};
+use crate::verdict::Verdict;
 
 /// Said to whoever does not see the jobs of all users, of what is not there and of what is not theirs alike.
 const OTHERS: &str = ". Jobs of others are for their owners and for operators to read; the site's server (inquest \
@@ -96,40 +97,12 @@ impl Store {
                 None => return Ok(None),
             };
             parts.extend(place.extents.iter().map(|(at, length)| (*at, at + u64::from(*length))));
-            let member = Member {
-                job_id: place.job_id,
-                array_job_id: place.array_job_id,
-                array_task_id: place.array_task_id,
-                name: place.name.clone(),
-                attempts: place.attempts,
-                started: place.started,
-                last: place.last,
-                state: None,
-                verdict,
-                range: place.range,
-            };
-            members.insert(place.chunk, member);
+            members.insert(place.chunk, member_of(place, verdict));
         }
         parts.sort_unstable();
-        let first = members.values().next().map(|m| m.job_id);
-        let Some(first) = first else { return Ok(None) };
         let numbers = members.keys().copied().collect();
-        let state = RunState {
-            schema: SCHEMA,
-            run_id: run.run_id,
-            cluster: run.cluster,
-            user: run.user,
-            key: run.key.unwrap_or_else(|| RunKey::of_job(first)),
-            aliases: run.aliases,
-            name: run.name,
-            started: run.started,
-            last: run.last,
-            status: run.status,
-            classes: run.classes,
-            members,
-            next_seq: 0,
-        };
-        Ok(Some(Found { dir, run: state, members: numbers, parts: Some(parts) }))
+        let found = |run| Found { dir, run, members: numbers, parts: Some(parts) };
+        Ok(run_of(run, members).map(found))
     }
 
     fn find_registered(
@@ -187,6 +160,42 @@ impl Store {
             if self.is_of_all_users() { "" } else { OTHERS }
         ))
     }
+}
+
+/// A member as the index knows it.
+pub(crate) fn member_of(place: &Places, verdict: Option<Verdict>) -> Member {
+    Member {
+        job_id: place.job_id,
+        array_job_id: place.array_job_id,
+        array_task_id: place.array_task_id,
+        name: place.name.clone(),
+        attempts: place.attempts,
+        started: place.started,
+        last: place.last,
+        state: None,
+        verdict,
+        range: place.range,
+    }
+}
+
+/// A run as the index knows it, with some of its members; `None` without any.
+pub(crate) fn run_of(run: RunEntry, members: BTreeMap<u32, Member>) -> Option<RunState> {
+    let first = members.values().next()?.job_id;
+    Some(RunState {
+        schema: SCHEMA,
+        run_id: run.run_id,
+        cluster: run.cluster,
+        user: run.user,
+        key: run.key.unwrap_or_else(|| RunKey::of_job(first)),
+        aliases: run.aliases,
+        name: run.name,
+        started: run.started,
+        last: run.last,
+        status: run.status,
+        classes: run.classes,
+        members,
+        next_seq: 0,
+    })
 }
 
 /// Whether a line of a registry can be of the run that is looked for. A user

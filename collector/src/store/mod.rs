@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 pub use append::{Appender, StoreError, Tail};
 pub use clock::Clock;
 pub use events::EventsFile;
+pub(crate) use find::{member_of, run_of};
 pub use line::{Derived, Line, derived_line, event_line, place, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 pub use registries::Registries;

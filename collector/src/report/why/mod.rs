@@ -5,6 +5,7 @@ mod children;
 mod deaths;
 mod groups;
 mod html;
+mod pictures;
 mod text;
 
 use inquest_journal::Timestamp;

@@ -52,9 +52,7 @@ impl From<Problem> for Failed {
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        if let Problem::Broken(reason) = &self.0 {
-            eprintln!("inquest serve: {}", clean(reason));
-        }
+        self.0.log();
         problem(self.0.status(), &self.0.to_string()).into_response()
     }
 }

@@ -20,8 +20,9 @@ use crate::report::failures::failures;
 use crate::report::html::{Row, class_name, classes, pill, timeline};
 use crate::report::runs::status;
 use crate::report::why::{Subject, report};
-use crate::runs::{Member, RunKey, RunState, SCHEMA};
+use crate::runs::Member;
 use crate::store::index::{Filter, JobEntry, RunEntry};
+use crate::store::{member_of, run_of};
 use crate::units::duration;
 use crate::verdict::Class;
 
@@ -242,34 +243,10 @@ pub(super) async fn job(
 /// The report that `inquest why` gives, too.
 fn draw_job(job: Job) -> (String, Markup) {
     let Job { run, place, story, verdict, cut } = job;
-    let member = Member {
-        job_id: place.job_id,
-        name: story.attempts.last().and_then(|a| a.facts.name.clone()),
-        array_job_id: place.array_job_id,
-        array_task_id: place.array_task_id,
-        attempts: place.attempts,
-        started: place.started,
-        last: place.last,
-        state: None,
-        verdict,
-        range: place.range,
-    };
+    let name = story.attempts.last().and_then(|a| a.facts.name.clone());
+    let member = Member { name, ..member_of(&place, verdict) };
     let title = format!("Job {}", member.display_id());
-    let state = RunState {
-        schema: SCHEMA,
-        run_id: run.run_id,
-        cluster: run.cluster,
-        user: run.user,
-        aliases: Default::default(),
-        key: run.key.unwrap_or_else(|| RunKey::of_job(place.job_id)),
-        name: run.name,
-        started: run.started,
-        last: run.last,
-        status: run.status,
-        classes: BTreeMap::new(),
-        members: [(place.chunk, member.clone())].into(),
-        next_seq: 0,
-    };
+    let Some(state) = run_of(run, [(place.chunk, member.clone())].into()) else { return (title, html! {}) };
     // The server opens no path that a job has named: it would be read with the
     // server's rights and not with those of whoever asks.
     let failure = if member.failed() { failures(&state, &member, &story, false).pop() } else { None };
