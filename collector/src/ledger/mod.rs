@@ -13,19 +13,24 @@ Nothing here is rewritten as a whole: a checkpoint writes the rows of what it
 changed, so its cost follows the events in it and not the history.
 */
 
+mod blocks;
 mod hash;
 mod rows;
 mod stream;
+mod varint;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use blocks::{Blocks, Kind};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 pub use hash::{FastHash, Quick};
 pub use rows::{Changes, Counts, HeldRow, JobRow, MemberRow, RunName, RunRow};
 pub use stream::{Seen, StreamState};
+pub(crate) use varint::{take_varint, varint};
 
 use crate::follow::Position;
 
@@ -56,7 +61,7 @@ pub enum LedgerError {
     },
 }
 
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const TABLES: &str = "
 CREATE TABLE journal (
@@ -64,23 +69,11 @@ CREATE TABLE journal (
     changed INTEGER, guard INTEGER, bad INTEGER NOT NULL, newer INTEGER NOT NULL,
     copies INTEGER NOT NULL, foreign_node INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX journal_odd ON journal (name) WHERE bad + newer + copies + foreign_node > 0;
-CREATE TABLE stream (
-    name TEXT PRIMARY KEY, node TEXT NOT NULL, next INTEGER NOT NULL, missing TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX stream_gap ON stream (node, name) WHERE missing <> '';
 CREATE TABLE output (path TEXT PRIMARY KEY, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE run (
     id INTEGER PRIMARY KEY, cluster TEXT NOT NULL, user TEXT NOT NULL, run_id TEXT NOT NULL,
     length INTEGER NOT NULL, state TEXT NOT NULL, stale INTEGER NOT NULL, UNIQUE (cluster, user, run_id));
 CREATE INDEX run_stale ON run (stale) WHERE stale;
-CREATE TABLE member (
-    run INTEGER, chunk INTEGER, job_id INTEGER NOT NULL, array_job_id INTEGER, array_task_id INTEGER,
-    attempts INTEGER NOT NULL, started INTEGER NOT NULL, last INTEGER NOT NULL, first INTEGER NOT NULL,
-    end INTEGER NOT NULL, verdict INTEGER, verdict_length INTEGER, name TEXT,
-    PRIMARY KEY (run, chunk)) WITHOUT ROWID;
-CREATE TABLE job (
-    cluster TEXT, job_id INTEGER, run INTEGER NOT NULL, chunk INTEGER NOT NULL, open INTEGER NOT NULL,
-    course BLOB, PRIMARY KEY (cluster, job_id)) WITHOUT ROWID;
-CREATE INDEX job_open ON job (open) WHERE open;
 CREATE TABLE cursor (source INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 CREATE TABLE alike (grouped INTEGER PRIMARY KEY, run INTEGER NOT NULL);
 CREATE TABLE held (
@@ -93,6 +86,9 @@ CREATE INDEX held_job ON held (cluster, job_id);
 pub struct Ledger {
     db: Connection,
     path: String,
+    streams: Blocks,
+    jobs: Blocks,
+    members: Blocks,
 }
 
 impl Ledger {
@@ -111,6 +107,8 @@ impl Ledger {
         };
         let mut db = Connection::open(path).map_err(sql)?;
         db.busy_timeout(Duration::ZERO).map_err(sql)?;
+        // A statement is planned once, and not anew for every value that is bound to it.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sql)?;
         // Exclusive: the lock taken by the first write is kept until the end.
         db.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(sql)?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
@@ -120,6 +118,7 @@ impl Ledger {
         match found {
             0 => {
                 tx.execute_batch(TABLES).map_err(sql)?;
+                tx.execute_batch(blocks::TABLES).map_err(sql)?;
                 tx.pragma_update(None, "user_version", VERSION).map_err(sql)?;
             }
             VERSION => {}
@@ -130,7 +129,8 @@ impl Ledger {
         db.pragma_update(None, "cache_size", -32_768).map_err(sql)?;
         db.pragma_update(None, "wal_autocheckpoint", 16_384).map_err(sql)?;
         db.set_prepared_statement_cache_capacity(32);
-        Ok(Ledger { db, path: name })
+        let [streams, jobs, members] = [Kind::Stream, Kind::Job, Kind::Member].map(Blocks::new);
+        Ok(Ledger { db, path: name, streams, jobs, members })
     }
 
     fn wrap<T>(&self, result: rusqlite::Result<T>) -> Result<T, LedgerError> {
@@ -186,19 +186,22 @@ impl Ledger {
     }
 
     /// What was seen of a stream.
-    pub fn stream(&self, name: &str) -> Result<Option<StreamState>, LedgerError> {
-        self.row("SELECT next, missing FROM stream WHERE name = ?1", [name], |r| {
-            Ok(StreamState::restore(unsigned(r, 0)?, r.get_ref(1)?.as_str()?))
-        })
+    pub fn stream(&mut self, name: &str) -> Result<Option<StreamState>, LedgerError> {
+        let found = self.streams.get(&self.db, name.as_bytes());
+        let state = found.and_then(|value| value.map(|value| Ok(rows::stream(value)?.1)).transpose());
+        self.wrap(state)
     }
 
     /// Streams with gaps: node, stream, lost events.
     pub fn gaps(&self) -> Result<Vec<(String, String, u64)>, LedgerError> {
-        let sql = "SELECT node, name, next, missing FROM stream WHERE missing <> '' ORDER BY node, name";
-        self.rows(sql, [], |r| {
-            let state = StreamState::restore(unsigned(r, 2)?, r.get_ref(3)?.as_str()?);
-            Ok((r.get(0)?, r.get(1)?, state.lost()))
-        })
+        let mut gaps = Vec::new();
+        self.wrap(self.streams.marked(&self.db, |name, value| {
+            let (node, state) = rows::stream(value)?;
+            gaps.push((node.to_owned(), String::from_utf8_lossy(name).into_owned(), state.lost()));
+            Ok(())
+        }))?;
+        gaps.sort_unstable();
+        Ok(gaps)
     }
 
     /// Committed length of a file of the store that is no run's.
@@ -287,34 +290,37 @@ impl Ledger {
     ///
     /// When SQLite fails.
     pub fn members(&self, run: i64, mut each: impl FnMut(MemberRow)) -> Result<(), LedgerError> {
-        let sql = rows::MEMBERS;
-        self.wrap((|| {
-            let mut statement = self.db.prepare_cached(sql)?;
-            let mut found = statement.query([run])?;
-            while let Some(r) = found.next()? {
-                each(rows::member(r)?);
-            }
+        let range = (&rows::member_key(run, 0)[..], &rows::member_key(run + 1, 0)[..]);
+        self.wrap(self.members.range(&self.db, range, |key, value| {
+            each(rows::member(key, value)?);
             Ok(())
-        })())
+        }))
     }
 
     /// One member of a run.
-    pub fn member(&self, run: i64, chunk: u32) -> Result<Option<MemberRow>, LedgerError> {
-        self.row(rows::MEMBER, params![run, chunk], rows::member)
+    pub fn member(&mut self, run: i64, chunk: u32) -> Result<Option<MemberRow>, LedgerError> {
+        let key = rows::member_key(run, chunk);
+        let found = self.members.get(&self.db, &key);
+        let member = found.and_then(|value| value.map(|value| rows::member(&key, value)).transpose());
+        self.wrap(member)
     }
 
     /// Jobs that are not settled.
     pub fn open_jobs(&self) -> Result<Vec<JobRow>, LedgerError> {
-        let sql = "SELECT cluster, job_id, run, chunk, open, course FROM job WHERE open \
-                   ORDER BY cluster, job_id";
-        self.rows(sql, [], rows::job)
+        let mut jobs = Vec::new();
+        self.wrap(self.jobs.marked(&self.db, |key, value| {
+            jobs.push(rows::job(key, value)?);
+            Ok(())
+        }))?;
+        Ok(jobs)
     }
 
     /// One job.
-    pub fn job(&self, cluster: &str, job_id: u32) -> Result<Option<JobRow>, LedgerError> {
-        let sql = "SELECT cluster, job_id, run, chunk, open, course FROM job \
-                   WHERE cluster = ?1 AND job_id = ?2";
-        self.row(sql, params![cluster, job_id], rows::job)
+    pub fn job(&mut self, cluster: &str, job_id: u32) -> Result<Option<JobRow>, LedgerError> {
+        let key = rows::job_key(cluster, job_id);
+        let found = self.jobs.get(&self.db, &key);
+        let job = found.and_then(|value| value.map(|value| rows::job(&key, value)).transpose());
+        self.wrap(job)
     }
 
     /// Lines that wait for their run, in the order in which they were read.
@@ -331,9 +337,22 @@ impl Ledger {
     /// When SQLite cannot commit.
     pub fn forget_run(&mut self, name: &RunName) -> Result<(), LedgerError> {
         let Some(run) = self.run_named(name)? else { return Ok(()) };
+        let mut members = Vec::new();
+        self.members(run.id, |m| members.push((m.chunk, m.job_id)))?;
+        let mut jobs = Vec::new();
+        for (_, job_id) in &members {
+            // The job of that id may be another one by now, in another run.
+            if self.job(&name.0, *job_id)?.is_some_and(|job| job.run == run.id) {
+                jobs.push((rows::job_key(&name.0, *job_id).into(), None));
+            }
+        }
+        let member = |(chunk, _)| (rows::member_key(run.id, chunk).to_vec().into(), None);
+        let members = members.into_iter().map(member).collect();
         let result = (|| {
             let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for table in ["member WHERE run", "job WHERE run", "alike WHERE run", "run WHERE id"] {
+            self.members.put(&tx, members)?;
+            self.jobs.put(&tx, jobs)?;
+            for table in ["alike WHERE run", "run WHERE id"] {
                 tx.execute(&format!("DELETE FROM {table} = ?1"), [run.id])?;
             }
             tx.commit()
@@ -348,7 +367,9 @@ impl Ledger {
     ///
     /// When SQLite cannot write. The ledger must then be opened anew.
     pub fn put(&mut self, changes: &Changes) -> Result<(), LedgerError> {
-        self.wrap(rows::put(&self.db, changes))
+        let blocks = (&mut self.streams, &mut self.jobs, &mut self.members);
+        let result = rows::put(&self.db, blocks, changes);
+        self.wrap(result)
     }
 
     /// Makes durable what was put.
@@ -387,6 +408,89 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn commit(ledger: &mut Ledger, changes: &Changes) {
+        ledger.put(changes).unwrap();
+        ledger.commit().unwrap();
+    }
+
+    /// Names as they are, and such as nobody gives.
+    fn stream_name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            6 => "n[12]-[ab]{2}-[0-9]{1,3}-[0-9]{1,7}",
+            1 => Just(String::new()),
+            1 => "[n12-]{0,6}",
+            1 => "n1-aa-[0-9]{30,90}-[0-9]{30,90}",
+            1 => "(n1)?\\PC{0,9}",
+            1 => "n1/\u{0}{0,3}[a-zé-]{0,2000}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        // A state for each stream, which nothing is done to but seeing, is the model.
+        #[test]
+        fn streams_are_as_if_each_had_a_row(
+            lines in vec((stream_name(), 0u64..5), 1..300), checkpoint in 1usize..200,
+        ) {
+            let mut ledger = Ledger::open(Path::new(":memory:")).unwrap();
+            let mut model: HashMap<&str, StreamState> = HashMap::new();
+            // Each line comes twice, mostly in different checkpoints.
+            let lines: Vec<&(String, u64)> = lines.iter().chain(&lines).collect();
+            for lines in lines.chunks(checkpoint) {
+                let mut changes = Changes::default();
+                for (name, seq) in lines {
+                    let (_, state) = changes.streams.entry(name.as_str().into()).or_insert_with(|| {
+                        ("n1".into(), ledger.stream(name).unwrap().unwrap_or_default())
+                    });
+                    let seen = state.see(*seq);
+                    prop_assert_eq!(seen, model.entry(name).or_default().see(*seq), "{} {}", name, seq);
+                }
+                commit(&mut ledger, &changes);
+            }
+            let gaps = model.iter().filter(|(_, state)| state.lost() > 0);
+            let mut gaps: Vec<_> = gaps.map(|(n, s)| ("n1".to_owned(), (*n).to_owned(), s.lost())).collect();
+            gaps.sort_unstable();
+            prop_assert_eq!(ledger.gaps().unwrap(), gaps);
+            for (name, state) in model {
+                prop_assert_eq!(ledger.stream(name).unwrap(), Some(state));
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_forgotten_takes_its_own_jobs_with_it() {
+        let mut ledger = Ledger::open(Path::new(":memory:")).unwrap();
+        let name = |id| ("lab".to_owned(), "u".to_owned(), format!("run-{id}"));
+        let mut changes = Changes::default();
+        for run in 1..=2 {
+            let row = RunRow { id: run, name: name(run), length: 0, state: String::new(), stale: false };
+            changes.runs.push(row);
+            for job_id in 0..1000 {
+                changes.members.push(MemberRow { run, chunk: job_id, job_id, ..MemberRow::default() });
+                // The second run took over most of the ids.
+                if run == 1 || job_id > 100 {
+                    let key = ("lab".to_owned(), job_id);
+                    changes.jobs.push(JobRow { key, run, chunk: job_id, open: false, course: None });
+                }
+            }
+        }
+        commit(&mut ledger, &changes);
+        ledger.forget_run(&name(1)).unwrap();
+        assert_eq!(ledger.run_named(&name(1)).unwrap(), None);
+        for (run, left) in [(1, 0), (2, 1000)] {
+            let mut members = 0;
+            ledger.members(run, |_| members += 1).unwrap();
+            assert_eq!(members, left);
+        }
+        for job_id in 0..1000 {
+            let run = ledger.job("lab", job_id).unwrap().map(|job| job.run);
+            assert_eq!(run, (job_id > 100).then_some(2), "{job_id}");
+        }
+    }
 
     #[test]
     fn what_was_committed_is_there_after_reopening() {
@@ -428,8 +532,7 @@ mod tests {
         };
         changes.streams.insert("s".into(), ("n1".into(), seen.clone()));
         let mut ledger = Ledger::open(&path).unwrap();
-        ledger.put(&changes).unwrap();
-        ledger.commit().unwrap();
+        commit(&mut ledger, &changes);
         drop(ledger);
 
         let mut ledger = Ledger::open(&path).unwrap();
@@ -451,8 +554,7 @@ mod tests {
         assert_eq!(ledger.held().unwrap(), [held(8), held(9)]);
 
         let release = Changes { released: vec![("lab".into(), 8)], ..Changes::default() };
-        ledger.put(&release).unwrap();
-        ledger.commit().unwrap();
+        commit(&mut ledger, &release);
         assert_eq!(ledger.held().unwrap(), [held(9)]);
         let mut lengths = Vec::new();
         ledger

@@ -1,11 +1,12 @@
-//! The rows of the ledger, and the one transaction that writes them.
+//! The rows of the ledger and the entries of its blocks, and the one transaction that writes them.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Row, params};
 
-use super::FastHash;
-use super::{StreamState, unsigned};
+use super::blocks::{Blocks, damaged};
+use super::varint::{take_varint, varint};
+use super::{FastHash, StreamState, unsigned};
 use crate::follow::Position;
 
 /// Cluster, user and run id: the directory of a run in the store.
@@ -128,37 +129,136 @@ pub struct Changes {
     pub held: Vec<HeldRow>,
 }
 
-pub(super) const MEMBERS: &str = "SELECT run, chunk, job_id, array_job_id, array_task_id, attempts, started, last, first, end, \
-     verdict, verdict_length, name FROM member WHERE run = ?1 ORDER BY chunk";
-pub(super) const MEMBER: &str = "SELECT run, chunk, job_id, array_job_id, array_task_id, attempts, started, last, first, end, \
-     verdict, verdict_length, name FROM member WHERE run = ?1 AND chunk = ?2";
-
-pub(super) fn member(r: &Row<'_>) -> rusqlite::Result<MemberRow> {
-    let verdict: (Option<i64>, Option<u32>) = (r.get(10)?, r.get(11)?);
-    Ok(MemberRow {
-        run: r.get(0)?,
-        chunk: r.get(1)?,
-        job_id: r.get(2)?,
-        array_job_id: r.get(3)?,
-        array_task_id: r.get(4)?,
-        attempts: r.get(5)?,
-        started: r.get(6)?,
-        last: r.get(7)?,
-        first: unsigned(r, 8)?,
-        end: unsigned(r, 9)?,
-        verdict: verdict.0.map(i64::cast_unsigned).zip(verdict.1),
-        name: r.get(12)?,
-    })
+/// The entry of a stream: whether it has gaps, its next number, and where it
+/// has gaps its node and them.
+pub(super) fn stream_value(node: &str, state: &StreamState) -> Vec<u8> {
+    let (next, missing) = state.save();
+    let mut value = vec![u8::from(!missing.is_empty())];
+    varint(&mut value, next);
+    if !missing.is_empty() {
+        varint(&mut value, node.len() as u64);
+        value.extend_from_slice(node.as_bytes());
+        value.extend_from_slice(missing.as_bytes());
+    }
+    value
 }
 
-pub(super) fn job(r: &Row<'_>) -> rusqlite::Result<JobRow> {
-    Ok(JobRow {
-        key: (r.get(0)?, r.get(1)?),
-        run: r.get(2)?,
-        chunk: r.get(3)?,
-        open: r.get(4)?,
-        course: r.get(5)?,
-    })
+/// Node, where it has gaps, and what was seen of a stream.
+pub(super) fn stream(value: &[u8]) -> rusqlite::Result<(&str, StreamState)> {
+    let read = || {
+        let (_, mut rest) = value.split_first()?;
+        let next = take_varint(&mut rest)?;
+        let node = if rest.is_empty() { 0 } else { take_varint(&mut rest)? };
+        let (node, missing) =
+            std::str::from_utf8(rest).ok()?.split_at_checked(usize::try_from(node).ok()?)?;
+        Some((node, StreamState::restore(next, missing)))
+    };
+    read().ok_or_else(damaged)
+}
+
+pub(super) fn member_key(run: i64, chunk: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&run.to_be_bytes());
+    key[8..].copy_from_slice(&chunk.to_be_bytes());
+    key
+}
+
+/// The entry of a member: which parts it has, and them. Times and places are
+/// told by their distance from the first of them.
+pub(super) fn member_value(m: &MemberRow) -> Vec<u8> {
+    let has = [m.array_job_id.is_some(), m.array_task_id.is_some(), m.verdict.is_some(), m.name.is_some()];
+    let mut value = Vec::with_capacity(40 + m.name.as_ref().map_or(0, String::len));
+    // The lowest bit would mark it.
+    value.push(has.iter().rev().fold(0, |bits, has| bits << 1 | u8::from(*has)) << 1);
+    let mut put = |n: u64| varint(&mut value, n);
+    put(m.job_id.into());
+    put(m.attempts.into());
+    put(m.started.cast_unsigned());
+    put(m.last.wrapping_sub(m.started).cast_unsigned());
+    put(m.first);
+    put(m.end.wrapping_sub(m.first));
+    for id in [m.array_job_id, m.array_task_id].into_iter().flatten() {
+        put(id.into());
+    }
+    if let Some((at, length)) = m.verdict {
+        put(at.wrapping_sub(m.first));
+        put(length.into());
+    }
+    value.extend_from_slice(m.name.as_deref().unwrap_or_default().as_bytes());
+    value
+}
+
+pub(super) fn member(key: &[u8], value: &[u8]) -> rusqlite::Result<MemberRow> {
+    let read = || {
+        let (run, chunk) = key.split_first_chunk::<8>()?;
+        let (has, mut rest) = value.split_first()?;
+        let has = |part: u32| has >> (part + 1) & 1 == 1;
+        let mut take = || take_varint(&mut rest);
+        let (job_id, attempts) = (small(take()?)?, small(take()?)?);
+        let started = take()?.cast_signed();
+        let last = started.wrapping_add(take()?.cast_signed());
+        let first = take()?;
+        let end = first.wrapping_add(take()?);
+        let array_job_id = if has(0) { Some(small(take()?)?) } else { None };
+        let array_task_id = if has(1) { Some(small(take()?)?) } else { None };
+        let verdict = if has(2) { Some((first.wrapping_add(take()?), small(take()?)?)) } else { None };
+        let name = if has(3) { Some(std::str::from_utf8(rest).ok()?.to_owned()) } else { None };
+        Some(MemberRow {
+            run: i64::from_be_bytes(*run),
+            chunk: u32::from_be_bytes(chunk.try_into().ok()?),
+            job_id,
+            array_job_id,
+            array_task_id,
+            attempts,
+            started,
+            last,
+            first,
+            end,
+            verdict,
+            name,
+        })
+    };
+    read().ok_or_else(damaged)
+}
+
+fn small(n: u64) -> Option<u32> {
+    n.try_into().ok()
+}
+
+pub(super) fn job_key(cluster: &str, job_id: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(cluster.len() + 5);
+    key.extend_from_slice(cluster.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&job_id.to_be_bytes());
+    key
+}
+
+/// The entry of a job: whether it is open and has a course, its run, its
+/// number there, and its course.
+pub(super) fn job_value(job: &JobRow) -> Vec<u8> {
+    let course = job.course.as_deref();
+    let mut value = Vec::with_capacity(12 + course.map_or(0, <[u8]>::len));
+    value.push(u8::from(job.open) | u8::from(course.is_some()) << 1);
+    varint(&mut value, job.run.cast_unsigned());
+    varint(&mut value, job.chunk.into());
+    value.extend_from_slice(course.unwrap_or_default());
+    value
+}
+
+pub(super) fn job(key: &[u8], value: &[u8]) -> rusqlite::Result<JobRow> {
+    let read = || {
+        let (cluster, id) = key.split_last_chunk::<4>()?;
+        let cluster = std::str::from_utf8(cluster.strip_suffix(b"\0")?).ok()?;
+        let (has, mut rest) = value.split_first()?;
+        Some(JobRow {
+            key: (cluster.to_owned(), u32::from_be_bytes(*id)),
+            run: take_varint(&mut rest)?.cast_signed(),
+            chunk: small(take_varint(&mut rest)?)?,
+            open: has & 1 == 1,
+            course: (has & 2 == 2).then(|| rest.to_vec()),
+        })
+    };
+    read().ok_or_else(damaged)
 }
 
 pub(super) fn run(r: &Row<'_>) -> rusqlite::Result<RunRow> {
@@ -172,7 +272,11 @@ pub(super) fn run(r: &Row<'_>) -> rusqlite::Result<RunRow> {
 }
 
 /// Begins a transaction and writes all of `changes` in it.
-pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+pub(super) fn put(
+    db: &Connection,
+    (streams, jobs, members): (&mut Blocks, &mut Blocks, &mut Blocks),
+    changes: &Changes,
+) -> rusqlite::Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     let mut put = db.prepare_cached(
         "INSERT INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
@@ -187,11 +291,13 @@ pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
             [met.bad, met.newer, met.copies, met.foreign_node].map(u64::cast_signed);
         put.execute(params![name, dev, ino, bytes, size, at.changed, guard, bad, newer, copies, foreign])?;
     }
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO stream VALUES (?1, ?2, ?3, ?4)")?;
-    for (name, (node, state)) in &changes.streams {
-        let (next, missing) = state.save();
-        put.execute(params![name, node, next.cast_signed(), missing])?;
-    }
+    let met = changes.streams.iter();
+    let met = met.map(|(name, (node, state))| (name.as_bytes().into(), Some(stream_value(node, state))));
+    streams.put(db, met.collect())?;
+    let member = |m: &MemberRow| (member_key(m.run, m.chunk).to_vec().into(), Some(member_value(m)));
+    members.put(db, changes.members.iter().map(member).collect())?;
+    let job = |job: &JobRow| (job_key(&job.key.0, job.key.1).into(), Some(job_value(job)));
+    jobs.put(db, changes.jobs.iter().map(job).collect())?;
     let mut put = db.prepare_cached("INSERT OR REPLACE INTO output VALUES (?1, ?2)")?;
     for (path, length) in &changes.outputs {
         put.execute(params![path, length.cast_signed()])?;
@@ -200,30 +306,6 @@ pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
     for run in &changes.runs {
         let (cluster, user, run_id) = &run.name;
         put.execute(params![run.id, cluster, user, run_id, run.length.cast_signed(), run.state, run.stale])?;
-    }
-    let mut put = db.prepare_cached(
-        "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?;
-    for m in &changes.members {
-        put.execute(params![
-            m.run,
-            m.chunk,
-            m.job_id,
-            m.array_job_id,
-            m.array_task_id,
-            m.attempts,
-            m.started,
-            m.last,
-            m.first.cast_signed(),
-            m.end.cast_signed(),
-            m.verdict.map(|(at, _)| at.cast_signed()),
-            m.verdict.map(|(_, length)| length),
-            m.name
-        ])?;
-    }
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    for job in &changes.jobs {
-        put.execute(params![job.key.0, job.key.1, job.run, job.chunk, job.open, job.course])?;
     }
     if let Some(at) = changes.cursor {
         db.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (0, ?1)")?.execute([at])?;
@@ -242,4 +324,44 @@ pub(super) fn put(db: &Connection, changes: &Changes) -> rusqlite::Result<()> {
         put.execute(params![row.key.0, row.key.1, row.uid, row.line])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::option::of;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_member_survives(
+            (run, chunk, job_id, attempts) in any::<(i64, u32, u32, u32)>(),
+            (array_job_id, array_task_id) in (of(any::<u32>()), of(any::<u32>())),
+            (started, last, first, end) in any::<(i64, i64, u64, u64)>(),
+            verdict in of(any::<(u64, u32)>()),
+            name in of("\\PC{0,9}"),
+        ) {
+            let member = MemberRow {
+                run, chunk, job_id, array_job_id, array_task_id, attempts, started, last, first, end, verdict, name
+            };
+            prop_assert_eq!(super::member(&member_key(run, chunk), &member_value(&member)).unwrap(), member);
+        }
+
+        #[test]
+        fn a_job_survives(
+            key in ("\\PC{0,9}", any::<u32>()), run in any::<i64>(), chunk in any::<u32>(), open in any::<bool>(),
+            course in of(proptest::collection::vec(any::<u8>(), 0..40)),
+        ) {
+            let job = JobRow { key, run, chunk, open, course };
+            prop_assert_eq!(super::job(&job_key(&job.key.0, job.key.1), &job_value(&job)).unwrap(), job);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            key in proptest::collection::vec(any::<u8>(), 0..20),
+            value in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let _ = (super::member(&key, &value), super::job(&key, &value), stream(&value));
+        }
+    }
 }

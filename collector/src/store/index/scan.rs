@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::entry::{self, entries};
+use crate::ledger::{take_varint, varint};
 use crate::runs::RunKey;
 use crate::store::{EventsFile, ReadError, read_head, read_line};
 use crate::story::Story;
@@ -256,27 +257,6 @@ pub(super) fn restore_extents(mut bytes: &[u8]) -> Vec<(u64, u32)> {
         end = at.saturating_add(length);
     }
     extents
-}
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut n = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        n |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(n);
-        }
-    }
-    None
 }
 
 /// Folds a member's events. What lies in the piece need not be read again.
