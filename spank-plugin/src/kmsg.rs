@@ -9,7 +9,9 @@
 //! Memory cgroup out of memory: Killed process 64 (eater) total-vm:205840kB, anon-rss:60416kB, ..., UID:1001 ...
 //! ```
 //!
-//! The first names the cgroup but is rate limited; the second is always there.
+//! The first names the cgroup but is rate limited; the second is always there. Where a cgroup is killed as
+//! a whole (`memory.oom.group`), a line says so next, and then the second one comes for everybody in it, for the
+//! victim once more; the cgroup's counter, too, counts it twice.
 
 use std::collections::VecDeque;
 
@@ -31,9 +33,14 @@ pub(crate) struct Kill {
     pub(crate) limit_of: Option<String>,
     /// Not a cgroup's limit: the node itself was out of memory.
     pub(crate) host: bool,
+    /// The kernel has named and counted it twice.
+    pub(crate) twice: bool,
     /// An event has told of it.
     pub(crate) told: bool,
 }
+
+/// The end of the line that tells of a group; before it, the cgroup.
+const GROUP: &[u8] = b"are going to be killed due to memory.oom.group set";
 
 /// The kernel's log, as far as it may be about this step.
 pub(crate) struct Kmsg {
@@ -44,6 +51,10 @@ pub(crate) struct Kmsg {
     since_us: u64,
     next_seq: u64,
     kills: VecDeque<Kill>,
+    /// Who was killed last.
+    last: Option<u32>,
+    /// Who is going to be named for the second time.
+    again: Option<u32>,
 }
 
 /// `/dev/kmsg`: major 1, minor 11 (Documentation/admin-guide/devices.txt).
@@ -58,7 +69,7 @@ impl Kmsg {
         // match, so an earlier attempt of the same job stays behind this one.
         let now = monotonic_ns() / 1_000;
         let since_us = now.saturating_sub(now / 10_000 + 1_000_000);
-        Kmsg { pid, fd: None, since_us, next_seq: 0, kills: VecDeque::new() }
+        Kmsg { pid, fd: None, since_us, next_seq: 0, kills: VecDeque::new(), last: None, again: None }
     }
 
     /// Kills so far, told of or not, the oldest first.
@@ -129,7 +140,17 @@ impl Kmsg {
     fn take(&mut self, message: &[u8]) {
         if let Some(kill) = parse_oom_kill(message) {
             self.push(kill);
+        } else if message.ends_with(GROUP) {
+            self.again = self.last;
         } else if let Some((host, victim)) = parse_killed(message) {
+            self.last = victim.pid;
+            if victim.pid.is_some() && self.again == victim.pid {
+                self.again = None;
+                if let Some(kill) = self.kills.iter_mut().rev().find(|k| k.victim.pid == victim.pid) {
+                    kill.twice = true;
+                }
+                return;
+            }
             let same = |k: &&mut Kill| k.victim.pid == victim.pid && k.victim.anon_rss_bytes.is_none();
             if let Some(kill) = self.kills.iter_mut().rev().find(same) {
                 kill.victim.anon_rss_bytes = victim.anon_rss_bytes;
@@ -185,7 +206,7 @@ fn parse_oom_kill(line: &[u8]) -> Option<Kill> {
         victim,
         limit_of: value(&line[..command_at], b",oom_memcg=").map(text),
         host: !line.starts_with(b"constraint=CONSTRAINT_MEMCG"),
-        told: false,
+        ..Kill::default()
     })
 }
 
@@ -224,7 +245,7 @@ mod tests {
     const KILLED: &[u8] = b"Memory cgroup out of memory: Killed process 6427 (eater) total-vm:205840kB, anon-rss:60416kB, file-rss:600kB, shmem-rss:0kB, UID:1001 pgtables:160kB oom_score_adj:0";
 
     fn log() -> Kmsg {
-        Kmsg { pid: 0, fd: None, since_us: 1_000, next_seq: 0, kills: VecDeque::new() }
+        Kmsg { since_us: 1_000, ..Kmsg::new(0) }
     }
 
     #[test]
@@ -245,9 +266,26 @@ mod tests {
                 },
                 limit_of: Some("/slurm_n1/uid_1001/job_207".into()),
                 host: false,
+                twice: false,
                 told: false,
             }]
         );
+    }
+
+    #[test]
+    fn who_is_killed_with_a_group_is_killed_once() {
+        let mut log = log();
+        log.take(OOM_KILL);
+        log.take(KILLED);
+        // As Linux 6.12 wrote it for a step with --oom-kill-step.
+        log.take(b"Tasks in /system.slice/n1_slurmstepd.scope/job_13/step_0/user are going to be killed due to memory.oom.group set");
+        log.take(b"Memory cgroup out of memory: Killed process 6420 (sleep) total-vm:3012kB, anon-rss:0kB, file-rss:1708kB, shmem-rss:0kB, UID:1001 pgtables:52kB oom_score_adj:0");
+        log.take(KILLED);
+        let seen: Vec<_> = log.kills.iter().map(|k| (k.victim.pid, k.twice)).collect();
+        assert_eq!(seen, [(Some(6427), true), (Some(6420), false)]);
+        // Another process may have the number later.
+        log.take(KILLED);
+        assert_eq!(log.kills.len(), 3);
     }
 
     #[test]

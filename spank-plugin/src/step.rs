@@ -29,6 +29,8 @@ struct Task {
     kills_at_check: u64,
     /// Kills that an event has told of.
     kills_told: u64,
+    /// Those of them that the kernel has counted twice.
+    kills_twice: u64,
     exited: bool,
 }
 
@@ -37,7 +39,10 @@ struct Task {
 struct Totals {
     exited: u32,
     failed: u32,
+    /// As the kernel counts them.
     kills: u64,
+    /// Those of them that it has counted twice.
+    kills_twice: u64,
     memory: Memory,
     usage: Usage,
 }
@@ -211,6 +216,7 @@ impl Step {
             below,
             kills_at_check: 0,
             kills_told: 0,
+            kills_twice: 0,
             exited: false,
         });
         self.write(stamp, Severity::Info, global_id, body);
@@ -367,7 +373,7 @@ impl Step {
             signal: end.signal,
             core: end.core,
             duration_us: Some(stamp.mono_us.saturating_sub(task.started.mono_us)),
-            oom_kills: kills,
+            oom_kills: kills.map(|kills| kills.saturating_sub(task.kills_twice)),
             memory,
         };
         let rank = task.global_id;
@@ -433,7 +439,7 @@ impl Step {
             tasks_started: Some(self.tasks.len() as u32),
             tasks_exited: Some(totals.exited),
             tasks_failed: Some(totals.failed),
-            oom_kills: self.cgroup.as_ref().map(|_| totals.kills),
+            oom_kills: self.cgroup.as_ref().map(|_| totals.kills.saturating_sub(totals.kills_twice)),
             memory: totals.memory,
             cpu_us: totals.usage.cpu_us,
             user_us: totals.usage.user_us,

@@ -49,7 +49,12 @@ pub(super) enum Line {
     Why(Why),
     /// Who was killed.
     Killed(Killed),
+    /// All others in a cgroup are killed, too (`memory.oom.group`), and who was is named once more.
+    Group,
 }
+
+/// The end of the line; before it, the cgroup.
+const GROUP: &str = "are going to be killed due to memory.oom.group set";
 
 /// The `oom-kill:` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +81,9 @@ pub(super) struct Killed {
 pub(super) fn parse(text: &str) -> Option<Line> {
     if let Some(rest) = text.strip_prefix("oom-kill:") {
         return why(rest).map(Line::Why);
+    }
+    if text.ends_with(GROUP) {
+        return Some(Line::Group);
     }
     killed(text).map(Line::Killed)
 }
@@ -226,7 +234,13 @@ pub(super) fn read_number(path: &Path) -> Option<u64> {
 
 /// `oom-kill:` lines whose victims have not been named yet.
 #[derive(Debug, Default)]
-pub(super) struct Pairs(VecDeque<Why>);
+pub(super) struct Pairs {
+    open: VecDeque<Why>,
+    /// Who was killed last.
+    last: Option<u32>,
+    /// Who is going to be named for the second time.
+    again: Option<u32>,
+}
 
 /// Kills that can be under way at once; the kernel does one after another.
 const MOST_PAIRS: usize = 64;
@@ -236,15 +250,24 @@ impl Pairs {
     pub(super) fn push(&mut self, line: Line) -> Option<Kill> {
         match line {
             Line::Why(why) => {
-                if self.0.len() >= MOST_PAIRS {
-                    self.0.pop_front();
+                if self.open.len() >= MOST_PAIRS {
+                    self.open.pop_front();
                 }
-                self.0.push_back(why);
+                self.open.push_back(why);
+                None
+            }
+            Line::Group => {
+                self.again = self.last;
+                None
+            }
+            Line::Killed(killed) if self.again == Some(killed.pid) => {
+                self.again = None;
                 None
             }
             Line::Killed(killed) => {
-                let at = self.0.iter().rposition(|why| why.pid == killed.pid);
-                let why = at.and_then(|at| self.0.remove(at));
+                self.last = Some(killed.pid);
+                let at = self.open.iter().rposition(|why| why.pid == killed.pid);
+                let why = at.and_then(|at| self.open.remove(at));
                 Some(Kill { killed, why })
             }
         }
@@ -300,6 +323,22 @@ mod tests {
         let kill = kill(&[KILLED]);
         assert_eq!((kill.level(), kill.victim_in()), (None, None));
         assert_eq!(kill.event(&Mounts::default()).count, Some(1));
+    }
+
+    #[test]
+    fn who_is_killed_with_a_group_is_killed_once() {
+        // As Linux 6.12 wrote it for a step with --oom-kill-step.
+        let group = "Tasks in /system.slice/n1_slurmstepd.scope/job_13/step_0/user are going to be killed due to memory.oom.group set";
+        let other = KILLED.replace("6427 (eater)", "6420 (sleep)");
+        let mut pairs = Pairs::default();
+        let mut killed = |lines: &[&str]| {
+            let kills = lines.iter().filter_map(|l| pairs.push(parse(l).unwrap()));
+            kills.map(|kill| kill.killed.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(killed(&[WHY, KILLED, group, &other, KILLED]), [6427, 6420]);
+        // Another process may have the number later.
+        assert_eq!(killed(&[WHY, KILLED]), [6427]);
+        assert_eq!(killed(&[KILLED]), [6427]);
     }
 
     #[test]

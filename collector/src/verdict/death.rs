@@ -164,7 +164,24 @@ pub fn deaths(attempt: &Attempt, clocks: &Clocks) -> Vec<Death> {
         }
     }
     deaths.sort_by(|a, b| a.offset_us.cmp(&b.offset_us).then(a.at.event.cmp(&b.at.event)));
+    chosen_first(&mut deaths);
     deaths
+}
+
+/// Where the kernel has killed a step as a whole, the task whose process it had chosen goes before the
+/// others, whichever was collected first: of that process alone the kernel says where it lived.
+fn chosen_first(deaths: &mut [Death]) {
+    let chosen = |d: &Death| d.victims.iter().any(|v| v.cgroup.is_some());
+    for at in 0..deaths.len() {
+        let first = &deaths[at];
+        if first.oom_group.is_none() || chosen(first) {
+            continue;
+        }
+        let same = |d: &Death| d.oom_group.is_some() && d.step == first.step && d.at.node == first.at.node;
+        if let Some(further) = deaths[at..].iter().position(|d| same(d) && chosen(d)) {
+            deaths[at..=at + further].rotate_right(1);
+        }
+    }
 }
 
 fn death(scale: &Scale<'_>, (id, step): (StepId, &Step), rank: u32, exit: &Exit, ooms: &[&Oom]) -> Death {
@@ -356,6 +373,26 @@ mod tests {
         // Another step has failed since.
         let later = died(StepId::Number(1), 0, 20, Some(3), None);
         assert_eq!(first_with(Some(143), 60, Some(later)), StepId::Batch);
+    }
+
+    #[test]
+    fn whom_the_kernel_chose_goes_before_those_who_died_with_it() {
+        let killed = |task, second, node: &str, cgroup: Option<&str>| {
+            let mut death = died(StepId::Number(0), task, second, None, Some(9));
+            death.at.node = node.into();
+            death.oom_group = Some(Level::Step);
+            death.victims = vec![Victim { cgroup: cgroup.map(str::to_owned), ..Victim::default() }];
+            death
+        };
+        let mut deaths = [
+            died(StepId::Number(0), 9, 0, Some(1), None),
+            killed(0, 1, "n1", None),
+            killed(1, 2, "n1", None),
+            killed(4, 3, "n2", Some("/task_4")),
+            killed(2, 4, "n1", Some("/task_2")),
+        ];
+        chosen_first(&mut deaths);
+        assert_eq!(deaths.each_ref().map(|d| d.task), [9, 2, 0, 1, 4]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::Step;
 use crate::cgroup::StepCgroup;
 
 /// Names in one event; more would not fit into its line.
-const VICTIMS_MAX: usize = 8;
+const VICTIMS_MAX: u64 = 8;
 
 impl Step {
     pub(super) fn kills_of(&self, at: usize) -> Option<u64> {
@@ -42,9 +42,12 @@ impl Step {
         let (below, pid, rank) = (task.below.clone(), task.pid, task.global_id);
         self.tasks[at].kills_told = kills;
         self.totals.kills += fresh;
-        self.write_kills(stamp, rank, below.as_deref().unwrap_or(""), Some(pid), fresh, Some(reported));
+        let twice =
+            self.write_kills(stamp, rank, below.as_deref().unwrap_or(""), Some(pid), fresh, Some(reported));
+        self.tasks[at].kills_twice += twice;
     }
 
+    /// Returns how many of them the kernel had counted twice.
     fn write_kills(
         &mut self,
         stamp: Stamp,
@@ -53,8 +56,10 @@ impl Step {
         pid: Option<u32>,
         count: u64,
         reported_by_slurm: Option<bool>,
-    ) {
-        let (victims, level) = self.victims(below, pid, count);
+    ) -> u64 {
+        let (victims, level, twice) = self.victims(below, pid, count);
+        let count = count.saturating_sub(twice);
+        self.totals.kills_twice += twice;
         let mut body = OomKill { count: Some(count), victims, reported_by_slurm, ..OomKill::default() };
         if let Some(cgroup) = &self.cgroup {
             // Without the kernel's word: the outermost limit that was hit.
@@ -69,21 +74,22 @@ impl Step {
             body.oom_group = cgroup.oom_group(below, level.unwrap_or(Level::Job));
         }
         self.write(stamp, Severity::Error, rank, body);
+        twice
     }
 
     /// Who was killed: by cgroup, else by process id, else by user, which is
     /// the last resort for when the kernel left the cgroup out. Such a victim
-    /// has no cgroup in the event.
-    fn victims(&mut self, below: &str, pid: Option<u32>, count: u64) -> (Vec<Victim>, Option<Level>) {
-        let Some(cgroup) = &self.cgroup else { return (Vec::new(), None) };
+    /// has no cgroup in the event. And by whose limit, and how many of them were counted twice.
+    fn victims(&mut self, below: &str, pid: Option<u32>, count: u64) -> (Vec<Victim>, Option<Level>, u64) {
+        let Some(cgroup) = &self.cgroup else { return (Vec::new(), None, 0) };
         let uid_of_job = self.uid;
         let kills = self.kmsg.kills();
-        let wanted = usize::try_from(count).unwrap_or(usize::MAX).min(VICTIMS_MAX);
+        let wanted = count.min(VICTIMS_MAX);
         let mut victims = Vec::new();
-        let mut level = None;
+        let (mut level, mut twice) = (None, 0);
         for pass in 0..3 {
             for kill in kills.iter_mut().rev() {
-                if victims.len() >= wanted {
+                if victims.len() as u64 + twice >= wanted {
                     break;
                 }
                 let mine = match (pass, &kill.victim.cgroup) {
@@ -96,13 +102,14 @@ impl Step {
                     continue;
                 }
                 kill.told = true;
+                twice += u64::from(kill.twice);
                 let of = kill.limit_of.as_deref().and_then(|path| cgroup.level_of(path));
                 level = level.or(if kill.host { Some(Level::Host) } else { of });
                 victims.push(kill.victim.clone());
             }
         }
         victims.reverse();
-        (victims, level)
+        (victims, level, twice)
     }
 
     /// What was left of the step when its last task had ended has been killed
