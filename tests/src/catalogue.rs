@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, JobRecord, Process};
 
-pub use more::MORE;
+pub use more::{MORE, V2};
 
 /// One job of the catalogue.
 #[derive(Debug, Clone, Copy)]
@@ -252,8 +252,12 @@ END
         how: How::Sbatch(
             &["-N2", "-n2"],
             "srun -N2 -n2 --kill-on-bad-exit=1 sh -c '
-if [ $SLURM_PROCID = 1 ]; then sleep 1; echo rank 1 gives up >&2; exit 5; fi
-sleep 300
+there=ranks-$SLURM_JOB_ID
+if [ $SLURM_PROCID = 1 ]; then
+  until [ -e $there ]; do sleep 0.2; done
+  sleep 1; echo rank 1 gives up >&2; exit 5
+fi
+touch $there; sleep 300
 '
 exit $?
 ",
@@ -307,9 +311,9 @@ exit $?
     },
 ];
 
-/// What is tried on every release of Slurm: all there is.
+/// What is tried on every release of Slurm: all there is, but for `V2`, which is for newer ones.
 pub fn matrix() -> impl Iterator<Item = &'static Entry> {
-    CATALOGUE.iter().chain(MORE)
+    CATALOGUE.iter().chain(MORE).chain(V2)
 }
 
 /// An entry's job on a cluster.
@@ -333,21 +337,8 @@ impl Entry {
         let (job, srun) = match self.how {
             How::Sbatch(args, script) => {
                 let path = cluster.work_dir().join(format!("{}.sh", self.name));
-                // Options stand in the script, as those do that shall hold for a rerun too. What
-                // cannot stand there, and so can be given once only, goes to the command line.
-                let (inside, outside): (Vec<&str>, Vec<&str>) =
-                    args.iter().copied().partition(|arg| !arg.contains(|c: char| c.is_control()));
-                let id = if self.array.is_some() { "%A_%a" } else { "%j" };
-                let mut text = format!(
-                    "#!/bin/bash\n#SBATCH --ntasks=1\n#SBATCH --job-name={name}\n#SBATCH --output={name}-{id}.out\n",
-                    name = self.name
-                );
-                // Later options win, so an entry can name itself.
-                // What a colon is between the components of a het job on the command line.
-                let line = |option: &&str| if *option == ":" { "hetjob" } else { *option }.to_owned();
-                text.extend(inside.iter().map(|option| format!("#SBATCH {}\n", line(option))));
-                fs::write(&path, text + script)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                let (text, outside) = self.batch(args, script);
+                fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
                 fs::set_permissions(&path, Permissions::from_mode(0o755))?;
                 let all: Vec<String> =
                     outside.into_iter().map(str::to_owned).chain(more.iter().cloned()).collect();
@@ -370,6 +361,29 @@ impl Entry {
             }
         };
         Ok(Submitted { entry: self, job, srun })
+    }
+
+    /// The batch script, and the options that it cannot hold. Options stand in the script, as those do
+    /// that shall hold for a rerun too. What cannot stand there, and so can be given once only, goes to
+    /// the command line.
+    pub fn batch(&self, args: &[&'static str], script: &str) -> (String, Vec<&'static str>) {
+        let (inside, outside): (Vec<&str>, Vec<&str>) =
+            args.iter().copied().partition(|arg| !arg.contains(|c: char| c.is_control()));
+        let id = if self.array.is_some() { "%A_%a" } else { "%j" };
+        let mut text = format!(
+            "#!/bin/bash\n#SBATCH --ntasks=1\n#SBATCH --job-name={name}\n#SBATCH --output={name}-{id}.out\n",
+            name = self.name
+        );
+        // Later options win, so an entry can name itself.
+        // What a colon is between the components of a het job on the command line.
+        let line = |option: &&str| if *option == ":" { "hetjob" } else { *option }.to_owned();
+        text.extend(inside.iter().map(|option| format!("#SBATCH {}\n", line(option))));
+        (text + script, outside)
+    }
+
+    /// Whether it asks for what only newer releases of Slurm have, on cgroup v2.
+    pub fn is_of_v2(&self) -> bool {
+        V2.iter().any(|entry| entry.name == self.name)
     }
 
     /// Whether the member of this index, or the job when it is no array, is one that fails.

@@ -33,6 +33,16 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
+/// Whether a task ended at its job's time limit of a minute or later. The limit counts from before the
+/// task's start; where Slurm says when it is, that is what counts.
+fn at_limit(events: &[Value], end: &Value) -> bool {
+    let limit = of(events, "job_started").find_map(|e| e["end_limit"].as_str());
+    match (limit, end["timestamp"].as_str()) {
+        (Some(limit), Some(at)) => at >= limit,
+        _ => number(&end["duration_us"]) >= 59_000_000,
+    }
+}
+
 const MIB: u64 = 1 << 20;
 
 /// Every row, in order.
@@ -146,7 +156,10 @@ pub const ROWS: &[Row] = &[
         what: "A kill that the script survived: exit code 0",
         job: "child-oom",
         find: |events| {
-            let swap = |e: &Value| number(&e["memory"]["memsw_peak_bytes"]) >= 60 * MIB;
+            let swap = |e: &Value| {
+                let memory = &e["memory"];
+                number(&memory["memsw_peak_bytes"]) >= 60 * MIB || number(&memory["swap_limit_bytes"]) > 0
+            };
             of(events, "task_exited").find(|e| e["exit_code"] == 0 && e["oom_kills"] == 1 && swap(e))
         },
         show: &[
@@ -158,8 +171,10 @@ pub const ROWS: &[Row] = &[
             "memory.limit_bytes",
             "memory.clipped",
             "memory.memsw_peak_bytes",
+            "memory.swap_limit_bytes",
+            "memory.swap_peak_bytes",
         ],
-        sure: "memory and swap together have a peak of their own",
+        sure: "memory and swap together have a peak of their own (cgroup v1), or swap has a limit (v2)",
     },
     Row {
         number: "17",
@@ -211,30 +226,27 @@ pub const ROWS: &[Row] = &[
         what: "A time limit: SIGTERM after the minute that was asked for",
         job: "limit",
         find: |events| {
-            of(events, "job_ended").find(|e| e["signal"] == 15).and_then(|_| {
-                of(events, "task_exited")
-                    .find(|e| e["signal"] == 15 && number(&e["duration_us"]) >= 59_000_000)
-            })
+            of(events, "job_ended")
+                .find(|e| e["signal"] == 15)
+                .and_then(|_| of(events, "task_exited").find(|e| e["signal"] == 15 && at_limit(events, e)))
         },
         show: &["event_type", "step", "signal", "duration_us"],
-        sure: "at least 59 s after its start",
+        sure: "at least 59 s after its start, or after the limit where Slurm says when that is",
     },
     Row {
         number: "22",
         what: "A time limit that the script caught: exit code 0, at the limit",
         job: "limit-caught",
-        find: |events| {
-            of(events, "task_exited").find(|e| e["exit_code"] == 0 && number(&e["duration_us"]) >= 59_000_000)
-        },
+        find: |events| of(events, "task_exited").find(|e| e["exit_code"] == 0 && at_limit(events, e)),
         show: &["event_type", "step", "exit_code", "duration_us"],
-        sure: "at least 59 s after its start",
+        sure: "at least 59 s after its start, or after the limit where Slurm says when that is",
     },
     Row {
         number: "23",
         what: "The warning signal of `--signal`, where it ended the task",
         job: "limit-warned",
         find: |events| {
-            let early = |e: &Value| e["signal"] == 10 && number(&e["duration_us"]) < 59_000_000;
+            let early = |e: &Value| e["signal"] == 10 && !at_limit(events, e);
             let died = of(events, "task_exited").any(early);
             of(events, "job_ended")
                 .find(|e| e["signal"] == 10 && e["warning"] == "B:USR1@50")
@@ -482,6 +494,54 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// What only `catalogue::V2` shows: more rows, for the table of releases alone.
+pub const V2_ROWS: &[Row] = &[
+    Row {
+        number: "14",
+        what: "A step that is killed as a whole, as it has asked for (`memory.oom.group`)",
+        job: "oom-group",
+        find: |events| {
+            let killed = of(events, "task_exited").filter(|e| e["step"] == "0" && e["signal"] == 9);
+            let tasks: BTreeSet<u64> = killed.map(|e| number(&e["task"])).collect();
+            of(events, "oom_kill")
+                .find(|e| e["step"] == "0" && e["source"] == "plugin" && e["oom_group"] == "step")
+                .filter(|_| tasks.len() == 2)
+        },
+        show: &["event_type", "step", "level", "limit_bytes", "oom_group"],
+        sure: "both tasks ended with signal 9, the one that only slept, too",
+    },
+    Row {
+        number: "16",
+        what: "Swap: its limit and its peak",
+        job: "swapped",
+        find: |events| {
+            let none = of(events, "oom_kill").next().is_none();
+            let memory = |e: &Value, key: &str| number(&e["memory"][key]);
+            of(events, "task_exited").filter(|_| none).find(|e| {
+                e["exit_code"] == 0
+                    && e["memory"]["limit_bytes"] == 96 * MIB
+                    && e["memory"]["swap_limit_bytes"] == 24 * MIB
+                    && (MIB..=24 * MIB).contains(&memory(e, "swap_peak_bytes"))
+            })
+        },
+        show: &[
+            "event_type",
+            "step",
+            "exit_code",
+            "memory.limit_bytes",
+            "memory.clipped",
+            "memory.swap_limit_bytes",
+            "memory.swap_peak_bytes",
+        ],
+        sure: "a limit of 24 MiB beside 96 MiB of memory, a peak of 1 MiB at least, and no kill",
+    },
+];
+
+/// Every row that a job alone can show, on whichever release.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(V2_ROWS)
+}
+
 /// The event as the table shows it: some fields, and `…` for what is another every time.
 pub fn shown(row: &Row, event: &Value) -> String {
     let mut kept = Map::new();
@@ -528,7 +588,7 @@ fn steady(key: &str, value: &Value) -> Value {
         "stderr",
         "local_id",
     ];
-    let measured = (key.ends_with("_us") || key.ends_with("_bytes")) && key != "limit_bytes";
+    let measured = (key.ends_with("_us") || key.ends_with("_bytes")) && !key.ends_with("limit_bytes");
     match value {
         _ if measured || OTHER.contains(&key) => "…".into(),
         Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), steady(k, v))).collect(),

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::catalogue::{CATALOGUE, matrix};
-use crate::evidence::{ROWS, shown};
+use crate::catalogue::{Entry, matrix};
+use crate::evidence::{rows, shown};
 
 /// Keys of every line, which say where it comes from.
 const ENVELOPE: [&str; 12] = [
@@ -33,6 +33,8 @@ pub struct Machine {
     pub name: String,
     /// Slurm's own version and the kernel's.
     pub versions: String,
+    /// The jobs that ran there.
+    pub entries: Vec<&'static Entry>,
     /// Of every verdict and the death that it names, what must be the same everywhere; by the name of the entry.
     pub facts: BTreeMap<&'static str, Vec<String>>,
     /// Slurm's state and exit code, by the name of the entry; of an array's members in their order.
@@ -66,6 +68,7 @@ impl Machine {
         let mut machine = Machine {
             name: format!("{}/{cgroup}", release.join(".")),
             versions: format!("Slurm {version}, Linux {}", text("kernel")?),
+            entries: matrix().filter(|entry| cgroup == "v2" || !entry.is_of_v2()).collect(),
             facts: BTreeMap::new(),
             slurm: BTreeMap::new(),
             fields: BTreeMap::new(),
@@ -75,7 +78,7 @@ impl Machine {
         };
         let states = text("states")?;
         let events = events(&dir.join("journal"))?;
-        for entry in matrix() {
+        for entry in machine.entries.clone() {
             let id = text(&format!("jobs/{}/id", entry.name))?;
             let why = text(&format!("jobs/{}/why.json", entry.name)).unwrap_or_default();
             let why: Value = serde_json::from_str(&why).unwrap_or_default();
@@ -105,16 +108,13 @@ impl Machine {
             let of_job = |event: &&Value| event["job_id"].as_str().is_some_and(|job| ids.contains(job));
             let of_job: Vec<Value> = events.iter().filter(of_job).cloned().collect();
             wrong.extend(entry.unrecorded(&of_job));
-            for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| row.job == entry.name) {
+            for (at, row) in rows().enumerate().filter(|(_, row)| row.job == entry.name) {
                 match (row.find)(&of_job) {
                     Some(event) => drop(machine.rows.insert(at, shown(row, event))),
                     None => wrong.push(format!("number {}, {}: no such event", row.number, row.what)),
                 }
             }
-            // Of the other jobs it is what is recorded that counts.
-            if CATALOGUE.iter().any(|e| e.name == entry.name) {
-                wrong.extend(entry.misjudged(&why));
-            }
+            wrong.extend(entry.misjudged(&why));
             machine.wrong.insert(entry.name, wrong);
             for event in &of_job {
                 // What dies in the end of a job, and which of it the agent sees, is never the same twice.
@@ -135,6 +135,11 @@ impl Machine {
             machine.fields.insert(entry.name, fields);
         }
         Ok(machine)
+    }
+
+    /// Whether this job ran there.
+    pub fn ran(&self, entry: &Entry) -> bool {
+        self.facts.contains_key(entry.name)
     }
 }
 

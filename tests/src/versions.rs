@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::catalogue::{Action, Entry, matrix};
-use crate::evidence::{ROWS, command};
+use crate::evidence::{command, rows};
 use crate::machine::Machine;
 
 /// Where a machine is unlike this one for a reason that is known: part of the difference in
@@ -33,6 +33,12 @@ const CAUSES: &[(&str, &str)] = &[
     ),
     ("step_ended.written_bytes", "as step_ended.read_bytes"),
     (
+        "memory.swap_",
+        "v2 limits and counts swap by itself; on v1 it is counted together with memory, under another name",
+    ),
+    ("memory.memsw_", "as memory.swap_: v1 alone has the sum"),
+    ("\"swap_limit_bytes\"", "as memory.swap_"),
+    (
         "_started.end_limit",
         "from 23.02 on slurmstepd gives tasks SLURM_JOB_END_TIME, and srun in a job script hands it on to its step",
     ),
@@ -49,7 +55,7 @@ pub fn differences(machines: &[Machine]) -> BTreeMap<(String, Vec<&'static str>)
     let mut grouped: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for machine in &machines[1..] {
         let mut differences: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
-        for entry in matrix() {
+        for entry in matrix().filter(|entry| machine.ran(entry) && base.ran(entry)) {
             let name = entry.name;
             let mut differ = |what: String| differences.entry(what).or_default().push(name);
             let (ours, theirs) = (&machine.slurm[name], &base.slurm[name]);
@@ -63,7 +69,7 @@ pub fn differences(machines: &[Machine]) -> BTreeMap<(String, Vec<&'static str>)
             for (ours, theirs) in ours.iter().zip(theirs).filter(|(a, b)| a != b) {
                 differ(format!("{ours}; not {theirs}"));
             }
-            for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| row.job == name) {
+            for (at, row) in rows().enumerate().filter(|(_, row)| row.job == name) {
                 if let (Some(ours), Some(theirs)) = (machine.rows.get(&at), base.rows.get(&at))
                     && ours != theirs
                 {
@@ -82,6 +88,16 @@ pub fn differences(machines: &[Machine]) -> BTreeMap<(String, Vec<&'static str>)
         }
     }
     grouped
+}
+
+/// Jobs in words: most differences are those of all of them.
+pub fn whose(jobs: &[&str], base: &Machine) -> String {
+    let others: Vec<&str> = base.entries.iter().map(|e| e.name).filter(|name| !jobs.contains(name)).collect();
+    match others.len() {
+        0 => "every job".into(),
+        1..4 => format!("every job but {}", others.join(", ")),
+        _ => jobs.join(", "),
+    }
 }
 
 const HEAD: &str = "# The same jobs on three releases of Slurm
@@ -123,10 +139,10 @@ they ship:
 
 ";
 
-/// One text where all machines say the same, else each with those that say so.
-fn told(machines: &[Machine], say: impl Fn(&Machine) -> String) -> String {
+/// One text where all machines on which the job ran say the same, else each with those that say so.
+fn told(all: &[Machine], entry: &Entry, say: impl Fn(&Machine) -> String) -> String {
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
-    for machine in machines {
+    for machine in all.iter().filter(|machine| machine.ran(entry)) {
         let said = say(machine);
         match groups.iter_mut().find(|(other, _)| *other == said) {
             Some((_, names)) => names.push(&machine.name),
@@ -134,7 +150,7 @@ fn told(machines: &[Machine], say: impl Fn(&Machine) -> String) -> String {
         }
     }
     match &groups[..] {
-        [(said, _)] => said.clone(),
+        [(said, names)] if names.len() == all.len() => said.clone(),
         _ => {
             let parts: Vec<String> =
                 groups.iter().map(|(said, names)| format!("{}: {said}", names.join(", "))).collect();
@@ -171,22 +187,22 @@ fn of_note(all: &[String], well: &str) -> String {
 pub fn document(machines: &[Machine]) -> String {
     let mut text = String::from(HEAD);
     for entry in matrix() {
-        let slurm = told(machines, |m| of_note(&m.slurm[entry.name], "COMPLETED 0:0"));
-        let ours = told(machines, |m| of_note(&m.facts[entry.name], "] ok (fact)"));
+        let slurm = told(machines, entry, |m| of_note(&m.slurm[entry.name], "COMPLETED 0:0"));
+        let ours = told(machines, entry, |m| of_note(&m.facts[entry.name], "] ok (fact)"));
         let _ =
             writeln!(text, "| {} | {} | {} | {} |", entry.name, cell(entry.what), cell(&slurm), cell(&ours));
     }
     text += RECORDED;
-    for (at, row) in ROWS.iter().enumerate() {
+    for (at, row) in rows().enumerate() {
         let Some(entry) = matrix().find(|entry| entry.name == row.job) else { continue };
         let shown =
-            told(machines, |m| m.rows.get(&at).map_or("nothing".into(), |event| format!("`{event}`")));
+            told(machines, entry, |m| m.rows.get(&at).map_or("nothing".into(), |event| format!("`{event}`")));
         let (what, job) = (cell(row.what), cell(&started(entry)));
         let _ = writeln!(text, "| {} | {what} | {job} | {} |", row.number, cell(&shown));
     }
     text += UNLIKE;
     for ((what, jobs), names) in &differences(machines) {
-        let jobs = if jobs.len() == matrix().count() { "every job".into() } else { jobs.join(", ") };
+        let jobs = whose(jobs, &machines[0]);
         let cause = cause(what).unwrap_or("not known");
         let _ = writeln!(text, "- {}: {} ({jobs}): {cause}.", names.join(", "), cell(what));
     }

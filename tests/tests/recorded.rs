@@ -226,6 +226,12 @@ fn every_row_of_the_table_is_recorded() {
     let mut jobs: Vec<Submitted> = slow.iter().map(submit).collect();
     let requeued = jobs.iter().find(|job| job.entry.action == Action::Requeue);
     requeued.unwrap().act(&cluster).unwrap();
+    // Before their journal is another one.
+    for job in &jobs {
+        wait_for("every one of them runs", || {
+            has(&cluster.events(), job.job, "batch", "task_started").then_some(())
+        });
+    }
     scenes.insert("full-disk", full_disk(&cluster));
     for entry in &fast {
         jobs.push(submit(entry));

@@ -1,7 +1,7 @@
 //! More jobs, each for one thing that a node can know of it. They are for what is recorded: the demo
-//! does not show them, and of their verdicts nothing is said here.
+//! does not show them.
 
-use super::{Entry, How, PLAIN, slurm};
+use super::{Entry, How, PLAIN, slurm, verdict};
 
 /// Beside the catalogue.
 pub const MORE: &[Entry] = &[
@@ -28,6 +28,7 @@ pub const MORE: &[Entry] = &[
             "echo 'RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0)' >&2\nexit 1\n",
         ),
         slurm: slurm("FAILED", "1:0"),
+        verdict: verdict("app_error", "app_error"),
         ..PLAIN
     },
     Entry {
@@ -45,14 +46,16 @@ pub const MORE: &[Entry] = &[
         how: How::Sbatch(&["--time=1"], "trap 'exit 0' TERM\nsleep 600 & wait\n"),
         slurm: slurm("TIMEOUT", "0:0"),
         slow: true,
+        verdict: verdict("timeout", "timeout_handled"),
         ..PLAIN
     },
     Entry {
         name: "limit-warned",
         what: "asks for SIGUSR1 before its time limit and does not handle it",
-        how: How::Sbatch(&["--time=1", "--signal=B:USR1@50"], "exec sleep 600\n"),
+        how: How::Sbatch(&["--time=2", "--signal=B:USR1@50"], "exec sleep 600\n"),
         slurm: slurm("FAILED", "0:10"),
         slow: true,
+        verdict: verdict("timeout", "limit_warning"),
         ..PLAIN
     },
     Entry {
@@ -62,6 +65,8 @@ pub const MORE: &[Entry] = &[
             &[],
             "ulimit -c unlimited\nfor s in SEGV ABRT BUS ILL FPE; do srun -n1 sh -c \"kill -$s \\$\\$\"; done\nexit 0\n",
         ),
+        verdict: verdict("crash", "crash_masked"),
+        first: Some(("0", 0)),
         ..PLAIN
     },
     Entry {
@@ -70,33 +75,41 @@ pub const MORE: &[Entry] = &[
         how: How::Sbatch(&[], "sh -c 'kill -SEGV $$'\nexit $?\n"),
         slurm: slurm("FAILED", "139:0"),
         child: Some("sh"),
+        verdict: verdict("crash", "child_signal"),
         ..PLAIN
     },
     Entry {
         name: "burst",
-        what: "an array of five that are all OOM-killed",
+        what: "an array of five that are all OOM-killed, as soon as all of them run",
         how: How::Sbatch(
             &["--array=0-4", "--mem=64M"],
-            "exec /usr/bin/python3 -c 'eaten = [bytearray(4 << 20) for _ in range(128)]'\n",
+            "touch here-$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID
+until set -- here-$SLURM_ARRAY_JOB_ID-*; [ $# = 5 ]; do sleep 0.2; done
+exec /usr/bin/python3 -c 'eaten = [bytearray(4 << 20) for _ in range(128)]'\n",
         ),
         slurm: slurm("OUT_OF_MEMORY", "0:125"),
         array: Some((5, &[0, 1, 2, 3, 4])),
+        verdict: verdict("oom", "oom_cgroup"),
         ..PLAIN
     },
     Entry {
         name: "first",
-        what: "rank 2 of 4 aborts, the others end with 1 two seconds later",
+        what: "rank 2 of 4 aborts, the others end with 1 when it is gone",
         how: How::Sbatch(
-            &["-n4"],
+            &["-N1", "-n4"],
             "srun -n4 --kill-on-bad-exit=0 sh -c '
-[ $SLURM_PROCID = 2 ] && { sleep 1; kill -ABRT $$; }
-sleep 3
+pid=first-$SLURM_JOB_ID
+[ $SLURM_PROCID = 2 ] && { echo $$ >$pid; kill -ABRT $$; }
+until read -r first 2>/dev/null <$pid; do sleep 0.2; done
+while kill -0 $first 2>/dev/null; do sleep 0.2; done
 exit 1
 '
 exit 1
 ",
         ),
         slurm: slurm("FAILED", "1:0"),
+        verdict: verdict("crash", "signal"),
+        first: Some(("0", 2)),
         ..PLAIN
     },
     Entry {
@@ -156,6 +169,8 @@ exit 0
 ",
         ),
         child: Some("python3"),
+        verdict: verdict("oom", "oom_partial"),
+        first: Some(("0", 0)),
         ..PLAIN
     },
     Entry {
@@ -196,6 +211,35 @@ exit 0
         name: "het",
         what: "a heterogeneous job of two components",
         how: How::Sbatch(&["-n1", ":", "-n1"], "srun --het-group=0,1 sh -c 'exit 0'\n"),
+        ..PLAIN
+    },
+];
+
+/// What newer releases of Slurm can do where they have cgroup v2, and swap.
+pub const V2: &[Entry] = &[
+    Entry {
+        name: "oom-group",
+        what: "a step asks to be killed as a whole; one of its two tasks takes too much; the script exits 0",
+        how: How::Sbatch(
+            &["-N1", "-n2", "--mem=64M"],
+            "srun -n2 --oom-kill-step=1 sh -c '
+[ $SLURM_PROCID = 1 ] || exec sleep 600
+exec /usr/bin/python3 -c \"eaten = [bytearray(4 << 20) for _ in range(128)]\"
+'
+exit 0
+",
+        ),
+        verdict: verdict("oom", "oom_partial"),
+        child: Some("python3"),
+        ..PLAIN
+    },
+    Entry {
+        name: "swapped",
+        what: "takes more than its memory, has some of it swapped out, and ends well",
+        how: How::Sbatch(
+            &["--mem=96M"],
+            "/usr/bin/python3 -c 'held = bytearray(94 << 20); import time; time.sleep(3)'\n",
+        ),
         ..PLAIN
     },
 ];
