@@ -164,6 +164,20 @@ fn damaged_compressed_events_are_said_and_never_appended_to() {
 }
 
 #[test]
+fn a_run_that_is_being_removed_is_in_no_index() {
+    let lab = lab();
+    let journal = lab.journal();
+    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+    assert_eq!(lab.run(&once).0, 0);
+    let run = runs(&lab.store()).into_iter().find(|run| run.ends_with("array-1")).unwrap();
+    // As it is called for a moment, or for as long as a crash left it.
+    fs::rename(&run, run.with_file_name(".removed-array-1")).unwrap();
+    assert_eq!(lab.run(&["index", "rebuild"]).0, 0);
+    let index = lab.json(&["index", "--json"]);
+    assert_eq!((&index["runs"], &index["jobs"]), (&2.into(), &2.into()));
+}
+
+#[test]
 fn what_is_removed_is_gone_everywhere_and_stays_gone() {
     let lab = lab();
     let journal = lab.journal();

@@ -157,6 +157,9 @@ fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<(), Read
             };
             for entry in entries.flatten() {
                 let Ok(run) = entry.file_name().into_string() else { continue };
+                if run.starts_with('.') {
+                    continue; // It is being removed.
+                }
                 if let Ok(file) = EventsFile::open(&entry.path()) {
                     each((cluster.clone(), user.clone(), run), file.len());
                 }
