@@ -417,6 +417,14 @@ fn the_end_of_a_script_says_which_attempt_it_was() {
     // A contradiction changes nothing.
     s.say(300_905, "n2", BATCH, None, end(Some(0)));
     assert_eq!(numbers(&s), [0, 1]);
+
+    // The second attempt begins at once, and a step of it without a number a moment later.
+    let mut s = Script::new();
+    script(&mut s, 1, 0, "n1", Some(0));
+    s.life = 2;
+    s.start(1_000, "n1", BATCH, &[0], None).start(1_100, "n1", STEP, &[0], None);
+    assert_eq!(numbers(&s), [0, 1]);
+    assert!(s.story.attempts[1].steps.contains_key(&STEP) && s.story.attempts[0].steps.len() == 1);
 }
 
 #[test]

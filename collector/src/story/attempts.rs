@@ -2,8 +2,8 @@
 //!
 //! Slurm numbers the attempts, but tells that number only to the steps of srun that get their script's
 //! environment, and to the prolog: the step of a script knows it at its end, the extern step not at all, and in
-//! an epilog it may be the next one's. So what has no number is placed by who wrote it and by time, and it does not matter which node's journal is
-//! read first.
+//! an epilog it may be the next one's. So what has no number is placed by who wrote it and by time, and it does
+//! not matter which node's journal is read first.
 
 use std::collections::BTreeSet;
 
@@ -110,7 +110,8 @@ impl Story {
         }
     }
 
-    /// Another step without a number: extern, or one of srun whose environment was taken away.
+    /// Another step without a number: extern, or one of srun whose environment was taken away, which begins
+    /// after its attempt.
     fn of_time(&mut self, step: StepId, head: &Head<'_>) -> (usize, bool) {
         let newest = self.attempts.len() - 1;
         let now = &self.attempts[newest];
@@ -123,6 +124,9 @@ impl Story {
         if again || after && step == StepId::Extern {
             self.insert(newest + 1, None);
             return (newest + 1, true);
+        }
+        if matches!(step, StepId::Number(_)) {
+            return (self.attempts.iter().rposition(|a| a.had_begun(head)).unwrap_or(0), false);
         }
         let until = |a: &Attempt| a.last.as_ref().is_some_and(|l| head.timestamp.since(l.wall) <= SKEW_US);
         (self.attempts.iter().position(until).unwrap_or(newest), false)
@@ -219,6 +223,17 @@ impl Story {
 }
 
 impl Attempt {
+    /// Something of it happened before this event. On one node that is exact, however soon after one
+    /// attempt the next one begins.
+    fn had_begun(&self, head: &Head<'_>) -> bool {
+        self.started.as_ref().is_some_and(|began| {
+            match *began.node == *head.node && *began.boot == *head.boot {
+                true => head.mono_us >= began.mono_us,
+                false => head.timestamp.since(began.wall) >= -SKEW_US,
+            }
+        })
+    }
+
     fn script_began(&self) -> Option<Timestamp> {
         let scripts = [StepId::Batch, StepId::Interactive].into_iter().filter_map(|s| self.steps.get(&s));
         scripts.flat_map(|s| s.nodes.values()).filter_map(|p| Some(p.started.as_ref()?.wall)).min()
