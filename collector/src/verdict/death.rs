@@ -256,9 +256,11 @@ pub(crate) fn first(attempt: &Attempt, deaths: &[Death]) -> Option<usize> {
         return Some(script);
     }
     let repeated = repeated(deaths, script, &steps);
-    let passed_on = steps.into_iter().filter(|&i| {
-        deaths[script].offset_us - deaths[i].offset_us <= ECHO_US || Some(deaths[i].step) == repeated
-    });
+    // The ranks of a step may die one after another: it is the last of them that the script has waited for.
+    let soon = |i: usize| deaths[script].offset_us - deaths[i].offset_us <= ECHO_US;
+    let waited_for = |step: StepId| steps.iter().any(|&i| deaths[i].step == step && soon(i));
+    let passed_on =
+        steps.iter().copied().filter(|&i| waited_for(deaths[i].step) || Some(deaths[i].step) == repeated);
     earliest(deaths, passed_on.collect()).or(Some(script))
 }
 
@@ -370,6 +372,10 @@ mod tests {
         for code in [7, 1] {
             assert_eq!(first_with(Some(code), 60, None), StepId::Batch);
         }
+        // The ranks died one after another, and the script soon after the last of them.
+        let mut slow = vec![died(step, 2, 1, None, Some(6)), died(step, 3, 60, Some(1), None)];
+        slow.push(died(StepId::Batch, 0, 61, Some(1), None));
+        assert_eq!(first(&Attempt::default(), &slow), Some(0));
         // Another step has failed since.
         let later = died(StepId::Number(1), 0, 20, Some(3), None);
         assert_eq!(first_with(Some(143), 60, Some(later)), StepId::Batch);
