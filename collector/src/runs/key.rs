@@ -197,10 +197,11 @@ fn candidates(evidence: &Evidence<'_>) -> Vec<Candidate> {
 }
 
 /// A name that is safe as one component of a path: itself when it is
-/// `[A-Za-z0-9._-]{1,128}` and does not begin with a dot or dash, else a hash.
+/// `[A-Za-z0-9._-]{1,128}` and does not begin with a dot, a dash, or the underscore
+/// of the store's own names (`_registry.jsonl`, `_site`), else a hash.
 pub fn path_id(id: &str) -> String {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let plain = (1..=128).contains(&id.len()) && id.bytes().all(good) && !id.starts_with(['.', '-']);
+    let plain = (1..=128).contains(&id.len()) && id.bytes().all(good) && !id.starts_with(['.', '-', '_']);
     if plain { id.to_owned() } else { hashed(id) }
 }
 
@@ -265,7 +266,9 @@ mod tests {
 
     #[test]
     fn hostile_ids_never_become_paths() {
-        for hostile in ["", "..", "../x", "a/b", ".hidden", "-rf", "a\nb", "é", &"x".repeat(129)] {
+        let of_the_store = ["_registry.jsonl", "_registry.jsonl.new", "_site"];
+        let hostile = ["", "..", "../x", "a/b", ".hidden", "-rf", "a\nb", "é", &"x".repeat(129)];
+        for hostile in hostile.into_iter().chain(of_the_store) {
             let id = path_id(hostile);
             assert!(id.starts_with('x') && id.len() == 17, "{hostile:?} became {id}");
         }
