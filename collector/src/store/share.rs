@@ -37,10 +37,12 @@ pub fn user_name(uid: u32) -> String {
 pub fn share(store: &Path, cluster: &str, user: &str, uid: u32) -> io::Result<()> {
     let cluster = store.join(cluster);
     match DirBuilder::new().mode(0o751).create(&cluster) {
-        // A daemon's umask takes the last bit away.
-        Ok(()) => std::fs::set_permissions(&cluster, Permissions::from_mode(0o751))?,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    // A daemon's umask takes the last bit away, and where events of no job came first, it was made without.
+    if std::fs::metadata(&cluster)?.mode() & 0o001 == 0 {
+        std::fs::set_permissions(&cluster, Permissions::from_mode(0o751))?;
     }
     let dir = cluster.join(user);
     match DirBuilder::new().mode(0o750).create(&dir) {
@@ -81,4 +83,19 @@ fn read_acl(uid: u32) -> Vec<u8> {
         acl.extend(id.to_le_bytes());
     }
     acl
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_had_events_of_no_job_first_can_be_entered() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = dir.path().join("lab");
+        DirBuilder::new().mode(0o750).create(&cluster).unwrap();
+        // A file system without ACLs has the directory all the same.
+        let _ = share(dir.path(), "lab", "u", 1001);
+        assert_eq!(std::fs::metadata(&cluster).unwrap().mode() & 0o777, 0o751);
+    }
 }
