@@ -12,7 +12,8 @@ Examples:
   inquest note --percent 40 'epoch 4 of 10'
   inquest note --kind error 'input 17 is empty, skipped'
 
-Where the site has turned it on, a job can also append lines to a file, in any language:
+Where the site has turned it on, a job can also append lines to a file, in any
+language:
   echo '{\"kind\":\"stage\",\"text\":\"training\"}' >> \"$INQUEST_NOTE\"
   echo 'plain words' >> \"$INQUEST_NOTE\"";
 

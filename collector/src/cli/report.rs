@@ -16,7 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   inquest report --week
   inquest report --days 30 --html report.html
-  inquest report --new /var/lib/inquest-report/told | mail -E -s 'new failures' ops
+  inquest report --new /var/lib/inquest-report/told |
+      mail -E -s 'new failures' ops
   inquest report --new told --json >new; test -s new &&
       curl -fsS --json @new https://chat.example/hook
 

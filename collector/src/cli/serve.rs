@@ -11,8 +11,12 @@ use crate::serve::{Options, serve};
 const EXAMPLES: &str = "\
 Examples:
   inquest serve --socket /tmp/inquest.sock --store /var/lib/inquest
-  curl --unix-socket /run/inquest-serve/http.sock 'http://localhost/api/v1/failures?by=class'
-  ssh -L 8080:/run/inquest-serve/http.sock login    then open http://localhost:8080/
+  curl --unix-socket /run/inquest-serve/http.sock \\
+      'http://localhost/api/v1/failures?by=class'
+  ssh -L 8080:/run/inquest-serve/http.sock login
+
+With the last one, a browser on your own machine gets there at
+http://localhost:8080/.
 
 Everything else is set in the section [serve] of the configuration; see
 inquest.toml(5).";

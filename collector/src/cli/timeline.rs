@@ -13,10 +13,10 @@ Examples:
   inquest timeline array-4700 --around 60
   inquest timeline 4711 --all -o OFFSET,EVENT,STEP,TASK,DETAIL
 
-EVENT is START, DONE, REQUEUE, RETRY; OOM, TIMEOUT, CRASH, CANCEL, PREEMPT, INFRA or
-FAIL for the end of a job; DIED for a task or process, KILL for a kill by the
-kernel for memory, HIGH for memory near its limit; BOOT, NOTE and LOST; with
---all also BEGIN and END of steps and EXIT of tasks that ended well.
+EVENT is START, DONE, REQUEUE, RETRY; OOM, TIMEOUT, CRASH, CANCEL, PREEMPT,
+INFRA or FAIL for the end of a job; DIED for a task or process, KILL for a kill
+by the kernel for memory, HIGH for memory near its limit; BOOT, NOTE and LOST;
+with --all also BEGIN and END of steps and EXIT of tasks that ended well.
 
 Below the table: bursts (three or more failures within a minute), and nodes
 where jobs fail at least twice as often as elsewhere.";
