@@ -102,6 +102,57 @@ fn what_fails_while_it_watches_is_told_until_a_signal() {
     assert!(told[0].ends_with("|oom|oom_cgroup"), "{told:?}");
 }
 
+/// Waits until so many failures were told.
+fn until_told(out: &PathBuf, n: usize) -> Vec<String> {
+    let deadline = Instant::now() + TIMEOUT;
+    while told(out).len() < n {
+        assert!(Instant::now() < deadline, "{:?}", told(out));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    told(out)
+}
+
+/// What one run hides must not cost the failures of others, nor its own once it can be read again.
+#[test]
+fn a_run_that_cannot_be_read_hides_no_other() {
+    let lab = Lab::with([job(1, End::Code(3))]);
+    let (program, out) = handler(&lab);
+    let state = lab.path().join("state");
+    let watch = |words: &[&str]| {
+        let mut command = lab.command(&["watch", "--state", state.to_str().unwrap()]);
+        command.args(words).arg("--").arg(&program).arg("x").arg(&out);
+        command
+    };
+    assert_eq!(support::finish(watch(&["--once"]), b"").0, 0);
+    for (id, run) in [(11, "a"), (12, "b"), (13, "c")] {
+        lab.job(&Job { run: Some(run), ..job(id, End::Oom(64)) });
+    }
+    lab.collect();
+    let file = support::find(&lab.store(), "b").join("run.json");
+    let good = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "{").unwrap();
+    let mut command = watch(&["-i", "1"]);
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    assert_eq!(until_told(&out, 2), ["x|11|oom|oom_cgroup", "x|13|oom|oom_cgroup"]);
+    // Some looks later it is not said again.
+    std::thread::sleep(Duration::from_millis(2500));
+    std::fs::write(lab.path().join("whole"), good).unwrap();
+    std::fs::rename(lab.path().join("whole"), &file).unwrap();
+    assert_eq!(until_told(&out, 3)[1], "x|12|oom|oom_cgroup");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert!(stderr.contains("the run b") && stderr.contains("run.json"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    // From cron it is the exit code that says so.
+    std::fs::write(&file, "{").unwrap();
+    let (code, _, stderr) = support::finish(watch(&["--once"]), b"");
+    assert!(code == 3 && stderr.contains("the run b"), "{code} {stderr}");
+    assert_eq!(told(&out).len(), 3, "{:?}", told(&out));
+}
+
 #[test]
 fn wrong_input_to_watch() {
     let lab = Lab::with([job(1, End::Code(3))]);

@@ -8,9 +8,10 @@ use clap::Args;
 use inquest_journal::{JobId, Timestamp};
 
 use super::rules::Judging;
-use super::{FAILURES, GOOD, Usage, Where};
+use super::{FAILURES, GOOD, NOT_FOUND, Usage, Where};
 use crate::recover::{Call, Handlers, Key, Told};
 use crate::report::{JSON_SCHEMA, clean, failures, ids};
+use crate::runs::Member;
 use crate::slurm::target::Target;
 use crate::store::{Found, Registries, Store};
 use crate::units::count;
@@ -92,6 +93,8 @@ struct Watcher {
     known: HashMap<Run, (Timestamp, Timestamp)>,
     /// Attempts of jobs that were looked at.
     seen: HashSet<(Run, JobId, u32)>,
+    /// Runs that could not be looked at, and what was said of it.
+    unread: HashMap<Run, String>,
 }
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
@@ -114,7 +117,16 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         known.extend(registries.entries().map(|(c, u, e)| (key(c, u, e), (e.updated_at, e.updated_at))));
     }
     let rules = arguments.judging.load()?;
-    let mut watcher = Watcher { store, registries, rules, classes, told, known, seen: HashSet::new() };
+    let mut watcher = Watcher {
+        store,
+        registries,
+        rules,
+        classes,
+        told,
+        known,
+        seen: HashSet::new(),
+        unread: HashMap::new(),
+    };
     let patience = Duration::from_secs(arguments.timeout);
     let mut handlers = Handlers::new(arguments.handler.clone(), usize::from(arguments.jobs), patience);
     let stop = Arc::new(AtomicBool::new(false));
@@ -140,9 +152,17 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                         at_work.insert(call.name.clone(), key);
                         handlers.add(call);
                     }
+                    if arguments.once && !watcher.unread.is_empty() {
+                        code = NOT_FOUND;
+                    }
                 }
                 // A store may be away for a while.
-                Err(e) => eprintln!("inquest watch: {}", clean(&e.to_string())),
+                Err(e) => {
+                    eprintln!("inquest watch: {}", clean(&e.to_string()));
+                    if arguments.once {
+                        code = NOT_FOUND;
+                    }
+                }
             }
             due = (!arguments.once).then(|| Instant::now() + Duration::from_secs(arguments.interval));
         }
@@ -184,40 +204,66 @@ impl Watcher {
         }
         let mut calls = Vec::new();
         for (run, since) in changed {
-            let target = Target::Run(run.2.clone());
-            let mut found = self.store.find(&target, Some(&run.0), Some(&run.1))?;
-            let new = |n: &u32| {
-                let m = &found.run.members[n];
-                m.verdict.is_some() && m.last > since && self.seen.insert((run.clone(), m.job_id, m.attempts))
-            };
-            found.members = found.members.iter().copied().filter(new).collect();
-            super::judge(&mut found, &self.rules)?;
-            found.members.retain(|n| found.run.members[n].failed());
-            if !found.members.is_empty() {
-                self.tell(&run, &found, &mut calls)?;
+            match self.look_at(&run, since) {
+                Ok(new) => {
+                    self.unread.remove(&run);
+                    calls.extend(new);
+                }
+                // What one run hides must not cost the failures of others; it is looked at again.
+                Err(e) => {
+                    let why = e.to_string();
+                    if self.unread.get(&run) != Some(&why) {
+                        let (user, id) = (clean(&run.1), clean(&run.2));
+                        eprintln!("inquest watch: the run {id} of {user} has to wait: {}", clean(&why));
+                    }
+                    if let Some(known) = self.known.get_mut(&run) {
+                        known.1 = Timestamp(i64::MIN);
+                    }
+                    self.unread.insert(run, why);
+                }
             }
         }
         Ok(calls)
     }
 
+    /// What failed in a new way in one run. Nothing counts as seen or told when it cannot be read.
+    fn look_at(&mut self, run: &Run, since: Timestamp) -> anyhow::Result<Vec<(Key, Call)>> {
+        let mut found = self.store.find(&Target::Run(run.2.clone()), Some(&run.0), Some(&run.1))?;
+        let place = |m: &Member| (run.clone(), m.job_id, m.attempts);
+        let new = |n: &u32| {
+            let m = &found.run.members[n];
+            m.verdict.is_some() && m.last > since && !self.seen.contains(&place(m))
+        };
+        found.members = found.members.iter().copied().filter(new).collect();
+        let seen: Vec<_> = found.members.iter().map(|n| place(&found.run.members[n])).collect();
+        super::judge(&mut found, &self.rules)?;
+        found.members.retain(|n| found.run.members[n].failed());
+        let calls = if found.members.is_empty() { Vec::new() } else { self.calls(run, &found)? };
+        self.seen.extend(seen);
+        for (key, _) in &calls {
+            self.told.mark(key.clone());
+        }
+        Ok(calls)
+    }
+
     /// One call per kind of failure that was not told of this run.
-    fn tell(&mut self, run: &Run, found: &Found, calls: &mut Vec<(Key, Call)>) -> anyhow::Result<()> {
+    fn calls(&self, run: &Run, found: &Found) -> anyhow::Result<Vec<(Key, Call)>> {
         let mut kinds: BTreeMap<String, Vec<failures::Failure>> = BTreeMap::new();
         for failure in super::members::failures(found, true)? {
             if self.classes.is_empty() || self.classes.contains(&failure.class) {
                 kinds.entry(failure.fingerprint().to_string()).or_default().push(failure);
             }
         }
+        let mut calls = Vec::new();
         for (fingerprint, mut alike) in kinds {
             let key = (run.0.clone(), run.1.clone(), run.2.clone(), fingerprint.clone());
             if self.told.knows(&key) {
                 continue;
             }
-            self.told.mark(key.clone());
             alike.sort_by_key(|f| f.at);
             let first = &alike[0];
             let members = found.run.members.values().filter(|m| alike.iter().any(|f| f.job_id == m.job_id));
-            let id = |m: &crate::runs::Member| (m.job_id.0, m.array_job_id.map(|a| a.0).zip(m.array_task_id));
+            let id = |m: &Member| (m.job_id.0, m.array_job_id.map(|a| a.0).zip(m.array_task_id));
             let input = serde_json::json!({
                 "schema": JSON_SCHEMA,
                 "cluster": run.0,
@@ -241,6 +287,6 @@ impl Watcher {
             let name = format!("{} in {} ({})", first.job, run.2, key.3);
             calls.push((key, Call { name, input: serde_json::to_vec(&input)?, environment }));
         }
-        Ok(())
+        Ok(calls)
     }
 }
