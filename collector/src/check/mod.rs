@@ -17,13 +17,16 @@ mod plugstack;
 mod slurm_conf;
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError};
+use crate::slurm::command;
 use slurm_conf::SlurmConf;
+
+/// How long a command of Slurm is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -163,19 +166,7 @@ fn program(name: &str) -> Option<PathBuf> {
 /// What a command of Slurm prints; `Err` says why there is nothing.
 fn slurm_says(name: &str, arguments: &[&str]) -> Result<String, String> {
     let program = program(name).ok_or_else(|| format!("{name} is not installed here"))?;
-    let output = Command::new(program)
-        .args(arguments)
-        .env("SLURM_CLIENT_TIMEOUT", "10")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("{name} cannot be started: {e}"))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        let words = String::from_utf8_lossy(&output.stderr);
-        let first = words.lines().next().unwrap_or("without a word").to_owned();
-        Err(format!("{name} ended with {}: {first}", output.status))
-    }
+    command::ask(program, arguments, PATIENCE).map_err(|e| e.to_string())
 }
 
 /// Whether Slurm's own commands have loaded the plugin: only then do they know

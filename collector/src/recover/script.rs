@@ -1,14 +1,13 @@
 //! The job script's path, which no node knows: the controller does, for as
 //! long as it remembers the job.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inquest_journal::JobId;
 
 use super::plan::Script;
+use crate::slurm::command;
 
 /// How long an answer is waited for; without one the script is not known.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,34 +40,11 @@ impl Scripts {
 /// The answer; `None` without one, `Some(None)` when Slurm has forgotten the
 /// job or it had no script.
 fn ask(job: JobId) -> Option<Option<Script>> {
-    let mut child = Command::new("scontrol")
-        .args(["--oneliner", "show", "job", &job.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let mut pipe = child.stdout.take()?;
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = (&mut pipe).take(1 << 20).read_to_end(&mut text);
-        text
-    });
-    let asked = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break Some(status),
-            Ok(None) if asked.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
-            _ => break None,
-        }
-    };
-    if status.is_none() {
-        let _ = child.kill();
-        let _ = child.wait();
+    let told = command::ask("scontrol", &["--oneliner", "show", "job", &job.to_string()], PATIENCE);
+    match told {
+        Ok(text) => Some(parse(&text, |p| Path::new(p).is_file())),
+        Err(e) => e.has_ended().then_some(None),
     }
-    let text = reader.join().ok()?;
-    let known = status?.success();
-    Some(known.then(|| parse(&String::from_utf8_lossy(&text), |p| Path::new(p).is_file())).flatten())
 }
 
 /// The `Command=` of a job: the script and its arguments, joined by blanks.

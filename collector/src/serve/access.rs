@@ -7,18 +7,21 @@ of everybody, as with squeue; what the collector met stays with operators.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::identity::Identity;
 use crate::config::Jobs;
+use crate::slurm::command;
 use crate::store::index::Visible;
 
 /// How long an answer of Slurm is good: so late it is known here that somebody coordinates an account no more,
 /// or that jobs are private now. [`crate::config::Serve`] tells people.
 const REFRESH: Duration = Duration::from_secs(60);
+
+/// How long an answer of Slurm is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Somebody who is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,9 +130,7 @@ impl Access {
 /// What a command of Slurm says; `None` when it fails or is not there.
 fn ask(command: &[&str]) -> Option<String> {
     let (program, arguments) = command.split_first()?;
-    let output =
-        Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    command::ask(program, arguments, PATIENCE).ok()
 }
 
 /// Names of the clusters in a store.

@@ -8,10 +8,12 @@ What Slurm itself says of jobs: asked in batches, never needed.
 */
 
 use std::collections::{BTreeSet, HashMap};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use inquest_journal::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use super::command;
 
 /// One job as Slurm sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,41 +163,26 @@ pub struct Squeue;
 const WIDTH: usize = 64;
 const COLUMNS: [&str; 6] = ["JobId", "State", "Reason", "exit_code", "TimeLimit", "RestartCnt"];
 
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Ids per call, far below what a command line can hold.
 const BATCH: usize = 4000;
 
 impl Accounting for Squeue {
     fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
-        let format = COLUMNS.map(|c| format!("{c}:{WIDTH}")).join(",");
+        let format = format!("--Format={}", COLUMNS.map(|c| format!("{c}:{WIDTH}")).join(","));
         let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
         let mut records = HashMap::new();
         for batch in ids.chunks(BATCH) {
-            let output = Command::new("squeue")
-                .args([
-                    "--noheader",
-                    "--array",
-                    "--states=all",
-                    "--Format",
-                    &format,
-                    "--jobs",
-                    &batch.join(","),
-                ])
-                // Formats and filters that a site or user has set would change the text.
-                .env_remove("SQUEUE_FORMAT")
-                .env_remove("SQUEUE_FORMAT2")
-                .env_remove("SQUEUE_STATES")
-                .stdin(Stdio::null())
-                .output()
-                .map_err(|e| format!("squeue could not be started: {e}"))?;
-            if !output.status.success() {
-                let words = String::from_utf8_lossy(&output.stderr);
+            let ids = format!("--jobs={}", batch.join(","));
+            let arguments = ["--noheader", "--array", "--states=all", &format, &ids];
+            match command::ask("squeue", &arguments, PATIENCE) {
+                Ok(text) => records.extend(parse(&text)),
                 // Slurm's answer when none of the ids is known any more.
-                if words.contains("Invalid job id") {
-                    continue;
-                }
-                return Err(format!("squeue failed ({}): {}", output.status, words.trim()));
+                Err(e) if e.words().contains("Invalid job id") => {}
+                Err(e) => return Err(e.to_string()),
             }
-            records.extend(parse(&String::from_utf8_lossy(&output.stdout)));
         }
         Ok(records)
     }

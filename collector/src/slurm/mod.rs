@@ -2,6 +2,7 @@
 //! Slurm itself says of a job. Text in, types out; no policy.
 
 pub mod accounting;
+pub mod command;
 pub mod hostlist;
 pub mod past;
 pub mod sacct;

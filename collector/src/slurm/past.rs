@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use inquest_journal::{JobId, Timestamp};
 
@@ -58,6 +59,9 @@ const COLUMNS: [&str; 15] = [
     "StdErr",
 ];
 
+/// How long somebody waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Between two fields: no name that a person gives a job has it.
 const FIELD: char = '\u{1f}';
 
@@ -71,10 +75,10 @@ pub fn ask(target: &Target) -> Result<Vec<PastJob>, String> {
         Target::Run(_) => return Ok(Vec::new()),
         Target::Job { id, .. } | Target::Array { id, .. } | Target::Het { id, .. } => *id,
     };
-    let format = format!("--format={}", columns_of(&run(&["--helpformat"])?, &COLUMNS));
+    let format = format!("--format={}", columns_of(&run(&["--helpformat"], PATIENCE)?, &COLUMNS));
     let delimiter = format!("--delimiter={FIELD}");
     let jobs = format!("--jobs={id}");
-    let mut found = parse(&run(&["--parsable2", &delimiter, &format, &jobs])?);
+    let mut found = parse(&run(&["--parsable2", &delimiter, &format, &jobs], PATIENCE)?);
     found.retain(|job| match target {
         Target::Array { tasks, .. } => {
             job.array.is_some_and(|(_, index)| tasks.binary_search(&index).is_ok())

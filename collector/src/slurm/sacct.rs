@@ -11,12 +11,16 @@ for that `sacct --helpformat` lists: `Restarts` came after 22.05.
 */
 
 use std::collections::{BTreeSet, HashMap};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use inquest_journal::{JobId, Timestamp};
 
 use super::accounting::{Accounting, JobRecord, News, Squeue, Submitted};
+use super::command;
 use super::warning::of_submit_line;
+
+/// How long an answer is waited for: slurmdbd may have to look at all jobs of a day.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Ids per call, far below what a command line can hold.
 const BATCH: usize = 2000;
@@ -91,13 +95,13 @@ impl Sacct {
     fn sacct(&mut self, arguments: &[&str]) -> Result<String, String> {
         let columns = match &self.columns {
             Some(columns) => columns.clone(),
-            None => self.columns.insert(columns(&run(&["--helpformat"])?)).clone(),
+            None => self.columns.insert(columns(&run(&["--helpformat"], PATIENCE)?)).clone(),
         };
         let format = format!("--format={columns}");
         let delimiter = format!("--delimiter={}", self.delimiter);
         let mut all = vec!["--parsable2", &delimiter, "--allocations", &format];
         all.extend(arguments);
-        run(&all)
+        run(&all, PATIENCE)
     }
 }
 
@@ -114,22 +118,8 @@ pub(super) fn columns_of(help: &str, wanted: &[&str]) -> String {
     wanted.iter().copied().filter(|c| known.contains(c)).collect::<Vec<_>>().join(",")
 }
 
-pub(super) fn run(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("sacct")
-        .args(arguments)
-        // Formats and filters that a site or user has set would change the text.
-        .env_remove("SACCT_FORMAT")
-        .env_remove("SLURM_CLUSTERS")
-        // Seconds since 1970.
-        .env("SLURM_TIME_FORMAT", "%s")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("sacct could not be started: {e}"))?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("sacct failed ({}): {}", output.status, words.trim()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+pub(super) fn run(arguments: &[&str], patience: Duration) -> Result<String, String> {
+    command::ask("sacct", arguments, patience).map_err(|e| e.to_string())
 }
 
 /// Reads what sacct prints with `--parsable2`: the first line names the

@@ -4,7 +4,12 @@ How Slurm saw many jobs at once, by the ids that people and log files use
 */
 
 use std::collections::{BTreeSet, HashMap};
-use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::command;
+
+/// How long somebody waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ids per call, far below what a command line can hold.
 const BATCH: usize = 2000;
@@ -81,24 +86,13 @@ fn ask(program: &str, arguments: &[&str], jobs: &BTreeSet<u32>) -> Result<Vec<St
     let ids: Vec<String> = jobs.iter().map(u32::to_string).collect();
     let mut answers = Vec::new();
     for batch in ids.chunks(BATCH) {
-        let output = Command::new(program)
-            .args(arguments)
-            .arg(format!("--jobs={}", batch.join(",")))
-            // Formats and filters that a site or user has set would change the text.
-            .env_remove("SQUEUE_FORMAT")
-            .env_remove("SQUEUE_FORMAT2")
-            .env_remove("SQUEUE_STATES")
-            .env_remove("SACCT_FORMAT")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| format!("{program} could not be started: {e}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let words = String::from_utf8_lossy(&output.stderr);
-        // squeue's answer when it remembers none of the ids.
-        if !output.status.success() && !words.contains("Invalid job id") {
-            return Err(format!("{program} failed ({}): {}", output.status, words.trim()));
+        let jobs = format!("--jobs={}", batch.join(","));
+        match command::ask(program, &[arguments, &[&jobs]].concat(), PATIENCE) {
+            Ok(text) => answers.push(text),
+            // squeue's answer when it remembers none of the ids.
+            Err(e) if e.words().contains("Invalid job id") => {}
+            Err(e) => return Err(e.to_string()),
         }
-        answers.push(text);
     }
     Ok(answers)
 }
