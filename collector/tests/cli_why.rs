@@ -88,6 +88,22 @@ fn a_run_is_told_by_kinds_of_failure() {
 }
 
 #[test]
+fn what_was_lost_of_a_job_is_said() {
+    let lab = Lab::new();
+    lab.job(&Job::new(7, End::Code(3)));
+    let journal = lab.journal().join("n1/2026-11-21.jsonl");
+    let whole = std::fs::read_to_string(&journal).unwrap();
+    let but_one: String = whole.split_inclusive('\n').filter(|l| !l.contains("task_exited")).collect();
+    std::fs::write(&journal, but_one).unwrap();
+    lab.collect();
+    let (code, text, _) = lab.run(&["why", "7"]);
+    assert_eq!(code, 1, "{text}");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("1 event of this job lost on n1: its number is missing in the journals"), "{text}");
+    assert!(text.contains("the job ended with exit code 3"), "{text}");
+}
+
+#[test]
 fn the_last_failures_are_found() {
     let at = |id, start, end| Job { start, ..Job::new(id, end) };
     let lab = Lab::with([

@@ -356,6 +356,12 @@ const DAMAGES: &[Damage] = &[
         c.foreign = 25;
         fs::write(c.other("clone.jsonl"), text).unwrap();
     }),
+    ("a node whose name is the beginning of another's claims its stream", |c| {
+        let text = c.lines.concat().replace("\"node\":\"n2\"", "\"node\":\"n\"");
+        c.whole.extend(text.lines().map(id));
+        c.foreign = 25;
+        fs::write(c.other("clone.jsonl"), text).unwrap();
+    }),
     ("a clock ten years ahead", |c| {
         c.change(MID, "2026-11-21T", "2036-11-21T");
         c.write();

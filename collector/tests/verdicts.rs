@@ -4,8 +4,8 @@ use inquest::slurm::accounting::JobRecord;
 use inquest::story::Story;
 use inquest::verdict::{Class, Confidence, judge, rules};
 use inquest_journal::{
-    Body, Head, JobEnded, JobId, JobStarted, Level, NodeBooted, OomKill, Severity, Source, StepEnded, StepId,
-    StepStarted, TaskExited, TaskStarted, Timestamp, Via, Victim,
+    Body, Head, JobEnded, JobId, JobStarted, Level, Lost, NodeBooted, OomKill, Severity, Source, StepEnded,
+    StepId, StepStarted, TaskExited, TaskStarted, Timestamp, Via, Victim,
 };
 
 const T0: i64 = 1_763_735_400_000_000;
@@ -256,6 +256,67 @@ fn every_rule_has_a_story() {
 
     let untold: Vec<_> = rules::RULES.iter().map(|r| r.cause()).filter(|c| !seen.contains(c)).collect();
     assert!(untold.is_empty(), "rules without a story: {untold:?}");
+}
+
+#[test]
+fn a_job_whose_tasks_end_is_lost_did_not_end_well_when_something_else_says_so() {
+    // A step without a script, as srun from outside makes it; its task's end is not there.
+    let step = |end: StepEnded| {
+        let mut s = Script::new();
+        s.start(0, "n1", STEP, &[0], None).say(1000, "n1", STEP, None, end);
+        s
+    };
+    let failed = || StepEnded { tasks_failed: Some(1), ..StepEnded::default() };
+    let ended = |exit_code| JobEnded { exit_code: Some(exit_code), ..JobEnded::default() };
+    let told = |script: &Script, state: Option<&str>| {
+        let verdict = judge(script.story.attempts.last().unwrap(), state.map(slurm).as_ref());
+        (verdict.class, verdict.cause, verdict.detail, verdict.evidence.len())
+    };
+    let well = (Class::Ok, "ok".to_owned(), "ended well.".to_owned(), 1);
+    assert_eq!(told(&step(StepEnded::default()), None), well);
+    assert_eq!(told(&step(StepEnded::default()), Some("COMPLETED")), well);
+
+    let error = |words: &str, evidence| {
+        let detail = format!("no recorded end of a task explains it, but {words}.");
+        (Class::AppError, "app_error".to_owned(), detail, evidence)
+    };
+    assert_eq!(told(&step(failed()), None), error("1 task of step 0 on n1 failed", 1));
+    let mut script = step(StepEnded::default());
+    script.say(1001, "n1", StepId::Extern, None, ended(3));
+    assert_eq!(told(&script, None), error("the job ended with exit code 3", 1));
+    let mut script = step(failed());
+    script.say(1001, "n1", StepId::Extern, None, ended(0));
+    assert_eq!(told(&script, None).0, Class::AppError);
+    assert_eq!(
+        told(&step(StepEnded::default()), Some("FAILED")).0,
+        Class::AppError,
+        "Slurm knows of the shell that held the allocation"
+    );
+    // A script that ended well has dealt with what failed in it.
+    let mut script = batch(Some(0), None);
+    script.start(100, "n1", STEP, &[0], None).say(200, "n1", STEP, None, failed());
+    assert_eq!(told(&script, None).0, Class::Ok);
+}
+
+#[test]
+fn numbers_that_are_not_there_are_counted_where_they_are_missing() {
+    let lost = |seqs: &[u64], told: u64| {
+        let mut s = Script::new();
+        for &seq in seqs {
+            s.seq = seq;
+            let body: Body = match (seq, told) {
+                (9, 1..) => Lost { count: Some(told), reason: Some("disk full".into()) }.into(),
+                _ => StepStarted::default().into(),
+            };
+            s.say(0, "n1", STEP, None, body);
+        }
+        s.story.attempts.last().unwrap().lost
+    };
+    assert_eq!(lost(&[0, 1, 2], 0), 0);
+    assert_eq!(lost(&[1, 4, 2], 0), 2);
+    // Those that it could not write have numbers: they are not lost twice.
+    assert_eq!(lost(&[0, 9], 8), 8);
+    assert_eq!(lost(&[0, 3, 4, 5, 6, 7, 8, 9], 5), 5);
 }
 
 #[test]

@@ -44,7 +44,7 @@ struct StepAt {
 pub(super) struct Hint {
     /// It may have begun a further attempt.
     pub(super) further: bool,
-    /// It may have been the end of the job, or of its steps on some node.
+    /// It may have been the end of the job, or of the last of its steps.
     pub(super) end: bool,
     /// Everything that is known to have begun has ended, on all nodes of the
     /// allocation.
@@ -80,7 +80,8 @@ impl Course {
                 if let Some(step) = head.step {
                     self.end(step, xxh3_64(head.stream.as_bytes()));
                 }
-                hint.end = true;
+                // As long as another is at work, its end is waited for.
+                hint.end = self.steps.iter().all(|s| !s.open);
             }
             "job_ended" => {
                 hint.further = restart(event).is_some_and(|n| n > self.restart);
@@ -120,6 +121,11 @@ impl Course {
     pub(super) fn begin_attempt(&mut self, restart: u32) {
         self.restart = restart;
         self.steps.drain(..self.steps.len().saturating_sub(1));
+    }
+
+    /// Something that lasts as long as the job does has been seen of it, or its end.
+    pub(super) fn lasting(&self) -> bool {
+        self.lasting
     }
 
     /// Nodes on which something of the job has been seen, hashed.
@@ -249,6 +255,28 @@ mod tests {
         assert_eq!(RESTART.number(br#"{"a":"x,\"restart\":3","restart":4}"#), Some(4));
         assert_eq!(RESTART.number(br#"{"a":"x,\"restart\":3"}"#), None);
         assert_eq!(RESTART.number(br#"{"a":1,"restart":null}"#), None);
+    }
+
+    /// A line of a slurmstepd of job 7 on n1.
+    fn line(event_type: &str, step: &str) -> String {
+        format!(
+            "{{\"v\":1,\"timestamp\":\"2026-11-21T14:30:01.234567Z\",\"event_type\":\"{event_type}\",\"severity\":\
+             \"info\",\"source\":\"plugin\",\"cluster\":\"lab\",\"node\":\"n1\",\"boot\":\"b\",\"mono_us\":9,\
+             \"stream\":\"n1-{step}\",\"seq\":0,\"job_id\":\"7\",\"step\":\"{step}\"}}"
+        )
+    }
+
+    #[test]
+    fn a_step_that_ends_in_a_job_that_goes_on_is_no_reason_to_fold_it() {
+        let mut course = Course::default();
+        let mut ends =
+            |event_type, step| course.see(&Event::parse(line(event_type, step).as_bytes()).unwrap()).end;
+        assert!(!ends("step_started", "batch"));
+        for step in ["0", "1", "2"] {
+            assert!(!ends("step_started", step));
+            assert!(!ends("step_ended", step), "{step}");
+        }
+        assert!(ends("step_ended", "batch"));
     }
 
     proptest! {

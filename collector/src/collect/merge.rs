@@ -115,10 +115,11 @@ impl Collector {
     }
 
     fn see(&mut self, head: &Head<'_>) -> Result<Seen, CollectError> {
-        // A stream begins with the name of its node. One that does not is
+        // A stream begins with the name of its node and a dash. One that does not is
         // claimed by a second node: its numbers are its own.
         let claimed;
-        let name = if head.stream.starts_with(head.node.as_ref()) {
+        let rest = head.stream.strip_prefix(head.node.as_ref());
+        let name = if rest.is_some_and(|rest| rest.starts_with('-')) {
             head.stream.as_ref()
         } else {
             claimed = format!("{}/{}", head.node, head.stream);

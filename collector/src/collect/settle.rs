@@ -72,7 +72,7 @@ impl Collector {
         self.release_orphans(last)?;
         let mut over = Vec::new();
         for key in self.candidates(last) {
-            self.look(key)?;
+            self.look(key, last)?;
             if self.jobs.get(&key).is_some_and(|j| j.open && self.seems_over(j, last)) {
                 over.push(key);
             }
@@ -119,8 +119,13 @@ impl Collector {
 
     /// Folds a job's story again if an event since the last time may have
     /// changed whether it is over.
-    fn look(&mut self, key: JobKey) -> Result<(), CollectError> {
-        if self.jobs.get(&key).is_none_or(|j| !j.unsure) {
+    fn look(&mut self, key: JobKey, last: bool) -> Result<(), CollectError> {
+        // Not before it can be judged: a story is folded from all events of the job.
+        let quiet = |j: &Job| {
+            let needed = if j.course.lasting() { GRACE } else { self.options.quiet.min(SILENCE) };
+            last || j.touched.elapsed() >= needed
+        };
+        if self.jobs.get(&key).is_none_or(|j| !j.unsure || !quiet(j)) {
             return Ok(());
         }
         let story = self.fold(key)?;

@@ -193,7 +193,7 @@ impl Story {
         };
         for from in (0..anchors.len()).filter(|&n| anchors[n].is_some()) {
             let Some(step) = self.attempts[from].steps.get(&StepId::Extern) else { continue };
-            let wrong = |(node, part): (&Name, &StepNode)| {
+            let wrong = |(node, part): (&Name, &Box<StepNode>)| {
                 let to = nearest(part.started.as_ref()?.wall).filter(|&to| to != from)?;
                 Some((node.clone(), to))
             };

@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use inquest_journal::{Body, Head, JobStarted, StepEnded, StepId, StepStarted, TaskExited, Via};
+use inquest_journal::{Body, Head, JobStarted, Source, StepEnded, StepId, StepStarted, TaskExited, Via};
 
 use super::{Asked, Attempt, EventId, Exit, Facts, JobEnd, Moment, Name, Note, Oom, Process, Step, Story};
 
@@ -26,6 +26,9 @@ impl Story {
         if attempt.last.as_ref().is_none_or(|old| at.since(old) > 0) {
             attempt.last = Some(at.clone());
         }
+        if head.source == Source::Plugin {
+            attempt.count(&at, body);
+        }
         let begins = matches!(body, Body::StepStarted(_));
         attempt.apply(at, head, body);
         if begins && self.attempts.len() > 1 {
@@ -34,19 +37,29 @@ impl Story {
         began && self.attempts.len() > 1
     }
 
-    /// Where and when it happened, with the names that the newest event has.
+    /// Where and when it happened, with names that are in memory already, where they are.
     fn moment(&self, head: &Head<'_>) -> Moment {
-        let last = self.attempts.last().and_then(|a| a.last.as_ref());
-        let name = |text: &str, known: fn(&Moment) -> &Name| match last.map(known) {
-            Some(known) if **known == *text => known.clone(),
-            _ => text.into(),
+        let attempt = self.attempts.last();
+        let last = attempt.and_then(|a| a.last.as_ref());
+        let stream = match last.filter(|last| *last.event.stream == *head.stream) {
+            Some(last) => Some((&last.event.stream, &last.node)),
+            None => attempt
+                .and_then(|a| a.streams.get_key_value(&*head.stream))
+                .map(|(name, stream)| (name, &stream.node)),
+        };
+        let name = |text: &str, known: [Option<&Name>; 2]| {
+            let known = known.into_iter().flatten().find(|known| ***known == *text);
+            known.map_or_else(|| text.into(), Name::clone)
         };
         Moment {
             wall: head.timestamp,
-            node: name(&head.node, |m| &m.node),
-            boot: name(&head.boot, |m| &m.boot),
+            node: name(&head.node, [stream.map(|(_, node)| node), last.map(|last| &last.node)]),
+            boot: name(&head.boot, [last.map(|last| &last.boot), None]),
             mono_us: head.mono_us,
-            event: EventId { stream: name(&head.stream, |m| &m.event.stream), seq: head.seq },
+            event: EventId {
+                stream: name(&head.stream, [stream.map(|(name, _)| name), None]),
+                seq: head.seq,
+            },
         }
     }
 
@@ -119,9 +132,31 @@ impl Attempt {
                 self.processes.push(Process { at, step, task: head.task, died: take(died) })
             }
             Body::Note(note) => self.notes.push(Note { at, step, note: take(note) }),
-            Body::Lost(b) => self.lost += b.count.unwrap_or(0),
-            Body::MemoryHigh(_) | Body::NodeBooted(_) => {}
+            // The plugin's are counted with the numbers of its events.
+            Body::Lost(b) if head.source != Source::Plugin => {
+                self.lost = self.lost.saturating_add(b.count.unwrap_or(0));
+            }
+            Body::Lost(_) | Body::MemoryHigh(_) | Body::NodeBooted(_) => {}
         }
+    }
+
+    /// Counts an event of a stream that writes of this job alone.
+    fn count(&mut self, at: &Moment, body: &Body) {
+        let stream = match self.streams.get_mut(&at.event.stream) {
+            Some(stream) => stream,
+            None => self.streams.entry(at.event.stream.clone()).or_default(),
+        };
+        let before = stream.lost();
+        if stream.seen == 0 {
+            stream.node = at.node.clone();
+        }
+        stream.seen += 1;
+        stream.next = stream.next.max(at.event.seq.saturating_add(1));
+        if let Body::Lost(b) = body {
+            stream.told = stream.told.saturating_add(b.count.unwrap_or(0));
+            stream.reason.clone_from(&b.reason);
+        }
+        self.lost = self.lost.saturating_sub(before).saturating_add(stream.lost());
     }
 
     fn step(&mut self, id: Option<StepId>) -> Option<&mut Step> {
@@ -144,6 +179,7 @@ impl Step {
         let part = self.nodes.entry(at.node.clone()).or_default();
         part.ended = Some(at);
         part.oom_kills = b.oom_kills;
+        part.tasks_failed = b.tasks_failed;
         part.memory = take(&mut b.memory);
         part.cpu_us = b.cpu_us.or(b.reaped_cpu_us);
     }

@@ -112,8 +112,33 @@ pub struct Attempt {
     pub processes: Vec<Process>,
     /// What the job said itself.
     pub notes: Vec<Note>,
-    /// Events that a node says it could not write.
+    /// Events that were numbered and are not here, and those that a node says it could not write.
     pub lost: u64,
+    /// What is here of the streams that are this attempt's alone.
+    #[serde(skip)]
+    pub streams: BTreeMap<Name, Stream>,
+}
+
+/// One life of a writer of the plugin, which writes of one job alone: its numbers have no gaps, but for what was lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// Its node.
+    pub node: Name,
+    /// Events that are here.
+    pub seen: u64,
+    /// One more than the highest number among them.
+    pub next: u64,
+    /// Events that it said it could not write, which have numbers too.
+    pub told: u64,
+    /// Why it could not.
+    pub reason: Option<String>,
+}
+
+impl Stream {
+    /// Events that are not here.
+    pub fn lost(&self) -> u64 {
+        self.next.saturating_sub(self.seen).max(self.told)
+    }
 }
 
 /// What is known of a job beside its course.
@@ -159,7 +184,7 @@ pub struct JobEnd {
     pub signal: Option<u8>,
 }
 
-/// One step over all its nodes.
+/// One step over all its nodes. Most have one part and one task, and a map has room for eleven: hence the boxes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Step {
     /// The command.
@@ -167,9 +192,9 @@ pub struct Step {
     /// Tasks on all nodes, as Slurm planned them.
     pub total_tasks: Option<u32>,
     /// Its part on each node.
-    pub nodes: BTreeMap<Name, StepNode>,
+    pub nodes: BTreeMap<Name, Box<StepNode>>,
     /// Tasks by rank.
-    pub tasks: BTreeMap<u32, Task>,
+    pub tasks: BTreeMap<u32, Box<Task>>,
 }
 
 /// A step's part on one node.
@@ -186,6 +211,8 @@ pub struct StepNode {
     pub limit_bytes: Option<u64>,
     /// Processes killed for memory, of the whole step on this node.
     pub oom_kills: Option<u64>,
+    /// Tasks that ended with a code other than 0 or by a signal, of the whole step on this node.
+    pub tasks_failed: Option<u32>,
     /// Memory of the whole step on this node.
     pub memory: Memory,
     /// CPU time in microseconds.
@@ -317,8 +344,10 @@ impl Attempt {
 
     /// Parts of steps that ended with their node.
     pub fn lost_parts(&self) -> impl Iterator<Item = (&StepId, &str, &StepNode)> {
-        let parts =
-            self.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, &**node, part)));
+        let parts = self
+            .steps
+            .iter()
+            .flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, &**node, &**part)));
         parts.filter(|(_, _, part)| part.lost.is_some() && part.ended.is_none())
     }
 

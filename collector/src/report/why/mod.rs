@@ -8,6 +8,8 @@ mod html;
 mod pictures;
 mod text;
 
+use std::collections::BTreeSet;
+
 use inquest_journal::Timestamp;
 use serde_json::{Value, json};
 
@@ -104,6 +106,29 @@ fn before(log: &FromLog) -> Vec<(u64, &str)> {
     if lines.len() > 1 { lines } else { Vec::new() }
 }
 
+/// What was to be recorded of a job and is not there, where, and why.
+fn lost(attempt: &Attempt) -> Option<String> {
+    let streams = || attempt.streams.values().filter(|s| s.lost() > 0);
+    let nodes: BTreeSet<String> = streams().map(|s| clean(&s.node).to_string()).collect();
+    let on = match nodes.len() {
+        0 => String::new(),
+        n if n > NODES => format!(" on {} and {} more", join(nodes.iter().take(NODES)), n - NODES),
+        _ => format!(" on {}", join(nodes.iter())),
+    };
+    let reason = streams().find_map(|s| s.reason.as_deref());
+    let missing = if attempt.lost == 1 { "its number is" } else { "their numbers are" };
+    let reason = reason.map_or(format!("{missing} missing in the journals"), |r| clean(r).to_string());
+    let events = count(attempt.lost, "event", "events");
+    (attempt.lost > 0).then(|| format!("{events} of this job lost{on}: {reason}"))
+}
+
+/// Nodes that are named where events were lost.
+const NODES: usize = 3;
+
+fn join<'a>(words: impl Iterator<Item = &'a String>) -> String {
+    words.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
 /// What is not known of a job, in sentences.
 pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
     let mut out = Vec::new();
@@ -117,10 +142,7 @@ pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
                     .into(),
             );
         }
-        if attempt.lost > 0 {
-            let lost = count(attempt.lost, "event", "events");
-            out.push(format!("{lost} of this job could not be written on its nodes"));
-        }
+        out.extend(lost(attempt));
         let open =
             attempt.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(n, part)| (id, n, part)));
         let open: Vec<String> = open

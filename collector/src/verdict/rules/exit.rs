@@ -215,24 +215,79 @@ impl Rule for AppError {
         "ERROR"
     }
     fn when(&self) -> &'static str {
-        "the first failure is any other exit code than 0"
+        "the first failure is any other exit code than 0; or no task's end says so, and a step, the job's end or Slurm does"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
         if case.attempt.steps.is_empty() && state(case) == "FAILED" {
             return found(Confidence::Fact, None);
         }
-        let (index, death) = first(case)?;
+        let Some((index, death)) = first(case) else {
+            let (evidence, words) = said_beside(case);
+            return (!words.is_empty()).then_some(Match {
+                confidence: Confidence::Fact,
+                death: None,
+                evidence,
+            });
+        };
         (death.exit_code.is_some_and(|c| c != 0) && !script_ended_well(case))
             .then(|| found(Confidence::Fact, Some(index)))?
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
         let Some(death) = the_death(case, found) else {
-            let said = case.slurm.map_or(String::new(), |r| r.verdict());
-            return format!("its nodes recorded nothing of this attempt; Slurm says {said}.");
+            if case.attempt.steps.is_empty() {
+                let said = case.slurm.map_or(String::new(), |r| r.verdict());
+                return format!("its nodes recorded nothing of this attempt; Slurm says {said}.");
+            }
+            let (_, words) = said_beside(case);
+            return format!("no recorded end of a task explains it, but {}.", words.join(", and "));
         };
         format!("{} ended with {} at {}.", death.place(), death.end(), death.offset())
     }
 }
+
+/// What says that a job without a recorded end of its script has failed, beside the ends of its tasks: those may
+/// be lost, or it was the shell that held the allocation. The events, and in words.
+fn said_beside(case: &Case<'_>) -> (Vec<EventId>, Vec<String>) {
+    let (mut evidence, mut words) = (Vec::new(), Vec::new());
+    if case.attempt.batch_exit().is_some() {
+        return (evidence, words);
+    }
+    for (id, step) in &case.attempt.steps {
+        for (node, part) in &step.nodes {
+            if let Some(failed) = part.tasks_failed.filter(|n| *n > 0) {
+                words.push(format!(
+                    "{} of step {id} on {node} failed",
+                    count(u64::from(failed), "task", "tasks")
+                ));
+                evidence.extend(part.ended.as_ref().map(|at| at.event.clone()));
+            }
+        }
+    }
+    let more = words.len().saturating_sub(BESIDE);
+    words.truncate(BESIDE);
+    evidence.truncate(BESIDE);
+    if more > 0 {
+        words.push(format!("so did tasks of {more} more"));
+    }
+    if let Some(end) = &case.attempt.ended {
+        let said = match (end.signal, end.exit_code) {
+            (Some(signal), _) => Some(signal_name(signal)),
+            (None, Some(code)) if code != 0 => Some(format!("exit code {code}")),
+            _ => None,
+        };
+        if let Some(said) = said {
+            words.push(format!("the job ended with {said}"));
+            evidence.push(end.at.event.clone());
+        }
+    }
+    if let Some(record) = case.slurm.filter(|_| state(case) == "FAILED") {
+        words.push(format!("Slurm says {}", record.verdict()));
+    }
+    (evidence, words)
+}
+
+/// Parts of steps that are named.
+const BESIDE: usize = 3;
 
 /// See [`Rule::when`].
 #[derive(Debug)]
@@ -256,7 +311,12 @@ impl Rule for Ended {
         let clean = match attempt.batch_exit() {
             Some(exit) => exit.is_clean(),
             None if attempt.steps.is_empty() => state(case) == "COMPLETED",
-            None => case.deaths.is_empty() && attempt.all_steps_ended(),
+            None => {
+                case.deaths.is_empty()
+                    && attempt.all_steps_ended()
+                    && said_beside(case).1.is_empty()
+                    && matches!(state(case), "" | "COMPLETED")
+            }
         };
         let evidence = attempt
             .batch_exit()

@@ -9,8 +9,8 @@ use inquest_journal::StepId;
 
 use super::{Case, Class, Confidence, Death, Match, Retry, Rule};
 use crate::slurm::signal_name;
-use crate::story::Exit;
-use crate::units::{bytes, duration, memory_words};
+use crate::story::{EventId, Exit};
+use crate::units::{bytes, count, duration, memory_words};
 
 pub use exit::{AppError, ChildSignal, Crash, CrashMasked, Ended, KilledOther, LaunchFail, Unexplained};
 pub use memory::{OomCgroup, OomHost, OomPartial};
