@@ -99,11 +99,13 @@ impl Kmsg {
         for _ in 0..RECORDS_MAX {
             let Some(record) = fd.read(&mut buf) else {
                 // EPIPE: the oldest records are gone, the next read goes on
-                // with the oldest that is left. EAGAIN: this was the last.
-                if std::io::Error::last_os_error().raw_os_error() == Some(libc::EPIPE) {
-                    continue;
+                // with the oldest that is left. EINVAL: this one, which no
+                // kill has, is longer than the buffer, and the next read goes on
+                // behind it. EAGAIN: this was the last.
+                match std::io::Error::last_os_error().raw_os_error() {
+                    Some(libc::EPIPE | libc::EINVAL) => continue,
+                    _ => return,
                 }
-                return;
             };
             if record.is_empty() {
                 return;

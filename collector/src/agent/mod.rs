@@ -56,6 +56,7 @@ use files::Files;
 use kmsg::Kmsg;
 use memory::Watch;
 use node::Node;
+use rate::{Bucket, Rate};
 use state::{State, StateFile};
 use steps::{Change, Key};
 use tail::Tail;
@@ -122,6 +123,10 @@ const BATCH: usize = 256;
 const FOLLOW_US: u64 = 10_000_000;
 /// Time between two looks at files of notes. Whoever writes all the time wakes nobody more often.
 const FILES_US: u64 = 100_000;
+/// Messages with notes that are looked at, whoever sends them: this runs before all jobs of the node.
+const NOTE_RATE: Rate = Rate { burst: 256, refill_us: 500 };
+/// How long nobody is listened to after more than that.
+const NOTE_PAUSE_US: u64 = 50_000;
 const HOUR_US: u64 = 3_600_000_000;
 
 /// Runs until SIGTERM or SIGINT.
@@ -163,6 +168,9 @@ struct Agent {
     notes: Option<note::Socket>,
     files: Option<Files>,
     files_us: Option<u64>,
+    note_rate: Bucket,
+    /// When notes are listened to again.
+    notes_us: Option<u64>,
     watches: HashMap<u64, Watch>,
     /// Live jobs of which a `memory_high` has told.
     high_jobs: HashSet<JobId>,
@@ -246,6 +254,8 @@ impl Agent {
             notes,
             files,
             files_us: None,
+            note_rate: Bucket::new(NOTE_RATE),
+            notes_us: None,
             watches: HashMap::new(),
             high_jobs: HashSet::new(),
             next_watch: STEPS,
@@ -340,6 +350,10 @@ impl Agent {
         if self.files_us.is_some_and(|at| at <= now.mono_us) {
             self.read_files(now);
         }
+        if self.notes_us.is_some_and(|at| at <= now.mono_us) {
+            self.notes_us = None;
+            self.listen_to_notes(epoll::EventFlags::IN);
+        }
         if self.clean_us.is_some_and(|at| at <= now.mono_us) {
             self.clean_us = Some(now.mono_us + HOUR_US);
             match retention::clean(&self.dir, self.keep, now.wall.day_number(), SystemTime::now()) {
@@ -353,7 +367,8 @@ impl Agent {
                 self.read_journal(false);
             }
         }
-        next = [next, self.look_us, self.clean_us, self.follow_us, self.files_us].into_iter().flatten().min();
+        let own = [self.look_us, self.clean_us, self.follow_us, self.files_us, self.notes_us];
+        next = own.into_iter().chain([next]).flatten().min();
         let wait_us = next?.saturating_sub(now.mono_us);
         Some(Timespec {
             tv_sec: i64::try_from(wait_us / 1_000_000).unwrap_or(i64::MAX),

@@ -9,7 +9,7 @@ use super::kmsg::Got;
 use super::netlink::Messages;
 use super::oom::Record;
 use super::steps::Key;
-use super::{Agent, BATCH, FILES, FILES_US, execs, taskstats};
+use super::{Agent, BATCH, FILES, FILES_US, NOTE_PAUSE_US, NOTES, execs, taskstats};
 
 impl Agent {
     pub(super) fn step_began(&mut self, key: Key) {
@@ -131,9 +131,16 @@ impl Agent {
         }
     }
 
+    /// Takes a batch of notes. Whoever sends more than is looked at finds the socket's queue full.
     pub(super) fn read_notes(&mut self) {
-        let Some(notes) = &mut self.notes else { return };
         for _ in 0..BATCH {
+            let now = Stamp::now().mono_us;
+            if !self.note_rate.take(now) {
+                self.notes_us = Some(now + NOTE_PAUSE_US);
+                self.listen_to_notes(epoll::EventFlags::empty());
+                return;
+            }
+            let Some(notes) = &mut self.notes else { return };
             match notes.receive() {
                 Ok(Some(got)) => {
                     let words = self.node.note(&got, Stamp::now());
@@ -148,6 +155,14 @@ impl Agent {
                     return;
                 }
             }
+        }
+    }
+
+    pub(super) fn listen_to_notes(&mut self, interest: epoll::EventFlags) {
+        let Some(notes) = &self.notes else { return };
+        if let Err(e) = epoll::modify(&self.epoll, notes, epoll::EventData::new_u64(NOTES), interest) {
+            eprintln!("inquest agent: no more notes: {e}");
+            self.notes = None;
         }
     }
 }

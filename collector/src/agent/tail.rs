@@ -4,6 +4,7 @@ new line. The agent learns from it which steps live, and what an earlier life
 of its own has already told.
 */
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,6 +15,8 @@ use inquest_journal::Lines;
 /// How much of the past is read at the start, newest days first. A step that
 /// began before is still known by its cgroup, unless Slurm names that by SLUID.
 const HISTORY: u64 = 256 << 20;
+/// Files that are read on at once.
+const OPEN: usize = 3;
 /// Bytes read at once; longer lines are none of ours and are skipped.
 const CHUNK: usize = 64 << 10;
 
@@ -21,8 +24,10 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Tail {
     dir: PathBuf,
-    /// Today's file and the one before, which may still get a late line.
+    /// Today's file, the one before, which may still get a late line, and one of a day when the clock was wrong.
     files: Vec<Open>,
+    /// All that were there so far, and how far those are read that are not open.
+    known: BTreeMap<String, u64>,
     buffer: Vec<u8>,
 }
 
@@ -36,7 +41,7 @@ struct Open {
 impl Tail {
     /// Follows the journal files in `dir`.
     pub(super) fn new(dir: &Path) -> Tail {
-        Tail { dir: dir.to_owned(), files: Vec::new(), buffer: Vec::new() }
+        Tail { dir: dir.to_owned(), files: Vec::new(), known: BTreeMap::new(), buffer: Vec::new() }
     }
 
     /// Hands over every line that has come since the last call. `today` is
@@ -47,45 +52,57 @@ impl Tail {
     /// The first thing that could not be read; the rest is.
     pub(super) fn read(&mut self, today: &str, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let mut result = Ok(());
-        if self.files.last().is_none_or(|open| open.name.as_str() < today) {
-            result = self.open_newer();
+        if !self.files.iter().any(|open| open.is_of(today)) {
+            result = self.open_new(today);
         }
         for open in &mut self.files {
             result = open.read(&mut self.buffer, &mut each).and(result);
         }
-        let old = self.files.len().saturating_sub(2);
-        self.files.drain(..old);
+        let old = self.files.len().saturating_sub(OPEN);
+        self.known.extend(self.files.drain(..old).map(|open| (open.name, open.at)));
         result
     }
 
-    fn open_newer(&mut self) -> io::Result<()> {
+    /// Opens what has come since, and today's file where the clock has gone back to its day.
+    fn open_new(&mut self, today: &str) -> io::Result<()> {
         let mut names: Vec<(String, u64)> = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
             let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
-            let known = self.files.last().is_some_and(|open| name <= open.name);
-            if meta.is_file() && name.ends_with(".jsonl") && !name.starts_with('.') && !known {
+            let new = !self.known.contains_key(&name) || is_of(&name, today);
+            if meta.is_file() && name.ends_with(".jsonl") && !name.starts_with('.') && new {
                 names.push((name, meta.len()));
             }
         }
         names.sort_by(|a, b| b.cmp(a));
         let mut room = HISTORY;
-        let wanted = names.iter().take_while(|(_, len)| {
+        let fit = names.iter().take_while(|(_, len)| {
             let fits = room > 0;
             room = room.saturating_sub(*len);
             fits
         });
-        let wanted: Vec<&String> = wanted.map(|(name, _)| name).collect();
-        for name in wanted.into_iter().rev() {
-            let file = File::open(self.dir.join(name))?;
-            let at = file.metadata()?.len().saturating_sub(HISTORY);
-            self.files.push(Open { name: name.clone(), file, at });
+        let wanted = fit.count();
+        for (n, (name, len)) in names.into_iter().enumerate().rev() {
+            let read = self.known.insert(name.clone(), len);
+            if n < wanted {
+                let file = File::open(self.dir.join(&name))?;
+                let at = read.unwrap_or(file.metadata()?.len().saturating_sub(HISTORY));
+                self.files.push(Open { name, file, at });
+            }
         }
         Ok(())
     }
 }
 
+fn is_of(name: &str, day: &str) -> bool {
+    name.strip_prefix(day) == Some(".jsonl")
+}
+
 impl Open {
+    fn is_of(&self, day: &str) -> bool {
+        is_of(&self.name, day)
+    }
+
     fn read(&mut self, buffer: &mut Vec<u8>, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
         if self.file.metadata()?.len() < self.at {
             self.at = 0;
@@ -136,6 +153,25 @@ mod tests {
         append(d, "2026-11-20.jsonl", "late\n");
         assert_eq!(read(&mut tail, "2026-11-21"), ["late", "d"]);
         assert!(read(&mut tail, "2026-11-21").is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_does_not_deafen() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = dir.path();
+        append(d, "2026-11-20.jsonl", "a\n");
+        append(d, "2036-01-01.jsonl", "ahead\n");
+        let mut tail = Tail::new(d);
+        assert_eq!(read(&mut tail, "2026-11-20"), ["a", "ahead"]);
+        for day in ["2026-11-21", "2026-11-22", "2026-11-23"] {
+            append(d, &format!("{day}.jsonl"), &format!("{day}\n"));
+            assert_eq!(read(&mut tail, day), [day]);
+        }
+        // It goes back to a day whose file is not open any more: only what is new there is told.
+        append(d, "2026-11-20.jsonl", "back\n");
+        assert_eq!(read(&mut tail, "2026-11-20"), ["back"]);
+        append(d, "2026-11-24.jsonl", "on\n");
+        assert_eq!(read(&mut tail, "2026-11-24"), ["on"]);
     }
 
     #[test]
