@@ -11,6 +11,11 @@ use support::{End, Job, Lab, finish};
 
 /// An array of 8: 1, 2, 3 and 6 killed for memory, 4 an error, 0, 5 and 7 good.
 fn lab() -> Lab {
+    lab_of(rustix::process::geteuid().as_raw())
+}
+
+/// The same of another user.
+fn lab_of(uid: u32) -> Lab {
     let lab = Lab::new();
     for index in 0..8 {
         let end = match index {
@@ -20,7 +25,7 @@ fn lab() -> Lab {
         };
         let peak_mib = if index == 7 { 900 } else { 100 };
         let work_dir = Some("/home/ann/my runs".to_owned());
-        lab.job(&Job { array: Some((20, index)), peak_mib, work_dir, ..Job::new(20 + index, end) });
+        lab.job(&Job { uid, array: Some((20, index)), peak_mib, work_dir, ..Job::new(20 + index, end) });
     }
     lab.collect();
     fs::create_dir(lab.path().join("bin")).unwrap();
@@ -130,6 +135,29 @@ fn submits_after_a_yes_and_without_a_shell() {
     assert!(code == 3 && err.contains("exit status: 7") && err.contains("20_[1-3,6]"), "{code} {err}");
     let (code, _, err) = run(&lab, &base, "y\n");
     assert!(code == 2 && err.contains("--script"), "{code} {err}");
+}
+
+/// Another's script must not run with the rights of whoever may see their runs, least of all root's.
+#[test]
+fn jobs_of_others_are_planned_and_not_submitted() {
+    let lab = lab_of(4_123_456);
+    tool(&lab, "sbatch", "echo \"$@\" >> submitted");
+    let mend = "sudo -u '#4123456' inquest rerun 20 --submit";
+    let (code, out, err) = run(&lab, &["rerun", "20", "--script", "j"], "");
+    assert!(code == 1 && err.is_empty() && out.contains("sbatch --array=1-3,6"), "{out} {err}");
+    assert!(
+        out.contains("jobs of uid-4123456") && out.contains("your rights") && out.contains(mend),
+        "{out}"
+    );
+    let (code, out, err) = run(&lab, &["rerun", "20", "--script", "j", "--submit"], "y\n");
+    assert!(code == 4 && out.contains("sbatch --array=1-3,6"), "{code} {out} {err}");
+    assert!(err.contains("nothing was submitted") && err.contains(mend) && !err.contains("[y/N]"), "{err}");
+    assert!(!lab.path().join("submitted").exists());
+    // Of one's own jobs nothing is said.
+    let (_, out, _) = run(&self::lab(), &["rerun", "20", "--script", "j"], "");
+    assert!(!out.contains("your rights"), "{out}");
+    let json = lab.json(&["rerun", "20", "--script", "j", "--json"]);
+    assert_eq!(json["user"], "uid-4123456");
 }
 
 #[test]

@@ -282,6 +282,11 @@ fn unreadable(path: &Path, reason: &LogError) -> anyhow::Error {
 #[error("no permission to {0}; ask its owner, or do it as a user who may")]
 struct NoPermission(String);
 
+/// What the caller must not do; says who may, and how.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotYours(String);
+
 /// An argument that cannot be meant so; says what to write instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -348,7 +353,7 @@ pub fn main() -> ExitCode {
                 || error.is::<RulesError>()
             {
                 USAGE
-            } else if error.is::<NoPermission>() {
+            } else if error.is::<NoPermission>() || error.is::<NotYours>() {
                 DENIED
             } else {
                 match error.downcast_ref::<ReadError>() {

@@ -4,11 +4,12 @@ use std::process::Command;
 use clap::Args;
 
 use super::rules::Judging;
-use super::{FAILURES, GOOD, Output, Usage, Where, print, print_json};
+use super::{FAILURES, GOOD, NotYours, Output, Usage, Where, print, print_json};
 use crate::recover::{self, Group, Plan, Scripts, Subject, Template, Wishes};
-use crate::report::{csv, failures, rerun};
+use crate::report::{clean, csv, failures, rerun};
+use crate::runs::RunState;
 use crate::slurm::target::Target;
-use crate::store::Found;
+use crate::store::{Found, user_name};
 use crate::verdict::Class;
 
 const EXAMPLES: &str = "\
@@ -24,6 +25,9 @@ fifth more than the highest peak of those that succeeded, whichever is more;
 jobs that were stopped at their time limit get half as much time again. Options
 that you gave to sbatch on its command line are not recorded: put them into the
 script, or add them to the printed command.
+
+Only your own jobs are submitted: the script of another user would run with
+your rights. The plan says how that user submits them.
 
 Exit status: 0 nothing failed or all was submitted, 1 there is something to run
 again, 2 wrong usage, 3 not found or unreadable, 4 permission denied.";
@@ -110,17 +114,43 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         }
         to.write(&csv::text(&rerun::CSV, &rerun::csv_rows(&found.run, &rows, template.as_ref())))?;
     }
+    let other = other_owner(&found.run, &arguments.target);
     if arguments.json {
         print_json(&rerun::json(&found.run, &plan))?;
     } else if arguments.csv.as_ref().is_none_or(|to| !to.is_stdout()) {
-        print(&rerun::text(&plan))?;
+        let note = other.as_ref().filter(|_| !arguments.submit && !plan.groups.is_empty());
+        print(
+            &(rerun::text(&plan) + &note.map_or(String::new(), |says| format!("Note: {}\n", clean(says)))),
+        )?;
     }
     if plan.groups.is_empty() {
         let which = if wishes.classes.is_empty() { "" } else { " in this class" };
         eprintln!("inquest: nothing failed{which}, so there is nothing to run again");
         return Ok(GOOD);
     }
-    if arguments.submit { submit(&plan) } else { Ok(FAILURES) }
+    match other {
+        _ if !arguments.submit => Ok(FAILURES),
+        Some(says) => Err(NotYours(format!("nothing was submitted: {says}")).into()),
+        None => submit(&plan),
+    }
+}
+
+/// What there is to say where the jobs are not the caller's.
+fn other_owner(run: &RunState, target: &str) -> Option<String> {
+    let caller = rustix::process::geteuid().as_raw();
+    if user_name(caller) == run.user {
+        return None;
+    }
+    // As sudo takes it: a name, or a number where nobody has one.
+    let number = || run.key.uid.map_or("USER".to_owned(), |uid| format!("#{uid}"));
+    let named = uzers::get_user_by_name(&run.user).is_some();
+    let user = if named { run.user.clone() } else { number() };
+    let words = ["sudo", "-u", &user, "inquest", "rerun", target, "--submit"].map(str::to_owned);
+    Some(format!(
+        "these are jobs of {}, whose script would run with your rights; submit them as that user: {}",
+        run.user,
+        recover::line(&words).unwrap_or_default()
+    ))
 }
 
 impl Arguments {

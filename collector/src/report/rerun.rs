@@ -49,7 +49,7 @@ fn command(group: &Group) -> String {
 
 /// The plan as JSON.
 pub fn json(run: &RunState, plan: &Plan) -> Value {
-    json!({ "schema": JSON_SCHEMA, "run_id": run.run_id, "plan": plan })
+    json!({ "schema": JSON_SCHEMA, "user": run.user, "run_id": run.run_id, "plan": plan })
 }
 
 /// Columns of [`csv_rows`].
