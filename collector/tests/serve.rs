@@ -132,7 +132,7 @@ fn a_coordinator_sees_the_jobs_of_the_account_and_no_more() {
         command.env("PATH", path);
     });
     let ann = uid(ANN);
-    assert_eq!(server.get(ann, "/api/v1/me").json()["role"], "coordinator");
+    until("what sacctmgr says", || server.get(ann, "/api/v1/me").json()["role"] == "coordinator");
     let jobs = server.get(ann, "/api/v1/jobs").body;
     assert!(jobs.contains("777123") && !jobs.contains("777124"), "{jobs}");
     let runs = server.get(ann, "/api/v1/runs").body;
@@ -142,14 +142,74 @@ fn a_coordinator_sees_the_jobs_of_the_account_and_no_more() {
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/bobs-secret-run")).status, 404);
 }
 
+fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A command of Slurm that says `text`, first in the path.
 fn fake(lab: &Lab, program: &str, text: &str) -> String {
+    script(lab, program, &format!("cat <<'E'\n{text}\nE"))
+}
+
+/// A command that does this, first in the path.
+fn script(lab: &Lab, program: &str, body: &str) -> String {
     let bin = lab.path().join(format!("bin-{program}"));
     fs::create_dir_all(&bin).unwrap();
     let file = bin.join(program);
-    fs::write(&file, format!("#!/bin/sh\ncat <<'E'\n{text}\nE\n")).unwrap();
+    fs::write(&file, format!("#!/bin/sh\n{body}\n")).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     format!("{}:/usr/bin:/bin", bin.display())
+}
+
+/// A question that sacctmgr never answers, and more people than the server has threads.
+#[test]
+fn nobody_waits_for_slurm() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    // It ends with the directory of this test.
+    let hang = lab.path().join("hang");
+    fs::write(&hang, "").unwrap();
+    let body = format!("while test -e '{}'; do sleep 0.2; done", hang.display());
+    let path = script(&lab, "sacctmgr", &body);
+    let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
+        command.env("PATH", path);
+    });
+    let role = |who: u32| server.get(who, "/api/v1/me").json()["role"].clone();
+    std::thread::scope(|scope| {
+        let people: Vec<_> = (0..12).map(|_| scope.spawn(|| role(uid(ANN)))).collect();
+        let operator = scope.spawn(|| role(0));
+        assert_eq!(operator.join().unwrap(), "operator");
+        for person in people {
+            assert_eq!(person.join().unwrap(), "user");
+        }
+    });
+    fs::remove_file(hang).unwrap();
+}
+
+/// A uid of which this machine knows no account, as in a container or where the directory service is away.
+#[test]
+fn who_has_no_account_here_sees_their_own() {
+    const NOBODY: u32 = 4_123_456;
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    lab.job(&Job { uid: NOBODY, ..job(105, ANN, "theirs", "n1", End::Oom(64)) });
+    collect(&lab);
+    let server = serve(&lab, "jobs = \"own\"");
+    let me = server.get(NOBODY, "/api/v1/me").json();
+    assert_eq!((&me["user"], &me["role"]), (&"uid-4123456".into(), &"user".into()));
+    let jobs = server.get(NOBODY, "/api/v1/jobs").body;
+    assert!(jobs.contains("\"theirs\"") && !jobs.contains(ANN), "{jobs}");
+    assert_eq!(server.get(NOBODY, "/runs/lab/uid-4123456/job-105").status, 200);
+    assert_eq!(server.get(NOBODY, &format!("/runs/lab/{ANN}/job-101")).status, 404);
+    assert_eq!(server.get(uid(ANN), "/runs/lab/uid-4123456/job-105").status, 404);
 }
 
 /// With PrivateData as Slurm has it, and as the configuration says instead.
@@ -167,6 +227,8 @@ fn whose_jobs_are_seen_follows_private_data() {
         ("jobs", "lab", "all", true),
     ] {
         let lab = lab();
+        // What a file system has for itself is no cluster.
+        fs::create_dir(lab.store().join("lost+found")).unwrap();
         let path = fake(&lab, "scontrol", &format!("ClusterName = {cluster}\nPrivateData = {private}"));
         let server = Server::with(lab.path(), &lab.store(), &format!("jobs = {jobs:?}"), |command| {
             command.env("PATH", path);
@@ -644,6 +706,7 @@ fn the_status_of_a_run_is_that_of_the_members_that_are_seen() {
     let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
         command.env("PATH", path);
     });
+    until("what sacctmgr says", || server.get(uid(ANN), "/api/v1/me").json()["role"] == "coordinator");
     let listed = |who: &str, status: &str| -> Vec<String> {
         let said = server.get(uid(who), &format!("/api/v1/runs?status={status}")).json();
         let runs = said["runs"].as_array().unwrap();

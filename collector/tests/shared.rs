@@ -18,6 +18,9 @@ use support::{End, Job, Lab};
 const ANN: &str = "inquest-test1";
 const BOB: &str = "inquest-test2";
 
+/// Of whom this machine knows no account.
+const NOBODY: u32 = 4_123_456;
+
 fn lab() -> Lab {
     let lab = Lab::new();
     // A temporary directory is its maker's alone.
@@ -35,14 +38,22 @@ fn lab() -> Lab {
     collect();
     lab.job(&Job { uid: uid(ANN), name: "fit".into(), ..Job::new(101, End::Oom(64)) });
     lab.job(&Job { uid: uid(BOB), name: "bobs-secret".into(), ..Job::new(777_123, End::Code(3)) });
+    lab.job(&Job { uid: NOBODY, ..Job::new(4123, End::Oom(64)) });
+    // A file system of its own has this in it, for root alone.
+    fs::create_dir(lab.store().join("lost+found")).unwrap();
+    fs::set_permissions(lab.store().join("lost+found"), Permissions::from_mode(0o700)).unwrap();
     collect();
     lab
 }
 
 fn as_user(lab: &Lab, who: &str, program: &str, arguments: &[&str]) -> Output {
+    as_uid(lab, uid(who), uid(who), program, arguments)
+}
+
+fn as_uid(lab: &Lab, uid: u32, gid: u32, program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     // Where every account may start a program from.
-    command.args(arguments).env("INQUEST_STORE", lab.store()).current_dir("/").uid(uid(who)).gid(uid(who));
+    command.args(arguments).env("INQUEST_STORE", lab.store()).current_dir("/").uid(uid).gid(gid);
     command.output().unwrap()
 }
 
@@ -117,4 +128,38 @@ fn everybody_reads_their_own_runs_and_nobody_elses() {
     // Nobody writes.
     let touched = as_user(&lab, ANN, "touch", &[at(ANN, "x").to_str().unwrap()]);
     assert!(!touched.status.success());
+}
+
+/// What the command says, and with which code.
+fn said(output: &Output) -> (i32, String) {
+    let text = [&output.stdout, &output.stderr].map(|b| String::from_utf8_lossy(b).into_owned()).concat();
+    (output.status.code().unwrap(), text)
+}
+
+#[test]
+fn who_has_no_account_here_finds_their_own_runs() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let inquest = inquest(&lab);
+    for arguments in [&["why", "--last"][..], &["why", "4123"], &["runs"], &["top", "--once"]] {
+        let (code, text) = said(&as_uid(&lab, NOBODY, NOBODY, inquest.to_str().unwrap(), arguments));
+        assert!(code == 1 && text.contains("4123") && !text.contains("bobs-secret"), "{arguments:?}: {text}");
+    }
+}
+
+/// The group of the store is that of operators.
+#[test]
+fn what_a_file_system_has_for_itself_makes_no_user_of_an_operator() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let ask = |gid: u32| as_uid(&lab, uid(ANN), gid, inquest(&lab).to_str().unwrap(), &["why", "999"]);
+    let of_others = "Jobs of others are for their owners and for operators";
+    let (code, text) = said(&ask(uid(ANN)));
+    assert!(code == 3 && text.contains(of_others), "{text}");
+    let (code, text) = said(&ask(0));
+    assert!(code == 3 && !text.contains(of_others), "{text}");
 }

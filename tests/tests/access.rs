@@ -295,6 +295,7 @@ fn a_coordinator_by_slurmdbd_sees_the_account_and_what_is_below_it() {
     let role = |server: &Server, who: u32| server.get(who, "/api/v1/me").json()["role"].clone();
 
     // Everybody's lists, by the API and as pages.
+    until("what sacctmgr says", || role(&server, ann) == "coordinator");
     assert_eq!([ann, bob, operator].map(|who| role(&server, who)), ["coordinator", "user", "operator"]);
     sees(&server, operator, &[PHYSICS, CHEMISTRY, OTHER, ANNS, MIXED, CLOSED, &node], &[]);
     sees(&server, ann, &[PHYSICS, ANNS, MIXED], &[CHEMISTRY, OTHER, CLOSED, &node]);
@@ -372,7 +373,10 @@ fn a_coordinator_by_slurmdbd_sees_the_account_and_what_is_below_it() {
 
     // Who coordinates nothing any more sees no more than anybody.
     manage(&[&["delete"], &coordinator[..]].concat());
+    // Once somebody else is one here, Slurm has been asked.
+    manage(&["add", "coordinator", "account=chemistry", &format!("names={BOB}")]);
     let server = serve(&cluster, &store, &format!("{settings}# later\n"));
+    until("what sacctmgr says now", || role(&server, bob) == "coordinator");
     assert_eq!(role(&server, ann), "user");
     let hers = ask(ANN, ["why", &physics]);
     assert!(!hers.contains(PHYSICS) && !hers.contains("exit code 3"), "{hers}");

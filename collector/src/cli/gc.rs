@@ -12,8 +12,8 @@ use crate::collect::{Collector, Options};
 use crate::config::{Keep, help};
 use crate::report::table::Table;
 use crate::report::{JSON_SCHEMA, time};
-use crate::store::Store;
 use crate::store::keep::{Act, Limits, Policy, Seen, plan};
+use crate::store::{Store, user_called};
 use crate::units::{bytes, count};
 
 const EXAMPLES: &str = "\
@@ -68,7 +68,7 @@ pub(super) fn policy(keep: &Keep) -> anyhow::Result<Policy> {
         };
         let mut words = text.split_ascii_whitespace();
         let user = words.next().ok_or_else(bad)?;
-        let limits = policy.users.entry(user.to_owned()).or_default();
+        let limits = policy.users.entry(user_called(user)).or_default();
         let mut said = false;
         for word in words {
             match word.split_once('=').ok_or_else(bad)? {

@@ -43,7 +43,7 @@ use crate::report::site;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::report::wrap;
 use crate::slurm::target::{BadTarget, Target};
-use crate::store::{Found, ReadError, Store};
+use crate::store::{Found, ReadError, Store, user_called, user_name};
 use crate::verdict::{RulesError, SiteRules};
 use crate::zone;
 
@@ -129,8 +129,13 @@ struct Where {
     #[arg(short = 'M', long, value_name = "NAME")]
     cluster: Option<String>,
     /// Only runs of this user.
-    #[arg(short = 'u', long, value_name = "NAME")]
+    #[arg(short = 'u', long, value_name = "NAME", value_parser = directory_of)]
     user: Option<String>,
+}
+
+/// The user as the store calls them.
+fn directory_of(name: &str) -> Result<String, std::convert::Infallible> {
+    Ok(user_called(name))
 }
 
 impl Where {
@@ -142,9 +147,7 @@ impl Where {
     /// for root, who runs none.
     fn whose(&self) -> Option<String> {
         let uid = uzers::get_effective_uid();
-        let own = || uzers::get_user_by_uid(uid).map(|u| u.name().to_string_lossy().into_owned());
-        // A user that has no name here has none in the store either.
-        self.user.clone().or_else(|| (uid != 0).then(|| own().unwrap_or_else(|| uid.to_string())))
+        self.user.clone().or_else(|| (uid != 0).then(|| user_name(uid)))
     }
 
     /// What was asked for, judged by the site's rules too.

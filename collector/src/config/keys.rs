@@ -163,10 +163,12 @@ section! {
         /// Whose jobs people see who are no operators: "own" and those of accounts that
         /// they coordinate; "all"; or "slurm": all when scontrol says that PrivateData
         /// lacks jobs and the store holds no other cluster, else own. A change of
-        /// PrivateData is known within 60 seconds.
+        /// PrivateData is known within 60 seconds; while Slurm does not answer, what it
+        /// said stands for 3 minutes.
         jobs: Jobs = Jobs::Slurm, "";
         /// Ask sacctmgr who coordinates which accounts; coordinators see the jobs of
-        /// their accounts. Who is added or removed there is known within 60 seconds.
+        /// their accounts. Who is added or removed there is known within 60 seconds;
+        /// without an answer for 3 minutes, nobody is one.
         coordinators: bool = false, "";
         /// Header in which a reverse proxy says who has logged in. Believed from
         /// proxy_user on the socket, and from whoever knows proxy_secret.
@@ -176,7 +178,8 @@ section! {
         /// File with the secret that the reverse proxy sends in X-Inquest-Secret;
         /// nobody but root and the server may read it.
         proxy_secret: Option<PathBuf> = None, "\"/etc/inquest/proxy.secret\"";
-        /// Accept MUNGE credentials (Authorization: MUNGE ...) made for one request.
+        /// Accept MUNGE credentials (Authorization: MUNGE ...) made for one request. Over
+        /// TCP, requests counts for all who show one together.
         munge: bool = false, "";
         /// Names of this server in addresses, beside localhost.
         hosts: Vec<String> = Vec::new(), "";

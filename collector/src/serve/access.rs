@@ -7,27 +7,34 @@ of everybody, as with squeue; what the collector met stays with operators.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::identity::Identity;
 use crate::config::Jobs;
+use crate::runs::path_id;
 use crate::slurm::command;
+use crate::store::Store;
 use crate::store::index::Visible;
 
-/// How long an answer of Slurm is good: so late it is known here that somebody coordinates an account no more,
-/// or that jobs are private now. [`crate::config::Serve`] tells people.
+/// Between two questions to Slurm: so late it is known here that somebody coordinates an account no more, or that
+/// jobs are private now. [`crate::config::Serve`] tells people.
 const REFRESH: Duration = Duration::from_secs(60);
 
 /// How long an answer of Slurm is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an answer stands where no other one comes: Slurm may be restarted meanwhile, but what it said is no
+/// longer what it says for ever. [`crate::config::Serve`] tells people.
+const STANDS: Duration = Duration::from_secs(180);
 
 /// Somebody who is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Viewer {
     /// Name of the account.
     pub name: String,
+    /// What the store calls them.
+    pub user: String,
     /// Sees everything.
     pub operator: bool,
     /// Sees the jobs of everybody.
@@ -40,7 +47,7 @@ impl Viewer {
     /// What of the index they may see; `None` is everything.
     pub fn visible(&self) -> Option<Visible> {
         let accounts = self.accounts.iter().cloned().collect();
-        (!self.sees_all()).then(|| Visible { user: self.name.clone(), accounts })
+        (!self.sees_all()).then(|| Visible { user: self.user.clone(), accounts })
     }
 
     /// Whether the jobs of everybody are theirs to see.
@@ -50,7 +57,7 @@ impl Viewer {
 
     /// Whether all jobs of this owner are theirs to see.
     pub fn sees_all_of(&self, owner: &str) -> bool {
-        self.sees_all() || self.name == owner
+        self.sees_all() || self.user == owner
     }
 
     /// `operator`, `coordinator`, `user`.
@@ -66,64 +73,88 @@ impl Viewer {
 /// Accounts by the name of who coordinates them.
 type ByName = HashMap<String, BTreeSet<String>>;
 
-/// Who coordinates what, as Slurm said it last.
-#[derive(Debug, Default)]
-struct Coordinators(Option<(Instant, ByName)>);
+/// What Slurm said last, and when it was asked for that.
+type Said<T> = Arc<Mutex<Option<(Instant, T)>>>;
 
-impl Coordinators {
-    /// Accounts of somebody. Slurm is asked when what it said is too old.
-    fn of(&mut self, name: &str, now: Instant, ask: impl FnOnce() -> Option<String>) -> BTreeSet<String> {
-        if self.0.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= REFRESH) {
-            // Without an answer nobody coordinates anything: less is seen, never more.
-            self.0 = Some((now, coordinators(&ask().unwrap_or_default())));
-        }
-        self.0.as_ref().and_then(|(_, map)| map.get(name)).cloned().unwrap_or_default()
+/// An answer of Slurm that a thread of its own keeps fresh: nobody who wants to see something waits for Slurm, or
+/// for whoever asks it.
+#[derive(Debug)]
+struct Known<T>(Said<T>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Known<T> {
+        Known(Said::default())
     }
 }
 
-/// Who coordinates which accounts, and whether jobs are private at all.
+impl<T: Send + 'static> Known<T> {
+    /// Asks again and again, with `pause` between two questions; `None` is no answer.
+    fn asked(name: &str, pause: Duration, mut ask: impl FnMut() -> Option<T> + Send + 'static) -> Known<T> {
+        let known = Known::default();
+        let said: Said<T> = Arc::clone(&known.0);
+        let asker = std::thread::Builder::new().name(name.into()).spawn(move || {
+            loop {
+                let at = Instant::now();
+                if let Some(answer) = ask() {
+                    *said.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, answer));
+                }
+                std::thread::sleep(pause);
+            }
+        });
+        if let Err(e) = asker {
+            eprintln!(
+                "inquest serve: no thread to ask Slurm for {name}: {e}; people see their own jobs only"
+            );
+        }
+        known
+    }
+
+    /// The answer, while it stands.
+    fn get<R>(&self, now: Instant, read: impl FnOnce(&T) -> R) -> Option<R> {
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.as_ref().filter(|(at, _)| now.duration_since(*at) < STANDS).map(|(_, answer)| read(answer))
+    }
+}
+
+/// Who coordinates which accounts, and whether jobs are private at all. Where Slurm does not say it, less is seen,
+/// never more.
 #[derive(Debug)]
 pub struct Access {
-    coordinators: bool,
-    known: Mutex<Coordinators>,
-    all_jobs: Arc<AtomicBool>,
+    all: bool,
+    public: Known<bool>,
+    coordinators: Known<ByName>,
 }
 
 impl Access {
     /// By what the configuration says. `store` is looked at for its clusters.
     pub fn new(coordinators: bool, jobs: Jobs, store: &Path) -> Access {
-        let all_jobs = Arc::new(AtomicBool::new(jobs == Jobs::All));
+        let mut access =
+            Access { all: jobs == Jobs::All, public: Known::default(), coordinators: Known::default() };
         if jobs == Jobs::Slurm {
-            let (all_jobs, store) = (Arc::clone(&all_jobs), store.to_owned());
-            // Nobody waits for Slurm: until it has answered, jobs are private.
-            let asker = std::thread::Builder::new().name("private".into());
-            let spawned = asker.spawn(move || {
-                loop {
-                    if let Some(config) = ask(&["scontrol", "show", "config"]) {
-                        all_jobs.store(are_public(&config, &clusters(&store)), Ordering::Relaxed);
-                    }
-                    std::thread::sleep(REFRESH);
-                }
+            let store = store.to_owned();
+            access.public = Known::asked("PrivateData", REFRESH, move || {
+                let config = ask(&["scontrol", "show", "config"])?;
+                let clusters = Store::open(&store).and_then(|s| s.clusters()).ok()?;
+                Some(are_public(&config, &clusters))
             });
-            if let Err(e) = spawned {
-                eprintln!("inquest serve: no thread to ask Slurm for PrivateData: {e}; jobs are private");
-            }
         }
-        Access { coordinators, known: Mutex::default(), all_jobs }
+        if coordinators {
+            access.coordinators = Known::asked("coordinators", REFRESH, || {
+                let command =
+                    ["sacctmgr", "-nP", "show", "account", "WithCoord", "format=Account,Coordinators"];
+                Some(self::coordinators(&ask(&command)?))
+            });
+        }
+        access
     }
 
-    /// The person as a viewer. May take as long as sacctmgr does.
-    pub fn viewer(&self, identity: Identity) -> Viewer {
-        let Identity { name, operator } = identity;
-        let accounts = if self.coordinators && !operator { self.accounts(&name) } else { BTreeSet::new() };
-        Viewer { name, operator, all_jobs: self.all_jobs.load(Ordering::Relaxed), accounts }
-    }
-
-    fn accounts(&self, name: &str) -> BTreeSet<String> {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.of(name, Instant::now(), || {
-            ask(&["sacctmgr", "-nP", "show", "account", "WithCoord", "format=Account,Coordinators"])
-        })
+    /// The person as a viewer.
+    pub fn viewer(&self, identity: Identity, now: Instant) -> Viewer {
+        let Identity { name, user, operator } = identity;
+        let all_jobs = self.all || self.public.get(now, |public| *public).unwrap_or_default();
+        let accounts = || self.coordinators.get(now, |map| map.get(&name).cloned()).flatten();
+        let accounts = if operator { BTreeSet::new() } else { accounts().unwrap_or_default() };
+        Viewer { name, user, operator, all_jobs, accounts }
     }
 }
 
@@ -131,13 +162,6 @@ impl Access {
 fn ask(command: &[&str]) -> Option<String> {
     let (program, arguments) = command.split_first()?;
     command::ask(program, arguments, PATIENCE).ok()
-}
-
-/// Names of the clusters in a store.
-fn clusters(store: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(store).into_iter().flatten().flatten();
-    let directories = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-    directories.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Whether `scontrol show config` says that everybody may see the jobs of all
@@ -152,7 +176,7 @@ fn are_public(config: &str, clusters: &[String]) -> bool {
     let (Some(private), Some(cluster)) = (said("PrivateData"), said("ClusterName")) else { return false };
     let words: Vec<String> = private.split(',').map(|w| w.trim().to_ascii_lowercase()).collect();
     let public = !private.is_empty() && !words.iter().any(|w| w == "jobs" || w == "all");
-    public && clusters.iter().all(|c| c == cluster)
+    public && clusters.iter().all(|c| *c == path_id(cluster))
 }
 
 /// `physics|ann,bob` lines, by name.
@@ -177,29 +201,67 @@ mod tests {
         assert_eq!((map.len(), map["bob"].len()), (2, 1));
     }
 
+    /// Waits for the first answer.
+    fn said<T: Clone + Send + 'static>(known: &Known<T>) -> (Instant, T) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let said = known.0.lock().unwrap().clone();
+            match said {
+                Some(said) => return said,
+                None => assert!(Instant::now() < deadline, "nobody asks"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Slurm answers once and then never again, not even that it does not know.
+    fn once<T: Clone + Send + 'static>(answer: T) -> Known<T> {
+        let mut answers = vec![answer];
+        Known::asked("test", Duration::ZERO, move || {
+            while answers.is_empty() {
+                std::thread::park();
+            }
+            answers.pop()
+        })
+    }
+
     #[test]
-    fn who_coordinates_nothing_any_more_is_known_within_a_minute() {
-        let (mut known, start) = (Coordinators::default(), Instant::now());
-        let mut asked = 0;
-        let mut accounts = |seconds: u64, says: Option<&str>| {
-            let said = || {
-                asked += 1;
-                says.map(str::to_owned)
-            };
-            let accounts = known.of("ann", start + Duration::from_secs(seconds), said);
-            (accounts.into_iter().collect::<Vec<_>>().join(","), asked)
+    fn without_an_answer_less_is_seen_and_nobody_waits() {
+        let known = ByName::from([("ann".to_owned(), BTreeSet::from(["physics".to_owned()]))]);
+        let access = Access { all: false, public: once(true), coordinators: once(known) };
+        let at = said(&access.public).0.max(said(&access.coordinators).0);
+        let ann = |at| {
+            let ann = Identity { name: "ann".into(), user: "uid-7".into(), operator: false };
+            let Viewer { all_jobs, accounts, .. } = access.viewer(ann, at);
+            (all_jobs, accounts.len())
         };
-        assert_eq!(accounts(0, Some("physics|ann\n")), ("physics".into(), 1));
-        assert_eq!(accounts(59, Some("physics|\n")), ("physics".into(), 1), "it is not asked each time");
-        assert_eq!(accounts(60, Some("physics|\n")), (String::new(), 2));
-        assert_eq!(accounts(120, Some("physics|ann\n")), ("physics".into(), 3));
-        assert_eq!(accounts(180, None), (String::new(), 4), "nobody says it any more");
+        assert_eq!(ann(at), (true, 1));
+        assert_eq!(ann(at + STANDS - Duration::from_secs(5)), (true, 1), "Slurm may be restarted");
+        assert_eq!(ann(at + STANDS), (false, 0), "nobody has said it for long");
+        let operator = Identity { name: "eve".into(), user: "eve".into(), operator: true };
+        assert!(access.viewer(operator, at + STANDS).visible().is_none());
+        // Before the first answer, too; what the configuration says needs none.
+        let silent = |all| Access { all, public: Known::default(), coordinators: Known::default() };
+        let ann = Identity { name: "ann".into(), user: "ann".into(), operator: false };
+        assert!(!silent(false).viewer(ann.clone(), at).sees_all() && silent(true).viewer(ann, at).sees_all());
+    }
+
+    #[test]
+    fn slurm_is_asked_again_and_the_newest_answer_counts() {
+        let mut answers = vec![3, 2, 1];
+        let known = Known::asked("test", Duration::ZERO, move || answers.pop());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while said(&known).1 != 3 {
+            assert!(Instant::now() < deadline, "{:?}", said(&known));
+            std::thread::yield_now();
+        }
     }
 
     #[test]
     fn owners_coordinators_and_operators() {
         let viewer = |name: &str, operator, all_jobs| Viewer {
-            name: name.into(),
+            name: format!("DOM\\{name}"),
+            user: name.into(),
             operator,
             all_jobs,
             accounts: BTreeSet::from(["chem".to_owned()]),
@@ -235,5 +297,7 @@ mod tests {
         assert!(!are_public(&config("none"), &["lab".to_owned(), "other".to_owned()]));
         assert!(!are_public("ClusterName = lab", &lab) && !are_public("PrivateData = none", &lab));
         assert!(!are_public("", &[]));
+        // What the store had to call otherwise is the same cluster.
+        assert!(are_public(&config("none").replace("lab", "a b"), &[path_id("a b")]));
     }
 }

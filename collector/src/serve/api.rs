@@ -86,7 +86,7 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 async fn me(Extension(viewer): Extension<Viewer>) -> Answer {
-    Ok(send(json!({ "user": viewer.name, "role": viewer.role(), "accounts": viewer.accounts })))
+    Ok(send(json!({ "user": viewer.user, "role": viewer.role(), "accounts": viewer.accounts })))
 }
 
 async fn openapi() -> Answer {

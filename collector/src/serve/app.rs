@@ -199,7 +199,7 @@ async fn admit(app: &Arc<App>, request: &mut Request) -> Result<(), Box<Response
     let asked = format!("{} {}", request.method(), request.uri());
     let worker = Arc::clone(app);
     let settled = tokio::task::spawn_blocking(move || {
-        worker.rules.settle(&claim, &asked).map(|who| worker.access.viewer(who))
+        worker.rules.settle(&claim, &asked).map(|who| worker.access.viewer(who, Instant::now()))
     });
     let viewer = settled.await.unwrap_or(Err(Refused::Unknown)).map_err(|e| unknown(request, e))?;
     app.take(&viewer.name).map_err(|left| wait(request, left))?;

@@ -9,6 +9,7 @@ the socket or from whoever shows the proxy's secret.
 */
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+
+use crate::store::user_name;
 
 /// Header of the proxy's secret.
 pub const SECRET: &str = "x-inquest-secret";
@@ -32,7 +35,7 @@ const REMEMBER: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 10_000;
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// A process of this uid, on the Unix socket.
     Unix(u32),
@@ -40,11 +43,22 @@ pub enum Peer {
     Loopback,
 }
 
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Unix(uid) => write!(f, "uid {uid}"),
+            Peer::Loopback => write!(f, "loopback"),
+        }
+    }
+}
+
 /// A person, proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Name of the account.
+    /// Name of the account; that of the user's directory where there is none.
     pub name: String,
+    /// What the store calls them.
+    pub user: String,
     /// Sees everything.
     pub operator: bool,
 }
@@ -76,7 +90,7 @@ pub struct Rules {
     pub proxy_secret: Option<Vec<u8>>,
     /// MUNGE credentials are accepted.
     pub munge: bool,
-    known: Mutex<HashMap<u32, (Instant, Option<Identity>)>>,
+    known: Mutex<HashMap<u32, (Instant, Identity)>>,
 }
 
 /// What is to be done to know who asks.
@@ -146,24 +160,23 @@ impl Rules {
     /// When there is no such person, or the proof is none.
     pub fn settle(&self, claim: &Claim, request: &str) -> Result<Identity, Refused> {
         match claim {
-            Claim::Uid(uid) => self.of_uid(*uid),
+            Claim::Uid(uid) => Ok(self.of_uid(*uid)),
             Claim::Name(name) => {
                 let user = uzers::get_user_by_name(name).ok_or(Refused::Unknown)?;
                 // Nobody logs in at a web page as root.
-                if user.uid() == 0 { Err(Refused::Invalid) } else { self.of_uid(user.uid()) }
+                if user.uid() == 0 { Err(Refused::Invalid) } else { Ok(self.of_uid(user.uid())) }
             }
             Claim::Munge(credential) => {
-                let uid = unmunge(credential, request).ok_or(Refused::Invalid)?;
-                self.of_uid(uid)
+                Ok(self.of_uid(unmunge(credential, request).ok_or(Refused::Invalid)?))
             }
         }
     }
 
-    fn of_uid(&self, uid: u32) -> Result<Identity, Refused> {
+    fn of_uid(&self, uid: u32) -> Identity {
         let lock = || self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let found = lock().get(&uid).filter(|(at, _)| at.elapsed() < REMEMBER).map(|(_, who)| who.clone());
         if let Some(known) = found {
-            return known.ok_or(Refused::Unknown);
+            return known;
         }
         let identity = self.look_up(uid);
         let mut known = lock();
@@ -171,19 +184,22 @@ impl Rules {
             known.clear();
         }
         known.insert(uid, (Instant::now(), identity.clone()));
-        identity.ok_or(Refused::Unknown)
+        identity
     }
 
-    fn look_up(&self, uid: u32) -> Option<Identity> {
-        let user = uzers::get_user_by_uid(uid)?;
-        let name = user.name().to_str()?.to_owned();
+    fn look_up(&self, uid: u32) -> Identity {
+        let account = uzers::get_user_by_uid(uid);
         let own = uid == 0 || uid == rustix::process::geteuid().as_raw();
         let member = || {
-            let groups = uzers::get_user_groups(&name, user.primary_group_id()).unwrap_or_default();
-            groups.iter().any(|g| g.name().to_str() == Some(&self.operators))
+            let groups =
+                account.as_ref().and_then(|a| uzers::get_user_groups(a.name(), a.primary_group_id()));
+            groups.unwrap_or_default().iter().any(|g| g.name().to_str() == Some(&self.operators))
         };
         let operator = own || (!self.operators.is_empty() && member());
-        Some(Identity { name, operator })
+        // Who has no account here may have jobs all the same: the kernel says whose they are.
+        let user = user_name(uid);
+        let name = account.as_ref().and_then(|a| a.name().to_str()).unwrap_or(&user).to_owned();
+        Identity { name, user, operator }
     }
 }
 
@@ -201,7 +217,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refus
 fn plain_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && !name.starts_with('-')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@\\".contains(&b))
 }
 
 /// Compares without telling by the time taken where they differ.

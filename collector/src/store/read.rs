@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use inquest_journal::{Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{EVENTS, EventsFile, Line, REGISTRY, RUN, SITE, run_dir, user_dir, user_name};
-use crate::runs::{Candidate, RunState, RunStatus};
+use super::{EVENTS, EventsFile, Line, REGISTRY, RUN, SITE, run_dir, user_called, user_dir, user_name};
+use crate::runs::{Candidate, RunState, RunStatus, path_id};
 use crate::verdict::Class;
 
 /// A store, run or job could not be read. The exit code of a command follows
@@ -132,9 +132,19 @@ impl Store {
         Ok(self.places(None, None)?.into_iter().map(|p| (p.cluster, p.user)).collect())
     }
 
-    /// Whether the jobs of that user are the caller's to read: their own, or anybody's for an operator.
+    /// Names of the clusters that have jobs or nodes in it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub fn clusters(&self) -> Result<Vec<String>, ReadError> {
+        subdirectories(&self.root)
+    }
+
+    /// Whether the jobs of that user, as Slurm or the store calls them, are the caller's to read: their own, or
+    /// anybody's for an operator.
     pub fn is_callers(&self, user: &str) -> bool {
-        user == user_name(rustix::process::geteuid().as_raw()) || self.is_of_all_users()
+        user_called(user) == user_name(rustix::process::geteuid().as_raw()) || self.is_of_all_users()
     }
 
     /// Whether the caller may list the users of every cluster, as operators may.
@@ -232,7 +242,7 @@ impl Store {
     ///
     /// When the store cannot be listed.
     pub fn sites(&self, cluster: Option<&str>) -> Result<Vec<(String, PathBuf)>, ReadError> {
-        let mut clusters = subdirectories(&self.root)?;
+        let mut clusters = self.clusters()?;
         clusters.retain(|name| cluster.is_none_or(|want| want == name));
         clusters.sort();
         let dir = |name: String| (self.root.join(&name).join(SITE), name);
@@ -295,13 +305,15 @@ pub fn read_parts(
     Ok(bad)
 }
 
+/// Names of the directories that are the collector's: no `lost+found` of a file system, and none of the names that
+/// the store has for itself.
 pub(super) fn subdirectories(dir: &Path) -> Result<Vec<String>, ReadError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) => return Err(unreadable(dir, &e)),
     };
     let names = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-    Ok(names.filter_map(|e| e.file_name().into_string().ok()).filter(|n| !n.starts_with('.')).collect())
+    Ok(names.filter_map(|e| e.file_name().into_string().ok()).filter(|n| path_id(n) == *n).collect())
 }
 
 pub(super) fn unreadable(path: &Path, e: &io::Error) -> ReadError {

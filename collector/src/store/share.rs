@@ -27,6 +27,11 @@ pub fn user_name(uid: u32) -> String {
     }
 }
 
+/// Name of the directory of the user whom people call `name`, which may be that of the directory itself.
+pub fn user_called(name: &str) -> String {
+    uzers::get_user_by_name(name).map_or_else(|| name.to_owned(), |user| user_name(user.uid()))
+}
+
 /// Makes a user's directory and lets the user read it. Done again, it changes
 /// nothing.
 ///
