@@ -436,6 +436,30 @@ fn so_many_requests_and_no_more() {
     assert!(last.header("retry-after").unwrap().parse::<u64>().unwrap() <= 7);
 }
 
+/// One person's connections leave room for others, who need not wait for the bound of all.
+#[test]
+fn so_many_connections_of_one_person() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let server = serve(&lab, "");
+    let (ann, bob) = (uid(ANN), uid(BOB));
+    let held = server.hold(ann, 40);
+    let first = |stream: &std::os::unix::net::UnixStream| {
+        use std::io::Read;
+        let mut text = String::new();
+        let _ = { stream }.read_to_string(&mut text);
+        text
+    };
+    // The bound is the same for all of them, so the last one is beyond it.
+    let said = first(held.last().unwrap());
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("too many connections"), "{said:?}");
+    assert_eq!(server.get(bob, "/api/v1/me").status, 200);
+    drop(held);
+    until("room after they have gone", || server.get(ann, "/api/v1/me").status == 200);
+}
+
 #[test]
 fn it_ends_when_it_is_told_and_takes_its_socket_away() {
     let lab = lab();

@@ -127,6 +127,27 @@ fn a_munge_credential_is_good_once_and_for_one_request() {
     assert_eq!(server.tcp(path, &[("Authorization", &changed)]).status, 401, "changed");
 }
 
+/// For each credential a program is started, whoever made it: so many within a minute, and no more.
+#[test]
+fn who_shows_many_credentials_has_to_wait() {
+    let lab = lab();
+    let (bin, started) = (lab.path().join("bin"), lab.path().join("started"));
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("unmunge"), format!("#!/bin/sh\necho x >>'{}'\nexit 1\n", started.display())).unwrap();
+    fs::set_permissions(bin.join("unmunge"), fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::with(lab.path(), &lab.store(), "munge = true\nrequests = 10", |command| {
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    });
+    let shown = |_| server.tcp("/api/v1/me", &[("Authorization", "MUNGE AwQFAAC:")]).status;
+    let answers: Vec<u16> = (0..40).map(shown).collect();
+    let refused = answers.iter().filter(|status| **status == 429).count();
+    assert!(refused > 0 && answers.iter().all(|s| [401, 429].contains(s)), "{answers:?}");
+    let started = fs::read_to_string(started).unwrap().lines().count();
+    assert_eq!(started, 40 - refused);
+    // What everybody may have, they still may.
+    assert_eq!(server.tcp("/metrics", &[]).status, 200);
+}
+
 /// A private munged, and an `unmunge` that asks it; ended by its process id.
 struct Munged {
     child: std::process::Child,

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::access::{Access, Viewer};
 use super::data::{AT_ONCE, Data, Problem};
 use super::http::{Listeners, harden, is_ours, only_asks};
-use super::identity::{Peer, Refused, Rules, read_secret};
+use super::identity::{Claim, Peer, Refused, Rules, read_secret};
 use super::limit::Limiter;
 use super::metrics::Meters;
 use super::{api, metrics, pages};
@@ -127,7 +127,8 @@ pub fn serve(options: &Options, ready: impl FnOnce(&str)) -> anyhow::Result<()> 
                 _ = interrupt.recv() => {}
             }
         };
-        listeners.serve(router(app), stop).await;
+        let proxy = app.rules.proxy_uid;
+        listeners.serve(router(app), proxy, stop).await;
         anyhow::Ok(())
     })?;
     // A question that nobody waits for any more must not hold up the end.
@@ -188,14 +189,14 @@ async fn admit(app: &Arc<App>, request: &mut Request) -> Result<(), Box<Response
         Box::new(response)
     };
     if is_open(request.uri().path()) {
-        let who = match peer {
-            Peer::Unix(uid) => format!("uid {uid}"),
-            Peer::Loopback => "loopback".to_owned(),
-        };
-        return app.take(&who).map_err(|left| wait(request, left));
+        return app.take(&peer.to_string()).map_err(|left| wait(request, left));
     }
     let unknown = |request: &Request, e: Refused| refusal(request, StatusCode::UNAUTHORIZED, &e.to_string());
     let claim = app.rules.claim(peer, request.headers()).map_err(|e| unknown(request, e))?;
+    // A program is started for each credential, before it is known whose it is.
+    if matches!(claim, Claim::Munge(_)) {
+        app.take(&format!("munge {peer}")).map_err(|left| wait(request, left))?;
+    }
     let asked = format!("{} {}", request.method(), request.uri());
     let worker = Arc::clone(app);
     let settled = tokio::task::spawn_blocking(move || {

@@ -1,12 +1,13 @@
 //! Sockets, connections and what every answer carries.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,13 +20,24 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 
 use super::identity::Peer;
 
 /// Connections at one time; the next one waits.
 const CONNECTIONS: usize = 256;
+
+/// Those of one person; browsers open six at a time.
+const OF_ONE: usize = 32;
+
+/// Those behind which many may be: TCP, and the proxy on the socket.
+const OF_MANY: usize = 128;
+
+/// Said instead of an answer.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+    Content-Type: text/plain\r\nContent-Length: 63\r\n\r\n\
+    too many connections of one user at a time; close some of them\n";
 
 /// A client has so long to say what it wants.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
@@ -99,10 +111,12 @@ impl Listeners {
     }
 
     /// Answers until `stop`, then ends what is under way and takes the socket
-    /// away.
-    pub async fn serve(self, app: Router, stop: impl Future<Output = ()>) {
+    /// away. Behind the connections of `proxy` are many people.
+    pub async fn serve(self, app: Router, proxy: Option<u32>, stop: impl Future<Output = ()>) {
         let graceful = GracefulShutdown::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let shares = Shares::default();
+        let of_one = |uid: u32| if Some(uid) == proxy { OF_MANY } else { OF_ONE };
         let mut stop = pin!(stop);
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { break };
@@ -115,14 +129,20 @@ impl Listeners {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = self.unix.accept() => match accepted {
-                    Ok((stream, _)) => match stream.peer_cred() {
-                        Ok(who) => connection(stream, Peer::Unix(who.uid()), &app, &graceful, permit),
+                    Ok((stream, _)) => match stream.peer_cred().map(|who| who.uid()) {
+                        Ok(uid) => match shares.take(Peer::Unix(uid), of_one(uid), permit) {
+                            Some(share) => connection(stream, share, &app, &graceful),
+                            None => drop(rustix::io::write(&stream, TOO_MANY)),
+                        },
                         Err(_) => drop(stream),
                     },
                     Err(e) => pause(&e).await,
                 },
                 accepted = tcp => match accepted {
-                    Ok((stream, _)) => connection(stream, Peer::Loopback, &app, &graceful, permit),
+                    Ok((stream, _)) => match shares.take(Peer::Loopback, OF_MANY, permit) {
+                        Some(share) => connection(stream, share, &app, &graceful),
+                        None => drop(rustix::io::write(&stream, TOO_MANY)),
+                    },
                     Err(e) => pause(&e).await,
                 },
             }
@@ -157,15 +177,46 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn connection<S>(
-    stream: S,
+/// Connections by whose they are.
+#[derive(Clone, Debug, Default)]
+struct Shares(Arc<Mutex<HashMap<Peer, usize>>>);
+
+/// One of them, until it is dropped.
+struct Share {
     peer: Peer,
-    app: &Router,
-    graceful: &GracefulShutdown,
-    permit: tokio::sync::OwnedSemaphorePermit,
-) where
+    of: Shares,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Shares {
+    /// Another one of `peer`, who may have `most`.
+    fn take(&self, peer: Peer, most: usize, room: OwnedSemaphorePermit) -> Option<Share> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(peer).or_default();
+        (*count < most).then(|| {
+            *count += 1;
+            Share { peer, of: self.clone(), _room: room }
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.peer);
+            }
+        }
+    }
+}
+
+fn connection<S>(stream: S, share: Share, app: &Router, graceful: &GracefulShutdown)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let peer = share.peer;
     let app = app.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
         request.map(axum::body::Body::new)
@@ -180,7 +231,7 @@ fn connection<S>(
     tokio::spawn(async move {
         // What a client does wrong is the client's affair.
         let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
-        drop(permit);
+        drop(share);
     });
 }
 

@@ -99,6 +99,17 @@ impl Server {
         .unwrap()
     }
 
+    /// So many connections of this user that say nothing.
+    pub(crate) fn hold(&self, uid: u32, count: usize) -> Vec<UnixStream> {
+        let socket = self.socket.clone();
+        let connect = move || {
+            become_user(uid);
+            let connect = |_| UnixStream::connect(&socket).unwrap();
+            (0..count).map(connect).collect()
+        };
+        std::thread::spawn(connect).join().unwrap()
+    }
+
     /// A GET over TCP, where nobody vouches for anybody.
     pub(crate) fn tcp(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         let stream = TcpStream::connect(self.tcp).unwrap();
