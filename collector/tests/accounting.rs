@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::rc::Rc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use inquest::collect::{Collector, Options};
 use inquest::slurm::accounting::{Accounting, JobRecord, News, Submitted};
 use inquest_journal::{JobId, Timestamp};
@@ -14,26 +14,32 @@ use serde_json::{Value, json};
 
 use support::{EPOCH, End, Job, Lab};
 
+const SOON: Duration = Duration::from_secs(60);
+
 /// squeue at first, and slurmdbd when the test says so.
 #[derive(Clone)]
 struct Told {
     now: HashMap<u32, JobRecord>,
-    later: Rc<RefCell<Result<Vec<News>, String>>>,
+    later: Arc<Mutex<Result<Vec<News>, String>>>,
 }
 
 impl Accounting for Told {
-    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
+    fn cluster(&self) -> Result<String, String> {
+        Ok("lab".into())
+    }
+
+    fn ask(&self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
         Ok(jobs.iter().filter_map(|id| Some((*id, self.now.get(&id.0)?.clone()))).collect())
     }
 
-    fn news(&mut self, _: Timestamp) -> Result<Option<Vec<News>>, String> {
-        self.later.borrow().clone().map(Some)
+    fn news(&self, _: Timestamp, _: Timestamp) -> Result<Option<Vec<News>>, String> {
+        self.later.lock().unwrap().clone().map(Some)
     }
 }
 
 impl Told {
     fn of(job: u32, state: &str) -> Told {
-        Told { now: [(job, record(state))].into(), later: Rc::new(RefCell::new(Ok(Vec::new()))) }
+        Told { now: [(job, record(state))].into(), later: Arc::new(Mutex::new(Ok(Vec::new()))) }
     }
 }
 
@@ -69,12 +75,12 @@ fn who_cancelled_comes_late_and_is_said_once() {
     let lab = Lab::new();
     lab.job(&Job::new(7, End::Signal(15)));
     let told = Told::of(7, "CANCELLED");
-    *told.later.borrow_mut() = Err("slurmdbd is down".into());
+    *told.later.lock().unwrap() = Err("slurmdbd is down".into());
     collect(&lab, &told);
     assert_eq!(ends(&lab, "job-7").len(), 1);
 
     let by = JobRecord { cancelled_by: Some(0), ..record("CANCELLED") };
-    *told.later.borrow_mut() = Ok(vec![
+    *told.later.lock().unwrap() = Ok(vec![
         news(7, 10, by),
         // Of jobs that nobody knows, of another cluster, and one that still runs.
         news(8, 10, record("COMPLETED")),
@@ -95,13 +101,26 @@ fn who_cancelled_comes_late_and_is_said_once() {
 }
 
 #[test]
+fn slurm_speaks_of_its_own_cluster_only() {
+    let lab = Lab::new();
+    lab.job(&Job { cluster: "other", ..Job::new(7, End::Code(3)) });
+    lab.job(&Job { cluster: "Lab", ..Job::new(8, End::Code(3)) });
+    let mut told = Told::of(7, "CANCELLED");
+    told.now.insert(8, record("CANCELLED"));
+    collect(&lab, &told);
+    let class =
+        |job: &str| lab.json(&["run", job, "--json"])["run"]["members"]["1"]["verdict"]["class"].clone();
+    assert_eq!((class("7"), class("8")), (json!("app_error"), json!("cancelled")));
+}
+
+#[test]
 fn a_run_that_seemed_well_fails_when_the_accounting_says_so() {
     let lab = Lab::new();
     lab.job(&Job::new(7, End::Code(0)));
     let told = Told::of(7, "COMPLETED");
     collect(&lab, &told);
     assert_eq!(lab.json(&["runs", "--json"])["runs"][0]["status"], "completed");
-    *told.later.borrow_mut() = Ok(vec![news(7, 10, record("NODE_FAIL"))]);
+    *told.later.lock().unwrap() = Ok(vec![news(7, 10, record("NODE_FAIL"))]);
     collect(&lab, &told);
     let run = &lab.json(&["runs", "--json"])["runs"][0];
     assert_eq!((&run["status"], &run["classes"]), (&json!("failed"), &json!({"infra": 1})));
@@ -179,7 +198,7 @@ fn a_job_that_never_reached_a_node_is_a_member_of_its_run_with_its_end() {
     };
     let named = |name: &str| Submitted { name: Some(name.into()), ..Submitted::default() };
     let member = Submitted { array: Some(JobId(40)), index: Some(2), ..named("sweep") };
-    *told.later.borrow_mut() = Ok(vec![
+    *told.later.lock().unwrap() = Ok(vec![
         never(42, "CANCELLED", None, "Dependency", member),
         never(50, "CANCELLED", Some(4_294_967_294), "JobHeldUser", named("held")),
         never(51, "BOOT_FAIL", None, "None", named("boot")),
@@ -216,4 +235,45 @@ fn a_job_that_never_reached_a_node_is_a_member_of_its_run_with_its_end() {
     for absent in ["54", "60"] {
         lab.refuses(&["why", absent], 3, &[absent]);
     }
+}
+
+/// Says when it is asked, and answers when it is let go.
+struct Hangs {
+    asked: Sender<()>,
+    go: Receiver<()>,
+}
+
+impl Accounting for Hangs {
+    fn cluster(&self) -> Result<String, String> {
+        Ok("lab".into())
+    }
+
+    fn ask(&self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
+        let _ = self.asked.send(());
+        let _ = self.go.recv_timeout(SOON);
+        Ok(jobs.iter().map(|id| (*id, record("TIMEOUT"))).collect())
+    }
+}
+
+#[test]
+fn nothing_waits_for_an_answer_of_slurm() {
+    let lab = Lab::new();
+    lab.job(&Job::new(7, End::Signal(15)));
+    let ((asked, is_asked), (go, wait)) = (unbounded(), unbounded());
+    let options = Options { journal: lab.journal(), store: lab.store(), quiet: Duration::from_secs(1) };
+    let mut collector = Collector::open(options, Some(Box::new(Hangs { asked, go: wait }))).unwrap();
+    let began = Instant::now();
+    while is_asked.is_empty() {
+        collector.pass(false).unwrap();
+        assert!(began.elapsed() < SOON);
+    }
+    lab.job(&Job::new(8, End::Open));
+    let stats = collector.pass(false).unwrap();
+    assert!(stats.events > 0 && stats.settled == 0 && began.elapsed() < SOON, "{stats:?} {began:?}");
+    go.send(()).unwrap();
+    let judged = |collector: &mut Collector| collector.pass(false).unwrap().settled > 0;
+    while !judged(&mut collector) {
+        assert!(began.elapsed() < SOON * 2);
+    }
+    assert_eq!(ends(&lab, "job-7").last().unwrap()["verdict"]["slurm"]["state"], "TIMEOUT");
 }

@@ -13,11 +13,16 @@ use inquest_tests::generate::{Plan, generate};
 const SOON: Duration = Duration::from_secs(60);
 
 fn start(dir: &Path) -> Child {
+    start_with(dir, |command| _ = command.args(["--accounting", "off"]))
+}
+
+fn start_with(dir: &Path, more: impl FnOnce(&mut Command)) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
-    command.args(["collect", "--accounting", "off", "--interval", "10"]);
+    command.args(["collect", "--interval", "10"]);
     command.arg("--journal").arg(dir.join("journal")).arg("--store").arg(dir.join("store"));
     command.env("NOTIFY_SOCKET", dir.join("notify")).env("WATCHDOG_USEC", "100000");
     command.env_remove("WATCHDOG_PID").env_remove("JOURNAL_STREAM").env_remove("INQUEST_CONFIG");
+    more(&mut command);
     command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }
 
@@ -89,4 +94,47 @@ fn it_is_ready_alive_counted_and_ends_in_order() {
     stop(child);
     let daemon = health(dir.path()).unwrap().daemon.unwrap();
     assert_eq!((daemon.events, daemon.bytes), (0, 0));
+}
+
+/// A directory of fakes of Slurm's commands, to be first in the path.
+fn fakes(dir: &Path, fakes: &[(&str, &str)]) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let bin = dir.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    for (name, body) in fakes {
+        let path = bin.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn a_slurm_that_hangs_is_given_up_and_it_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    generate(&Plan { nodes: 2, jobs: 10, days: 1, runs: None, seed: 1 }, &journal).unwrap();
+    let pids = dir.path().join("pids");
+    let hangs = format!("echo $$ >> {}; exec sleep 600", pids.display());
+    let path = fakes(dir.path(), &[("scontrol", "echo 'ClusterName = lab'"), ("squeue", &hangs)]);
+    let child = start_with(dir.path(), |command| {
+        command.env("PATH", path).args(["--accounting", "squeue"]);
+    });
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + SOON;
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}: {:?}", health(dir.path()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let asked = || std::fs::read_to_string(&pids).unwrap_or_default();
+    until("the question", &|| !asked().is_empty());
+    let daemon = || health(dir.path()).and_then(|h| h.daemon);
+    until("that it is silent", &|| daemon().is_some_and(|d| !d.slurm_silent.is_empty()));
+    let said = daemon().unwrap().slurm_silent;
+    assert_eq!(said, ["squeue gave no answer within 20s; see whether slurmctld does: scontrol ping"]);
+    until("verdicts without it", &|| daemon().is_some_and(|d| d.judged >= 10));
+    let said = stop(child);
+    assert_eq!(said.matches("gave no answer").count(), 1, "{said}");
+    assert!(asked().lines().all(|pid| !Path::new("/proc").join(pid).exists()), "{}", asked());
 }

@@ -302,6 +302,13 @@ fn met(store: &Path) -> Vec<Finding> {
         ),
         "nothing to do if somebody meant it; its log names them, and inquest gc removes runs without a restart",
     );
+    for why in health.daemon.iter().flat_map(|d| &d.slurm_silent) {
+        say(
+            1,
+            format!("the collector asked Slurm in vain: {why}"),
+            "verdicts rest on the facts of the nodes alone until it answers; run the command as the collector's account",
+        );
+    }
     for (journal, why) in health.unreadable.iter().take(5) {
         say(1, format!("{journal} cannot be read: {why}"), "chgrp -R inquest, chmod -R g+rX on the journals");
     }

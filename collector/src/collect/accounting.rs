@@ -1,10 +1,11 @@
 //! Verdicts that were given before slurmdbd knew the end are given again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use inquest_journal::{Body, JobStarted, Timestamp};
 
+use super::asker::Learned;
 use super::{CollectError, Collector, JobKey};
 use crate::runs::RunKey;
 use crate::slurm::accounting::News;
@@ -16,43 +17,97 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// How far back the first look goes, in microseconds.
 const FIRST_LOOK_US: i64 = 86_400_000_000;
 
+/// Of so much time everything that ended is asked for at once, in microseconds: of a busy site, that is
+/// much. After a long time without answers it is caught up with piece by piece.
+const STRETCH_US: i64 = 6 * 3_600_000_000;
+
+/// Records that are taken in between two looks at the journals.
+const AT_ONCE: usize = 1000;
+
 /// Clocks of nodes and controller may differ by so much, in microseconds.
 const SLACK_US: i64 = 60_000_000;
 
+/// What the accounting has learned.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    news: VecDeque<News>,
+    /// Up to then; in microseconds since 1970.
+    until: i64,
+    /// There is more, of after that.
+    more: bool,
+}
+
 impl Collector {
-    /// Takes in what ended lately by the accounting, when it is time to.
+    /// Takes in what ended lately by the accounting, when it is time to. With `last`, all of it, now.
     /// Records that were seen before change nothing, so none is ever skipped to
     /// save a second look.
     pub(super) fn take_news(&mut self, last: bool) -> Result<(), CollectError> {
+        if last {
+            self.news_due = None;
+        }
+        loop {
+            let done = match self.news {
+                Some(_) => !self.revise_some()?,
+                None => !self.hear_news(last) && !self.ask_for_news(),
+            };
+            if done || !last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has the accounting asked for what ended lately; whether it was.
+    fn ask_for_news(&mut self) -> bool {
         let waiting = |at: &Option<Instant>| at.is_some_and(|at| Instant::now() < at);
-        if waiting(&self.accounting_retry) || (waiting(&self.news_due) && !last) {
-            return Ok(());
+        let Some(slurm) = self.accounting.as_mut().filter(|s| s.news.is_free()) else { return false };
+        if waiting(&self.accounting_retry) || waiting(&self.news_due) {
+            return false;
         }
-        let Some(accounting) = &mut self.accounting else { return Ok(()) };
         let now = jiff::Timestamp::now().as_microsecond();
-        let since = match self.news_since {
-            Some(since) => since,
-            None => self.ledger.cursor()?.unwrap_or(now - FIRST_LOOK_US),
-        };
+        let since = self.news_since.unwrap_or(now - FIRST_LOOK_US);
+        let until = now.min(since + STRETCH_US);
+        slurm.news.ask(move |accounting| {
+            let news = accounting.news(Timestamp(since), Timestamp(until))?;
+            Ok(Learned { until, more: until < now, news })
+        });
+        true
+    }
+
+    /// Takes the accounting's answer, when it is there; whether it was.
+    fn hear_news(&mut self, last: bool) -> bool {
+        let Some(slurm) = &mut self.accounting else { return false };
+        let then = "it is asked again in five minutes, and told what was missed";
+        let Some(answer) = slurm.news.hear(last, then) else { return false };
         self.news_due = Some(Instant::now() + LOOK_AGAIN);
-        match accounting.news(Timestamp(since)) {
-            Ok(Some(news)) => {
-                for name in self.ledger.clusters()? {
-                    self.cluster(&name); // Jobs of a cluster that nothing new was read of.
-                }
-                let mut looked_at = BTreeSet::new();
-                for news in news {
-                    self.revise(&news, &mut looked_at)?;
-                }
-                self.forget(looked_at);
-                self.news_since = Some(now);
-            }
-            Ok(None) => {}
-            Err(reason) => {
-                tracing::warn!("{reason}; it is asked again in five minutes, and told what was missed");
+        if let Ok(Learned { until, more, news: Some(news) }) = answer {
+            self.news = Some(Backlog { news: news.into(), until, more });
+        }
+        true
+    }
+
+    /// Takes in some of what the accounting has learned; whether there is more to do.
+    fn revise_some(&mut self) -> Result<bool, CollectError> {
+        let Some(Backlog { mut news, until, more }) = self.news.take() else { return Ok(false) };
+        for name in self.ledger.clusters()? {
+            self.cluster(&name); // Jobs of a cluster that nothing new was read of.
+        }
+        let mut looked_at = BTreeSet::new();
+        for news in news.drain(..news.len().min(AT_ONCE)) {
+            self.revise(&news, &mut looked_at)?;
+            if self.appender.waiting() >= self.checkpoint_bytes {
+                self.checkpoint(false, false)?;
             }
         }
-        Ok(())
+        self.forget(looked_at);
+        if !news.is_empty() {
+            self.news = Some(Backlog { news, until, more });
+            return Ok(true);
+        }
+        self.news_since = Some(until);
+        if more {
+            self.news_due = None;
+        }
+        Ok(more)
     }
 
     /// Judges a job again, when the accounting tells more of its end than its

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use inquest_journal::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::asker::Asker;
 use super::daemon::now;
 use super::{CollectError, Collector};
 use crate::ledger::Counts;
@@ -79,6 +80,9 @@ pub struct Daemon {
     pub removed_runs: u64,
     /// Jobs judged.
     pub judged: u64,
+    /// Why Slurm gave no answer when it was asked last, where it was so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slurm_silent: Vec<String>,
     /// Jobs without a verdict, now.
     pub open_jobs: u64,
     /// Lines that wait until it is known which run they belong to, now.
@@ -187,6 +191,7 @@ impl Collector {
         nodes.sort_by(|a, b| far(a).cmp(&far(b)).then(a.node.cmp(&b.node)));
         Some(Daemon {
             updated: now(),
+            slurm_silent: self.accounting.iter().flat_map(Asker::failed).cloned().collect(),
             open_jobs: self.jobs.values().filter(|j| j.open).count() as u64,
             held_lines: self.held.values().map(|h| h.rows.len() as u64).sum(),
             look_us: u64::try_from(self.looked.as_micros()).unwrap_or(u64::MAX),

@@ -12,6 +12,7 @@ had happened.
 */
 
 mod accounting;
+mod asker;
 mod course;
 mod daemon;
 pub mod health;
@@ -41,6 +42,8 @@ use crate::store::{
     Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, for_operators, run_dir,
 };
 use crate::verdict::SiteRules;
+use accounting::Backlog;
+use asker::Asker;
 use daemon::Watchman;
 pub use daemon::stop_on_signals;
 use health::Health;
@@ -66,6 +69,8 @@ pub enum CollectError {
     NoStore { path: PathBuf, source: std::io::Error },
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
+    #[error("no thread to ask Slurm: {0}; allow the collector more threads, or set accounting = \"off\"")]
+    NoThread(std::io::Error),
 }
 
 /// Bytes read or waiting to be written before a checkpoint is made even inside
@@ -124,10 +129,12 @@ struct Held {
 /// The collector's state between two checkpoints.
 pub struct Collector {
     options: Options,
-    accounting: Option<Box<dyn Accounting>>,
+    accounting: Option<Asker>,
     accounting_retry: Option<Instant>,
     rules: SiteRules,
-    /// When the accounting's news are read again, and from when on.
+    /// What the accounting has learned and verdicts do not know yet.
+    news: Option<Backlog>,
+    /// When it is asked for more, and from when on.
     news_due: Option<Instant>,
     news_since: Option<i64>,
     clock: Clock,
@@ -225,11 +232,12 @@ impl Collector {
             positions: ledger.journals()?,
             last_run: ledger.last_run()?,
             options,
-            accounting,
+            accounting: accounting.map(Asker::start).transpose()?,
             accounting_retry: None,
             rules: SiteRules::default(),
+            news: None,
             news_due: None,
-            news_since: None,
+            news_since: ledger.cursor()?,
             clock: Clock::new(TimeZone::system()),
             ledger,
             appender,

@@ -7,10 +7,10 @@ use inquest_journal::{JobId, Severity};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::asker::{Asker, Reason, SILENCE, Told, which_are};
 use super::job::Job;
 use super::{CollectError, Collector, JobKey};
 use crate::runs::{KeyKind, RunStatus};
-use crate::slurm::accounting::JobRecord;
 use crate::story::{Attempt, Moment, Story};
 use crate::verdict::{Class, judge};
 
@@ -18,15 +18,8 @@ use crate::verdict::{Class, judge};
 /// long a verdict is given without it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two questions about the same job.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
 /// After a failed question.
 const RETRY: Duration = Duration::from_secs(60);
-
-/// A job that says nothing for so long is asked about, in case it died with
-/// its slurmstepd or its node.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// Slurm ends a job at its time limit, at the latest after OverTimeLimit, KillWait and
 /// UnkillableStepTimeout, which are minutes. A job that was silent for so long after the limit that
@@ -78,11 +71,12 @@ impl Collector {
             }
         }
         self.ask_slurm(&over, last);
+        self.hear_slurm(last);
         for key in over {
             if self.waits_again(key)? {
                 continue;
             }
-            if self.jobs.get(&key).is_some_and(|j| self.is_ready(j, last)) {
+            if self.jobs.get(&key).is_some_and(|j| self.is_ready(key, j, last)) {
                 let story = self.fold(key)?;
                 self.judge(key, &story)?;
                 if self.appender.waiting() >= self.checkpoint_bytes {
@@ -148,34 +142,67 @@ impl Collector {
         }
     }
 
-    /// Asks about all of `keys` at once, when it is time to.
+    /// Has Slurm asked about those of `keys` that it is time to ask about, all at once.
     fn ask_slurm(&mut self, keys: &[JobKey], last: bool) {
-        let Some(accounting) = &mut self.accounting else { return };
-        if self.accounting_retry.is_some_and(|at| Instant::now() < at) {
+        let now = Instant::now();
+        let Some(slurm) = &mut self.accounting else { return };
+        let waiting = self.accounting_retry.is_some_and(|at| now < at) || !slurm.jobs.is_free();
+        if waiting || !(last || slurm.turns.may_ask(now)) {
             return;
         }
-        let due = |job: &Job| {
-            let again = if job.over && !job.requeued { ASK_AGAIN } else { SILENCE };
-            job.record.is_none() && (last || job.asked.is_none_or(|at| at.elapsed() >= again))
+        let answered_for = slurm.answers_for(&self.clusters);
+        let mut silent = false;
+        let mut due = |key: &JobKey| {
+            let job = self.jobs.get(key).filter(|j| j.record.is_none() && answered_for[usize::from(key.0)]);
+            let Some(job) = job else { return false };
+            let reason = match job.requeued {
+                false if job.over => Reason::Over,
+                false if job.steps_ended || is_overdue(job) => Reason::Ending,
+                _ => Reason::Silent,
+            };
+            let due = last || slurm.turns.is_due(reason, job.asked, now);
+            silent |= due && reason == Reason::Silent;
+            due
         };
-        let ids: BTreeSet<JobId> =
-            keys.iter().filter(|key| self.jobs.get(*key).is_some_and(due)).map(|key| JobId(key.1)).collect();
-        if ids.is_empty() {
+        let keys: Vec<JobKey> = keys.iter().copied().filter(|key| due(key)).collect();
+        if keys.is_empty() {
             return;
         }
-        let answer: HashMap<JobId, JobRecord> = match accounting.ask(&ids) {
-            Ok(answer) => answer,
-            Err(reason) => {
-                tracing::warn!("{reason}; verdicts are given without Slurm's own for a minute");
-                self.accounting_retry = Some(Instant::now() + RETRY);
-                return;
+        slurm.turns.asked(silent, now);
+        for key in &keys {
+            if let Some(job) = self.jobs.get_mut(key) {
+                job.asked = Some(now);
             }
+        }
+        let (here, clusters) = (slurm.here.clone(), self.clusters.clone());
+        slurm.jobs.ask(move |accounting| {
+            let here = here.map_or_else(|| accounting.cluster(), Ok)?;
+            let is_here = which_are(&here, &clusters);
+            let keys: Vec<JobKey> = keys.into_iter().filter(|key| is_here[usize::from(key.0)]).collect();
+            let ids: BTreeSet<JobId> = keys.iter().map(|key| JobId(key.1)).collect();
+            let records = if ids.is_empty() { HashMap::new() } else { accounting.ask(&ids)? };
+            Ok(Told { here, keys, asked: now, records })
+        });
+    }
+
+    /// Takes in what Slurm has answered; with `last`, its answer is waited for.
+    fn hear_slurm(&mut self, last: bool) {
+        let Some(slurm) = &mut self.accounting else { return };
+        let then = "verdicts are given without Slurm's own until it answers; it is asked every minute";
+        let Some(answer) = slurm.jobs.hear(last, then) else { return };
+        slurm.turns.answered(Instant::now());
+        let Ok(Told { here, keys, asked, records }) = answer else {
+            self.accounting_retry = Some(Instant::now() + RETRY);
+            return;
         };
+        slurm.here = Some(here);
         for key in keys {
-            let Some(job) = self.jobs.get_mut(key).filter(|_| ids.contains(&JobId(key.1))) else { continue };
-            job.asked = Some(Instant::now());
+            // Of one that has spoken since, the answer may be of an earlier attempt.
+            let Some(job) = self.jobs.get_mut(&key).filter(|j| j.open && j.touched <= asked) else {
+                continue;
+            };
             let restart = job.course.restart;
-            let known = answer.get(&JobId(key.1));
+            let known = records.get(&JobId(key.1));
             job.record = known.filter(|r| r.is_final() || r.restarts > restart).cloned();
             // Of a job that Slurm has forgotten, nothing more will be known than what its nodes said.
             job.requeued &= known.is_some();
@@ -208,12 +235,13 @@ impl Collector {
         Ok(true)
     }
 
-    fn is_ready(&self, job: &Job, last: bool) -> bool {
+    fn is_ready(&self, key: JobKey, job: &Job, last: bool) -> bool {
         if !job.steps_ended {
             // Only Slurm and the clock can say that a job is over whose steps never ended.
             return job.record.is_some() || is_overdue(job);
         }
-        let waiting = self.accounting.is_some()
+        let asked = |slurm: &Asker| slurm.answers_for(&self.clusters)[usize::from(key.0)];
+        let waiting = self.accounting.as_ref().is_some_and(asked)
             && self.accounting_retry.is_none_or(|at| Instant::now() >= at)
             && job.touched.elapsed() < PATIENCE;
         last || job.record.is_some() || !waiting

@@ -133,24 +133,31 @@ impl JobRecord {
     }
 }
 
-/// A source of job records.
-pub trait Accounting {
-    /// Asks for all of `jobs` at once. Jobs that the source does not know are
+/// A source of job records. It is asked in more than one thread.
+pub trait Accounting: Send + Sync {
+    /// Name of the cluster that it answers for.
+    ///
+    /// # Errors
+    ///
+    /// When the source did not answer, in words for the log.
+    fn cluster(&self) -> Result<String, String>;
+
+    /// Asks for all of `jobs`, which are of that cluster, at once. Jobs that the source does not know are
     /// absent from the answer.
     ///
     /// # Errors
     ///
     /// When the source did not answer, in words for the log.
-    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String>;
+    fn ask(&self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String>;
 
-    /// Jobs that ended after `since`, in no order, some of them told before;
-    /// `None` when the source keeps no history.
+    /// Jobs that ended after `since` and not after `until`, in no order, some of them told before, or a
+    /// little too early; `None` when the source keeps no history.
     ///
     /// # Errors
     ///
     /// When the source did not answer, in words for the log.
-    fn news(&mut self, since: Timestamp) -> Result<Option<Vec<News>>, String> {
-        let _ = since;
+    fn news(&self, since: Timestamp, until: Timestamp) -> Result<Option<Vec<News>>, String> {
+        let _ = (since, until);
         Ok(None)
     }
 }
@@ -170,7 +177,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const BATCH: usize = 4000;
 
 impl Accounting for Squeue {
-    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
+    fn cluster(&self) -> Result<String, String> {
+        let config = command::ask("scontrol", &["show", "config"], PATIENCE).map_err(|e| e.to_string())?;
+        cluster_of(&config)
+            .ok_or_else(|| "scontrol show config names no cluster; set ClusterName in slurm.conf".into())
+    }
+
+    fn ask(&self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
         let format = format!("--Format={}", COLUMNS.map(|c| format!("{c}:{WIDTH}")).join(","));
         let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
         let mut records = HashMap::new();
@@ -186,6 +199,15 @@ impl Accounting for Squeue {
         }
         Ok(records)
     }
+}
+
+/// The name of the cluster, of what `scontrol show config` says.
+fn cluster_of(config: &str) -> Option<String> {
+    let values = config.lines().filter_map(|line| line.split_once('='));
+    values
+        .map(|(key, value)| (key.trim(), value.trim()))
+        .find(|(key, _)| *key == "ClusterName")
+        .map(|(_, v)| v.to_owned())
 }
 
 fn parse(text: &str) -> HashMap<JobId, JobRecord> {

@@ -11,6 +11,7 @@ for that `sacct --helpformat` lists: `Restarts` came after 22.05.
 */
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use inquest_journal::{JobId, Timestamp};
@@ -53,7 +54,7 @@ const OVERLAP_US: i64 = 3_600_000_000;
 pub struct Sacct {
     squeue: Squeue,
     /// What this release can be asked for, once it is known.
-    columns: Option<String>,
+    columns: OnceLock<String>,
     /// What stands between columns. Nobody can name a job so that it looks like
     /// columns, or like another job, without knowing it.
     delimiter: String,
@@ -62,12 +63,16 @@ pub struct Sacct {
 impl Default for Sacct {
     fn default() -> Sacct {
         let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
-        Sacct { squeue: Squeue, columns: None, delimiter: format!("|{random:016x}|") }
+        Sacct { squeue: Squeue, columns: OnceLock::new(), delimiter: format!("|{random:016x}|") }
     }
 }
 
 impl Accounting for Sacct {
-    fn ask(&mut self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
+    fn cluster(&self) -> Result<String, String> {
+        self.squeue.cluster()
+    }
+
+    fn ask(&self, jobs: &BTreeSet<JobId>) -> Result<HashMap<JobId, JobRecord>, String> {
         let mut records = self.squeue.ask(jobs)?;
         let forgotten: Vec<String> =
             jobs.iter().filter(|id| !records.contains_key(id)).map(JobId::to_string).collect();
@@ -80,22 +85,27 @@ impl Accounting for Sacct {
         Ok(records)
     }
 
-    fn news(&mut self, since: Timestamp) -> Result<Option<Vec<News>>, String> {
-        let since = since.0.saturating_sub(OVERLAP_US).max(0);
-        let since = jiff::Timestamp::from_microsecond(since).unwrap_or_default();
+    fn news(&self, since: Timestamp, until: Timestamp) -> Result<Option<Vec<News>>, String> {
         // sacct reads local time.
-        let since = since.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string();
-        let (start, states) = (format!("--starttime={since}"), format!("--state={ENDED}"));
-        let text = self.sacct(&["--allusers", &start, "--endtime=now", &states])?;
+        let local = |at: i64| {
+            let at = jiff::Timestamp::from_microsecond(at.max(0)).unwrap_or_default();
+            at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string()
+        };
+        let start = format!("--starttime={}", local(since.0.saturating_sub(OVERLAP_US)));
+        let (end, states) = (format!("--endtime={}", local(until.0)), format!("--state={ENDED}"));
+        let text = self.sacct(&["--allusers", &start, &end, &states])?;
         Ok(Some(parse(&text, &self.delimiter)))
     }
 }
 
 impl Sacct {
-    fn sacct(&mut self, arguments: &[&str]) -> Result<String, String> {
-        let columns = match &self.columns {
-            Some(columns) => columns.clone(),
-            None => self.columns.insert(columns(&run(&["--helpformat"], PATIENCE)?)).clone(),
+    fn sacct(&self, arguments: &[&str]) -> Result<String, String> {
+        let columns = match self.columns.get() {
+            Some(columns) => columns,
+            None => {
+                let columns = columns(&run(&["--helpformat"], PATIENCE)?);
+                self.columns.get_or_init(|| columns)
+            }
         };
         let format = format!("--format={columns}");
         let delimiter = format!("--delimiter={}", self.delimiter);

@@ -36,6 +36,7 @@ pub(crate) enum End {
 pub(crate) struct Job {
     pub(crate) id: u32,
     pub(crate) array: Option<(u32, u32)>,
+    pub(crate) cluster: &'static str,
     pub(crate) node: &'static str,
     /// Seconds since [`EPOCH`].
     pub(crate) start: i64,
@@ -61,6 +62,7 @@ impl Job {
         Job {
             id,
             array: None,
+            cluster: "lab",
             node: "n1",
             start: 0,
             secs: 10,
@@ -229,7 +231,7 @@ impl Lab {
                 stamp: Stamp { wall: Timestamp(EPOCH + at), mono_us: at.cast_unsigned() + 1_000_000 },
                 severity: *severity,
                 source: Source::Plugin,
-                cluster: "lab",
+                cluster: job.cluster,
                 node: job.node,
                 boot: "0badc0de",
                 stream: identity.stream(),
