@@ -163,3 +163,35 @@ fn what_a_file_system_has_for_itself_makes_no_user_of_an_operator() {
     let (code, text) = said(&ask(0));
     assert!(code == 3 && !text.contains(of_others), "{text}");
 }
+
+#[test]
+fn the_check_looks_into_the_callers_own_directory() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let own = lab.store().join("lab").join(ANN);
+    let check = |lab: &Lab| {
+        let output = as_user(lab, ANN, inquest(lab).to_str().unwrap(), &["check", "login", "--json"]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = json["roles"][0]["findings"].as_array().unwrap();
+        let store = findings.iter().find(|f| f["subject"] == "store").unwrap();
+        ["level", "what", "mend"].map(|key| store[key].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(check(&lab)[0], "ok", "{:?}", check(&lab));
+    // As after a copy that left the lists of who may read behind.
+    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+        rustix::fs::removexattr(&own, name).unwrap();
+    }
+    let [level, what, mend] = check(&lab);
+    assert_eq!(level, "wrong", "{what}");
+    assert!(what.contains(own.to_str().unwrap()) && mend.contains("ACL"), "{what}: {mend}");
+    fs::set_permissions(lab.store().join("lab"), Permissions::from_mode(0o750)).unwrap();
+    let [level, what, mend] = check(&lab);
+    assert!(level == "warning" && what.contains(own.to_str().unwrap()), "{what}: {mend}");
+    assert!(mend.contains("chmod o+x"), "{mend}");
+    // Nothing but what the file system has for itself.
+    fs::remove_dir_all(lab.store().join("lab")).unwrap();
+    let [level, what, _] = check(&lab);
+    assert!(level == "warning" && what.contains("has no runs yet"), "{level}: {what}");
+}

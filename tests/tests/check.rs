@@ -114,6 +114,18 @@ impl Site {
         }
     }
 
+    /// Runs a job on the first node and waits for its last event.
+    fn record(&self) {
+        let node = self.cluster.nodes()[0].clone();
+        let mut srun = self.cluster.command(Some(USERS[0]), "srun");
+        let output = srun.args(["-n1", "-w", &node, "sh", "-c", "echo $SLURM_JOB_ID"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let job = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let last = |e: &Value| e["job_id"] == job.as_str() && e["event_type"] == "step_ended";
+        let ended = |events: &[Value]| events.iter().any(|e| last(e) && e["step"] == "extern");
+        self.cluster.wait_events(SOON, ended).unwrap();
+    }
+
     fn check(&self, role: &str) -> Output {
         self.inquest().args(["check", role, "--node", &self.cluster.nodes()[0]]).output().unwrap()
     }
@@ -472,6 +484,24 @@ const CASES: &[Case] = &[
             touch("1 hour");
             let file = file.clone();
             Box::new(move |_| assert!(Command::new("touch").arg(file).status().unwrap().success()))
+        },
+    },
+    Case {
+        name: "the cluster's name is in a file that slurm.conf includes",
+        role: "node",
+        level: "wrong",
+        says: ["names the cluster unknown, not", "add cluster="],
+        harm: |site| {
+            let text = fs::read_to_string(site.cluster.slurm_conf()).unwrap();
+            let (name, rest): (Vec<&str>, Vec<&str>) =
+                text.lines().partition(|l| l.starts_with("ClusterName="));
+            site.write("name.conf", &(name.join("\n") + "\n"));
+            site.write("slurm.conf", &(rest.join("\n") + "\nInclude name.conf\n"));
+            site.record();
+            Box::new(move |site| {
+                site.write("slurm.conf", &text);
+                site.record();
+            })
         },
     },
     Case {

@@ -1,8 +1,10 @@
 //! A login node: can people ask, and do they have the plugin's options?
 
-use std::fs;
+use std::path::Path;
+use std::{fs, io};
 
 use super::{Finding, Options, loaded, plugin, plugstack, slurm_conf};
+use crate::store::{Store, user_name};
 
 pub(super) fn check(options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -31,21 +33,37 @@ pub(super) fn check(options: &Options) -> Vec<Finding> {
 }
 
 fn store(options: &Options) -> Finding {
-    let store = options.store();
-    let shown = store.display();
-    match fs::read_dir(&store) {
-        Ok(entries) => match entries.flatten().filter(|e| e.path().is_dir()).count() {
-            0 => Finding::warning(
-                "store",
-                format!("{shown} has no runs yet"),
-                "mount the collector's store here, or name it: store = in the configuration",
-            ),
-            _ => Finding::ok("store", shown.to_string()),
-        },
-        Err(e) => Finding::wrong(
-            "store",
-            format!("{shown}: {e}"),
-            "mount the collector's store here, or name it: store = in the configuration",
-        ),
+    let root = options.store();
+    let mount = "mount the collector's store here, or name it: store = in the configuration";
+    if let Err(e) = fs::read_dir(&root) {
+        return Finding::wrong("store", format!("{}: {e}", root.display()), mount);
+    }
+    let clusters = Store::open(&root).and_then(|store| store.clusters()).unwrap_or_default();
+    if clusters.is_empty() {
+        return Finding::warning("store", format!("{} has no runs yet", root.display()), mount);
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let closed = clusters.iter().find_map(|cluster| own_is_closed(&root.join(cluster), uid));
+    closed.unwrap_or_else(|| Finding::ok("store", root.display().to_string()))
+}
+
+/// What keeps the caller from their own runs on a cluster, if they have any.
+fn own_is_closed(cluster: &Path, uid: u32) -> Option<Finding> {
+    let runs = cluster.join(user_name(uid)).join("runs");
+    let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+    let what = |e| format!("you cannot read your own runs in {}: {e}", runs.display());
+    match (fs::metadata(cluster.join(".")), fs::read_dir(&runs)) {
+        (Err(e), _) if denied(&e) => {
+            let mend = format!("where that is not meant so: chmod o+x {}", cluster.display());
+            Some(Finding::warning("store", what(e), mend))
+        }
+        (_, Err(e)) if denied(&e) => {
+            let mend = format!(
+                "its ACL must name user:{uid}:r-x (getfacl shows it): mount the store with ACLs, and copy it with \
+                 them (rsync -A, cp -a)"
+            );
+            Some(Finding::wrong("store", what(e), mend))
+        }
+        _ => None,
     }
 }

@@ -2,9 +2,12 @@
 //! it reads?
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use inquest_journal::{Head, Lines, Source};
 
 use super::files::{is_roots, mode, network, space};
 use super::slurm_conf::SlurmConf;
@@ -43,6 +46,9 @@ pub(super) fn check(options: &Options) -> Vec<Finding> {
         journal = written;
     }
     findings.extend(journal_dir(&journal, &options.node));
+    if let Some(newest) = newest(&journal.join(&options.node)) {
+        findings.extend(cluster(&conf, stack.lines.first(), &newest));
+    }
     findings.extend(slurm(&conf));
     findings.push(agent(options));
     findings
@@ -98,15 +104,9 @@ fn journal_dir(dir: &Path, node: &str) -> Vec<Finding> {
         ));
     }
     let own = dir.join(node);
-    let newest = fs::read_dir(&own)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|e| e.file_name().to_string_lossy().contains(".jsonl"))
-        .max_by_key(fs::DirEntry::file_name);
     if findings.is_empty() {
-        findings.push(match newest {
-            Some(file) => Finding::ok(subject, format!("{}", file.path().display())),
+        findings.push(match newest(&own) {
+            Some(file) => Finding::ok(subject, format!("{}", file.display())),
             None => Finding::warning(
                 subject,
                 format!("{} is empty: no job has been recorded here yet", own.display()),
@@ -115,6 +115,48 @@ fn journal_dir(dir: &Path, node: &str) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// A node's newest journal.
+fn newest(own: &Path) -> Option<PathBuf> {
+    let files = fs::read_dir(own).into_iter().flatten().flatten();
+    let journals = files.filter(|e| e.file_name().to_string_lossy().contains(".jsonl"));
+    journals.max_by_key(fs::DirEntry::file_name).map(|e| e.path())
+}
+
+/// Bytes of its end that show under which name the cluster is written.
+const END: u64 = 256 << 10;
+
+/// The plugin and the agent look for the cluster's name in slurm.conf itself, and only where it has a line of its
+/// own. Under another name, what Slurm says of a job never finds it.
+fn cluster(conf: &SlurmConf, line: Option<&plugstack::Line>, journal: &Path) -> Vec<Finding> {
+    let Some(name) = conf.get("ClusterName") else { return Vec::new() };
+    let mut end = Vec::new();
+    let read = fs::File::open(journal).and_then(|mut file| {
+        file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(END)))?;
+        file.take(END).read_to_end(&mut end)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    let heads: Vec<Head<'_>> = Lines::new(&end).filter_map(|(_, line)| Head::parse(line).ok()).collect();
+    let told = line.and_then(|line| line.arguments.iter().find_map(|a| a.strip_prefix("cluster=")));
+    let wrong = |source: Source, name: &str, mend: String| {
+        let written = &heads.iter().rev().find(|head| head.source == source)?.cluster;
+        (written != name).then(|| {
+            let what = format!(
+                "the newest event of the {} names the cluster {written}, not {name}: what Slurm says of jobs is not \
+                 found for them",
+                if source == Source::Plugin { "plugin" } else { "agent" }
+            );
+            Finding::wrong("cluster", what, mend)
+        })
+    };
+    let place = line.map_or("plugstack.conf", |line| &line.place);
+    let agent = format!("write cluster = \"{name}\" below [agent] in {}", crate::config::PATH);
+    // What the line says of it is meant.
+    let plugin = wrong(Source::Plugin, told.unwrap_or(name), format!("add cluster={name} to {place}"));
+    plugin.into_iter().chain(wrong(Source::Agent, told.unwrap_or(name), agent)).collect()
 }
 
 /// What the recorder reads is there only if Slurm makes cgroups and limits.

@@ -52,7 +52,7 @@ impl SlurmConf {
                 (Some(word), Some(name)) if word.eq_ignore_ascii_case("include") && depth > 0 => {
                     self.add(&path.with_file_name(name), depth - 1)?;
                 }
-                _ => self.keys.extend(pair(&line)),
+                _ => self.keys.extend(pairs(&line)),
             }
         }
         Ok(())
@@ -91,11 +91,19 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// The first `Key=Value` of a line; the keys that matter here stand alone.
-fn pair(line: &str) -> Option<(String, String)> {
-    let (key, value) = line.split_once('=')?;
-    let value = value.trim().trim_matches('"');
-    Some((key.trim().to_ascii_lowercase(), value.to_owned()))
+/// The `Key=Value` of a line: blanks may stand around the sign, and inside of quotes.
+fn pairs(mut line: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    while let Some((key, rest)) = line.split_once('=') {
+        let rest = rest.trim_start();
+        let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+        let (value, rest) =
+            quoted.unwrap_or_else(|| rest.split_once(char::is_whitespace).unwrap_or((rest, "")));
+        let key = key.split_whitespace().next_back().unwrap_or_default();
+        pairs.push((key.to_ascii_lowercase(), value.to_owned()));
+        line = rest;
+    }
+    pairs
 }
 
 #[cfg(test)]
@@ -109,12 +117,15 @@ mod tests {
         std::fs::write(dir.path().join("more.conf"), "taskplugin=task/affinity,task/cgroup\n").unwrap();
         std::fs::write(
             &path,
-            "# ProctrackType=x\nPROCTRACKTYPE = \\\n proctrack/cgroup # here\nInclude more.conf\n",
+            "# ProctrackType=x\nPROCTRACKTYPE = \\\n proctrack/cgroup # here\nInclude more.conf\n\
+             ClusterName=lab SlurmctldHost=c(10.0.0.1) Prolog=\"/a b\" ReturnToService=2\n",
         )
         .unwrap();
         let conf = SlurmConf::read_file(&path).unwrap();
         assert_eq!(conf.get("ProctrackType"), Some("proctrack/cgroup"));
         assert!(conf.lists("TaskPlugin", "task/cgroup") && !conf.lists("TaskPlugin", "task"));
+        let keys = ["ClusterName", "SlurmctldHost", "prolog", "ReturnToService"];
+        assert_eq!(keys.map(|k| conf.get(k).unwrap()), ["lab", "c(10.0.0.1)", "/a b", "2"]);
         assert_eq!(conf.plugstack(), dir.path().join("plugstack.conf"));
         assert!(conf.beside("cgroup.conf").is_err());
     }
