@@ -144,7 +144,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     export.progress.end();
     if export.damaged > 0 {
         eprintln!(
-            "inquest: {} damaged and left out; inquest check says where",
+            "inquest: {} damaged and left out; 'inquest events RUN' counts those of a run",
             count(export.damaged, "line is", "lines are")
         );
     }

@@ -188,7 +188,9 @@ section! {
         /// Tell Prometheus the names of suspect and silent nodes, not only how many.
         node_metrics: bool = false, "";
         /// Write the metrics to this file every 30 seconds, for node_exporter's
-        /// textfile collector.
+        /// textfile collector. The server's account has to be let write to the
+        /// directory, by its mode and by ReadWritePaths= in a drop-in of the unit; with
+        /// UMask=0022 there, node_exporter may read the file.
         textfile: Option<PathBuf> = None, "\"/var/lib/prometheus/node-exporter/inquest.prom\"";
     }
 }

@@ -137,7 +137,7 @@ pub fn timeline(id: &str, title: &str, rows: &[Row]) -> Markup {
             }
             (legend(rows.iter().map(|r| r.class)))
             @if left_out > 0 {
-                figcaption { (count(left_out, "job that ended well is", "jobs that ended well are")) " not drawn." }
+                figcaption { (count(left_out, "more is", "more are")) " not drawn; those that failed come first." }
             }
         }
     }

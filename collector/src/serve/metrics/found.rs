@@ -14,7 +14,7 @@ const DAYS: i64 = 3;
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// Partitions and clusters that have labels; the rest is summed up as `other`.
+/// Partitions and clusters that have labels; the rest of the partitions is summed up as `other`.
 const LABELS: usize = 64;
 
 /// Bytes of one.

@@ -228,7 +228,7 @@ fn title_case(name: &str) -> String {
     letters.next().map_or(String::new(), |c| c.to_uppercase().chain(letters).collect())
 }
 
-/// `21 Nov 14:30:01`, with the year in the title.
+/// The server's local time to the second; `datetime` has it in UTC.
 fn when(at: Timestamp) -> Markup {
     let zone = TimeZone::system();
     html! { time datetime=(at) { (time(at, &zone)) } }
