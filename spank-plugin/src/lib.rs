@@ -84,6 +84,15 @@ extern "C" fn slurm_spank_init(handle: spk_handle, argc: c_int, argv: *mut *mut 
     })
 }
 
+/// Slurm has told of the user's options, and what tasks find in their environment is not settled yet.
+#[unsafe(no_mangle)]
+extern "C" fn slurm_spank_init_post_opt(handle: spk_handle, _: c_int, _: *mut *mut c_char) -> c_int {
+    guard::hook(false, |state| {
+        inject(state, "init_post_opt");
+        with_step(state, handle, Step::init_post_opt);
+    })
+}
+
 /// A task was forked and waits; in the extern step, the step has begun.
 #[unsafe(no_mangle)]
 extern "C" fn slurm_spank_task_post_fork(handle: spk_handle, _: c_int, _: *mut *mut c_char) -> c_int {

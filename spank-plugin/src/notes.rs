@@ -16,7 +16,8 @@ use crate::small::{Fixed, own_new_dir};
 
 const VARIABLE: &CStr = c"INQUEST_NOTE";
 
-/// Sets the variable. The extern step has no tasks to read it.
+/// Sets the variable; takes it away where there is no such user, or it cannot be set. The extern step has no tasks
+/// to read it.
 pub(crate) fn offer(
     spank: &Spank<'_>,
     config: &Config,
@@ -25,11 +26,11 @@ pub(crate) fn offer(
     step: StepId,
     pid: u32,
 ) {
-    let (Some(dir), Some(uid)) = (&config.note, uid) else { return };
+    let Some(dir) = &config.note else { return };
     if step == StepId::Extern {
         return;
     }
-    let path = place(dir.as_os_str().as_bytes(), uid, job, step, pid);
+    let path = uid.and_then(|uid| place(dir.as_os_str().as_bytes(), uid, job, step, pid));
     // The job's environment may hold that of another step or node.
     spank.host.set_env(spank.handle, VARIABLE, path.as_ref().map(Fixed::as_c_str));
 }

@@ -118,15 +118,13 @@ impl Step {
                 return None;
             }
         };
-        let uid = spank.u32(SPK_JOB_UID);
-        notes::offer(spank, &config, uid, job, step, pid);
         Some(Step {
             host: *spank.host,
             config,
             writer,
             job,
             step,
-            uid,
+            uid: spank.u32(SPK_JOB_UID),
             stepd_pid: pid,
             began,
             run: None,
@@ -166,6 +164,12 @@ impl Step {
 
     fn write(&mut self, stamp: Stamp, severity: Severity, task: Option<u32>, body: impl Into<Body>) {
         self.writer.write_at(stamp, severity, Some(self.job), Some(self.step), task, &body.into());
+    }
+
+    /// The user's options are known.
+    pub(crate) fn init_post_opt(&mut self, spank: &Spank<'_>) {
+        let uid = self.uid.filter(|_| !self.off);
+        notes::offer(spank, &self.config, uid, self.job, self.step, self.stepd_pid);
     }
 
     /// A task was forked; its process waits for us before it becomes the

@@ -5,6 +5,7 @@
 SPANK_PLUGIN(empty, 1)
 
 int slurm_spank_init(spank_t sp, int ac, char **av) { return 0; }
+int slurm_spank_init_post_opt(spank_t sp, int ac, char **av) { return 0; }
 int slurm_spank_task_post_fork(spank_t sp, int ac, char **av) { return 0; }
 int slurm_spank_task_exit(spank_t sp, int ac, char **av) { return 0; }
 int slurm_spank_exit(spank_t sp, int ac, char **av) { return 0; }

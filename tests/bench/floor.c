@@ -68,6 +68,11 @@ int slurm_spank_init(spank_t sp, int ac, char **av)
 	return 0;
 }
 
+int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
+{
+	return 0;
+}
+
 int slurm_spank_task_post_fork(spank_t sp, int ac, char **av)
 {
 	char path[768], *at, *end;

@@ -203,10 +203,11 @@ void slurm_spank_log(const char *format, ...)
 /* The plugin. */
 
 static void *plugin;
-enum { INIT, POST_FORK, TASK_EXIT, EXIT, PROLOG, EPILOG, HOOKS };
+enum { INIT, POST_OPT, POST_FORK, TASK_EXIT, EXIT, PROLOG, EPILOG, HOOKS };
 static spk_hook hook_of[HOOKS];
 static const char *const hook_names[HOOKS] = {
-	"slurm_spank_init", "slurm_spank_task_post_fork", "slurm_spank_task_exit", "slurm_spank_exit",
+	"slurm_spank_init", "slurm_spank_init_post_opt", "slurm_spank_task_post_fork", "slurm_spank_task_exit",
+	"slurm_spank_exit",
 	"slurm_spank_job_prolog", "slurm_spank_job_epilog",
 };
 
@@ -272,12 +273,20 @@ static void run(int which)
 {
 	struct call call = { hook_of[which], -99 };
 	struct rusage before, after;
+	/* Options come after init and before this, which comes before whatever is next. */
+	static int due;
 
+	if (which == INIT) {
+		due = 1;
+	} else if (due) {
+		due = 0;
+		run(POST_OPT);
+	}
 	if (!call.hook)
 		die("no such hook in this plugin", hook_names[which]);
 	getrusage(RUSAGE_SELF, &before);
 	uint64_t from = now_ns();
-	if (contained) {
+	if (contained && which != POST_OPT) {
 		/* As Slurm: shared memory, a copy of the descriptors, 1 MB of stack. */
 		const size_t size = 1 << 20;
 		char *stack = malloc(size);

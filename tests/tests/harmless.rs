@@ -137,7 +137,7 @@ fn every_job_runs_as_without_the_plugin() {
     case("an unknown argument", "jurnal=/x");
     case("an argument without a value", "journal");
     case("an argument twice", "sync=never sync=always");
-    for hook in ["init", "task_post_fork", "task_exit", "exit", "job_prolog", "job_epilog"] {
+    for hook in ["init", "init_post_opt", "task_post_fork", "task_exit", "exit", "job_prolog", "job_epilog"] {
         let arguments = format!("{healthy} inject={hook}");
         cases.push((format!("a panic in {hook}"), lines(&faulty, &faulty_of_jobs, &arguments)));
     }

@@ -183,6 +183,7 @@ fn descriptors_that_are_gone_are_noticed() {
 fn a_panic_in_any_hook_is_silent_and_counted() {
     for (hook, types) in [
         ("init", vec!["step_ended"]),
+        ("init_post_opt", vec!["step_ended"]),
         ("task_post_fork", vec!["step_ended"]),
         ("task_exit", vec!["job_started", "step_started", "task_started", "step_ended", "job_ended"]),
         (
@@ -214,8 +215,13 @@ fn a_panic_in_a_hook_of_a_job_is_silent_and_the_other_hook_goes_on() {
 
 #[test]
 fn only_slurms_names_are_exported_and_none_is_missing() {
-    let of_steps =
-        ["slurm_spank_exit", "slurm_spank_init", "slurm_spank_task_exit", "slurm_spank_task_post_fork"];
+    let of_steps = [
+        "slurm_spank_exit",
+        "slurm_spank_init",
+        "slurm_spank_init_post_opt",
+        "slurm_spank_task_exit",
+        "slurm_spank_task_post_fork",
+    ];
     exports(plugin(), &of_steps);
     exports(plugin_of_jobs(), &["slurm_spank_job_epilog", "slurm_spank_job_prolog"]);
 }

@@ -180,6 +180,14 @@ fn tasks_are_told_where_to_leave_notes() {
     assert_eq!((u64::from(made.uid()), made.mode() & 0o7777), (uid, 0o700));
     assert!(!notes.exists());
 
+    // Who said no to recording has no place for notes, nor one of a step around it.
+    let said_no = host().script("arg optout=yes\nload\ninit\noption inquest off").script(WHOLE_STEP_REST);
+    let notes_there = said_no.dir.path().join("notes");
+    std::fs::create_dir(&notes_there).unwrap();
+    let run = said_no.run();
+    assert_eq!((run.said("unsetenv"), run.said("setenv").len()), (vec!["INQUEST_NOTE"], 0));
+    assert!(run.events.is_empty() && std::fs::read_dir(notes_there).unwrap().next().is_none());
+
     // The extern step has nobody to tell, and without the argument there is none.
     let quiet = Host::new().step(EXTERN).script("arg note=/run").script("load\ninit\npost_fork\nexit").run();
     assert!(quiet.said("setenv").is_empty() && quiet.said("unsetenv").is_empty());

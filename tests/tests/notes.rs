@@ -23,7 +23,7 @@ fn notes(events: &[Value], job: u32) -> Vec<(String, String)> {
 fn jobs_append_lines_and_nothing_else_counts() {
     let cluster = Cluster::start(Config { nodes: 1, ..Config::default() }).unwrap();
     let dir = cluster.work_dir().join("notes");
-    cluster.record(&format!("note={}", dir.display())).unwrap();
+    cluster.record(&format!("note={} optout=yes", dir.display())).unwrap();
     let node = cluster.nodes()[0].clone();
     let mut agent = Agent::start(&cluster, &node).unwrap();
 
@@ -70,6 +70,17 @@ printf 'no end of line' >> "$INQUEST_NOTE"
     assert_eq!(cluster.stdout(job).unwrap().trim(), format!("700 {}", USERS[0]));
     let progress = all.iter().find(|e| e["text"] == "from python").unwrap();
     assert_eq!((&progress["kind"], &progress["percent"]), (&"progress".into(), &40.0.into()));
+
+    // Who says no to recording has no file that nobody would read: in the script and in its steps, or in a step.
+    let place = "echo ${INQUEST_NOTE+set}.\n";
+    let off = format!("#!/bin/sh\n{place}srun -n1 sh -c '{}'\n", place.trim());
+    let off = cluster.sbatch(USERS[0], &["-n1", "-N1", "--inquest=off"], &off).unwrap();
+    let step = format!("#!/bin/sh\n{place}srun --inquest=off -n1 sh -c '{}'\n", place.trim());
+    let step = cluster.sbatch(USERS[0], &["-n1", "-N1"], &step).unwrap();
+    for (job, said) in [(off, ".\n.\n"), (step, "set.\n.\n")] {
+        cluster.wait_end(job, WAIT).unwrap();
+        assert_eq!(cluster.stdout(job).unwrap(), said, "{job}");
+    }
 
     // Somebody else puts there what is no file of notes, and claims to be another job.
     let hostile = format!(

@@ -40,7 +40,11 @@ fn records_on(suite: &str) -> String {
     // Where every user may read it. Required, so that a plugin that does not load ends its job.
     let plugin = cluster.dir().join("spank_inquest.so");
     fs::copy(artefacts::plugin(), &plugin).unwrap();
-    let line = format!("required {} journal={}\n", plugin.display(), cluster.journal_dir().display());
+    let notes = cluster.work_dir().join("notes");
+    fs::create_dir(&notes).unwrap();
+    let (journal, notes) = (cluster.journal_dir(), notes.display());
+    let more = format!("journal={} note={notes} optout=yes", journal.display());
+    let line = format!("required {} {more}\n", plugin.display());
     fs::write(cluster.dir().join("etc/plugstack.conf"), line).unwrap();
     let said = |program: &str, argument: &str| {
         let output = cluster.command(Some(USERS[0]), program).arg(argument).output().unwrap();
@@ -100,6 +104,14 @@ fn records_on(suite: &str) -> String {
     let batch = one("task_exited", "batch");
     assert_eq!((&batch["exit_code"], &batch["oom_kills"]), (&3.into(), &1.into()), "{batch}");
     assert!(batch["memory"]["largest_process_bytes"].as_u64().unwrap() > 32 << 20, "{batch}");
+
+    // What a user says is known before what tasks find in their environment is settled.
+    let place = "#!/bin/sh\necho ${INQUEST_NOTE+set}.\nsrun -n1 sh -c 'echo ${INQUEST_NOTE+set}.'\n";
+    for (option, said) in [("--inquest=on", "set.\nset.\n"), ("--inquest=off", ".\n.\n")] {
+        let job = cluster.sbatch(USERS[0], &["-n1", option], place).unwrap();
+        cluster.wait_end(job, SOON).unwrap();
+        assert_eq!(cluster.stdout(job).unwrap(), said, "{option} on {version}");
+    }
 
     // Nothing is lost: the numbers of every writer are 0, 1, 2, ...
     let mut streams = BTreeMap::<&str, Vec<u64>>::new();

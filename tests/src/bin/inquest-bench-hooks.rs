@@ -45,8 +45,13 @@ const STEPS: usize = 200;
 /// Steps before those, to warm the caches of the file system.
 const WARM: usize = 3;
 
-const HOOKS: [&str; 4] =
-    ["slurm_spank_init", "slurm_spank_task_post_fork", "slurm_spank_task_exit", "slurm_spank_exit"];
+const HOOKS: [&str; 5] = [
+    "slurm_spank_init",
+    "slurm_spank_init_post_opt",
+    "slurm_spank_task_post_fork",
+    "slurm_spank_task_exit",
+    "slurm_spank_exit",
+];
 
 fn main() -> Result<()> {
     let mut builds: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -164,7 +169,7 @@ impl Bench {
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// An instance of the kernel's tracer, and probes at the ends of the four hooks.
+/// An instance of the kernel's tracer, and probes at the ends of the hooks.
 struct Tracer {
     instance: PathBuf,
     group: String,
@@ -253,11 +258,11 @@ struct Hook {
     calls: Vec<(u32, f64)>,
 }
 
-/// The hooks of each step, by process; those of processes that had all four.
-fn parse(text: &str) -> Vec<[Hook; 4]> {
+/// The hooks of each step, by process; those of processes that had all of them.
+fn parse(text: &str) -> Vec<[Hook; HOOKS.len()]> {
     #[derive(Default)]
     struct Running {
-        hooks: [Option<Hook>; 4],
+        hooks: [Option<Hook>; HOOKS.len()],
         now: Option<(usize, f64)>,
         call: Option<(u32, f64)>,
     }
@@ -274,7 +279,8 @@ fn parse(text: &str) -> Vec<[Hook; 4]> {
         let running = all.entry(task).or_default();
         if let Some(n) = name.strip_prefix("in").and_then(|n| n.parse::<usize>().ok()) {
             running.now = Some((n, at));
-            running.hooks[n] = Some(Hook::default());
+            // Until it has ended.
+            running.hooks[n] = Some(Hook { us: -1.0, ..Hook::default() });
         } else if let Some(n) = name.strip_prefix("out").and_then(|n| n.parse::<usize>().ok()) {
             if let (Some((m, began)), Some(hook)) = (running.now.take(), &mut running.hooks[n])
                 && m == n
@@ -298,9 +304,8 @@ fn parse(text: &str) -> Vec<[Hook; 4]> {
         }
     }
     let whole = |running: Running| {
-        let hooks = running.hooks.map(|h| h.filter(|h| h.us > 0.0));
-        let [Some(a), Some(b), Some(c), Some(d)] = hooks else { return None };
-        Some([a, b, c, d])
+        let hooks = running.hooks.into_iter().map(|h| h.filter(|h| h.us >= 0.0));
+        hooks.collect::<Option<Vec<Hook>>>()?.try_into().ok()
     };
     all.into_values().filter_map(whole).collect()
 }
@@ -326,17 +331,17 @@ fn kind_of_fault(rest: &str) -> &'static str {
     }
 }
 
-fn report(steps: &[[Hook; 4]]) {
-    let sum = |hooks: &[Hook; 4]| hooks.iter().map(|h| h.us).sum::<f64>();
-    let mut steps: Vec<&[Hook; 4]> = steps.iter().collect();
+fn report(steps: &[[Hook; HOOKS.len()]]) {
+    let sum = |hooks: &[Hook; HOOKS.len()]| hooks.iter().map(|h| h.us).sum::<f64>();
+    let mut steps: Vec<&[Hook; HOOKS.len()]> = steps.iter().collect();
     steps.sort_by(|a, b| sum(a).total_cmp(&sum(b)));
     steps.truncate((steps.len() / 4).max(1));
     let n = steps.len() as f64;
-    let mean = |of: &dyn Fn(&[Hook; 4]) -> f64| steps.iter().map(|s| of(s)).sum::<f64>() / n;
+    let mean = |of: &dyn Fn(&[Hook; HOOKS.len()]) -> f64| steps.iter().map(|s| of(s)).sum::<f64>() / n;
     println!("{:<48}{:>8.1}", format!("all hooks, {n} steps"), mean(&|s| sum(s)));
     for (at, name) in HOOKS.iter().enumerate() {
-        let of = |s: &[Hook; 4]| s[at].us;
-        let calls = |s: &[Hook; 4]| s[at].calls.iter().map(|c| c.1).sum::<f64>();
+        let of = |s: &[Hook; HOOKS.len()]| s[at].us;
+        let calls = |s: &[Hook; HOOKS.len()]| s[at].calls.iter().map(|c| c.1).sum::<f64>();
         println!("{name:<48}{:>8.1}   in calls {:.1}", mean(&of), mean(&calls));
         let mut kinds: Vec<&str> = steps.iter().flat_map(|s| s[at].faults.keys().copied()).collect();
         kinds.sort_unstable();
