@@ -11,7 +11,8 @@
 //!
 //! The first names the cgroup but is rate limited; the second is always there. Where a cgroup is killed as
 //! a whole (`memory.oom.group`), a line says so next, and then the second one comes for everybody in it, for the
-//! victim once more; the cgroup's counter, too, counts it twice.
+//! victim once more; the cgroup's counter, too, counts it twice. Who is gone before it can be killed is not
+//! counted, and a line that says so takes the place of the second one.
 
 use std::collections::VecDeque;
 
@@ -41,6 +42,9 @@ pub(crate) struct Kill {
 
 /// The end of the line that tells of a group; before it, the cgroup.
 const GROUP: &[u8] = b"are going to be killed due to memory.oom.group set";
+
+/// Before the process id of one that was chosen and is gone already.
+const GONE: &[u8] = b"emory: OOM victim ";
 
 /// The kernel's log, as far as it may be about this step.
 pub(crate) struct Kmsg {
@@ -144,6 +148,11 @@ impl Kmsg {
             self.push(kill);
         } else if message.ends_with(GROUP) {
             self.again = self.last;
+        } else if let Some(gone) = parse_gone(message) {
+            let chosen = |k: &Kill| k.victim.pid == Some(gone) && k.victim.anon_rss_bytes.is_none();
+            if let Some(at) = self.kills.iter().rposition(chosen) {
+                self.kills.remove(at);
+            }
         } else if let Some((host, victim)) = parse_killed(message) {
             self.last = victim.pid;
             if victim.pid.is_some() && self.again == victim.pid {
@@ -210,6 +219,12 @@ fn parse_oom_kill(line: &[u8]) -> Option<Kill> {
         host: !line.starts_with(b"constraint=CONSTRAINT_MEMCG"),
         ..Kill::default()
     })
+}
+
+/// `Memory cgroup out of memory: OOM victim PID (COMMAND) is already exiting. Skip killing the task`
+fn parse_gone(line: &[u8]) -> Option<u32> {
+    let rest = &line[find(line, GONE)? + GONE.len()..];
+    pid(rest.split(|&b| b == b' ').next()?)
 }
 
 /// Several wordings since 3.10; all have "Killed process PID (COMMAND)", most
@@ -288,6 +303,21 @@ mod tests {
         // Another process may have the number later.
         log.take(KILLED);
         assert_eq!(log.kills.len(), 3);
+    }
+
+    #[test]
+    fn who_was_gone_already_is_not_killed() {
+        let mut log = log();
+        log.take(OOM_KILL);
+        log.take(KILLED);
+        // As Linux 7.2 wrote them for a script that had just ended.
+        log.take(b"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=task_0,mems_allowed=0,oom_memcg=/system.slice/n1_slurmstepd.scope/s13DM7ZX9EKQ00,task_memcg=/system.slice/n1_slurmstepd.scope/s13DM7ZX9EKQ00/step_batch/user/task_0,task=slurm_script,pid=520,uid=1001");
+        log.take(b"Memory cgroup out of memory: OOM victim 520 (slurm_script) is already exiting. Skip killing the task");
+        log.take(
+            b"Memory cgroup out of memory: OOM victim 6427 (eater) is already exiting. Skip killing the task",
+        );
+        let seen: Vec<_> = log.kills.iter().map(|k| k.victim.pid).collect();
+        assert_eq!(seen, [Some(6427)]);
     }
 
     #[test]
