@@ -4,8 +4,8 @@ use inquest::slurm::accounting::JobRecord;
 use inquest::story::Story;
 use inquest::verdict::{Class, Confidence, judge, rules};
 use inquest_journal::{
-    Body, Head, JobEnded, JobId, JobStarted, Level, Lost, NodeBooted, OomKill, Severity, Source, StepEnded,
-    StepId, StepStarted, TaskExited, TaskStarted, Timestamp, Via, Victim,
+    Body, Head, JobEnded, JobId, JobStarted, Level, Lost, NodeBooted, OomKill, ProcessDied, Severity, Source,
+    StepEnded, StepId, StepStarted, TaskExited, TaskStarted, Timestamp, Via, Victim,
 };
 
 const T0: i64 = 1_763_735_400_000_000;
@@ -337,6 +337,83 @@ fn a_kill_that_slurm_never_reports_is_named_as_such() {
     assert_eq!((first.step, first.task, first.limit_bytes), (STEP, 1, Some(64 << 20)));
     assert_eq!(verdict.evidence.len(), 2);
     assert_eq!(verdict.confidence, Confidence::Fact);
+}
+
+/// A step whose slurmstepd the kernel killed after two processes of its task, as the agent wrote it down
+/// on Slurm 26.05: what is in `/dev/shm` is not given back with who wrote it.
+fn without_stepd(script: &mut Script, step: StepId) -> &mut Script {
+    let started = StepStarted { stepd_pid: Some(469), ..StepStarted::default() };
+    script.say(0, "n1", step, None, started);
+    script.say(0, "n1", step, Some(0), TaskStarted { pid: Some(506), ..TaskStarted::default() });
+    for (ms, task, pid, command) in
+        [(2520, Some(0), 506, "slurm_script"), (2969, Some(0), 519, "dd"), (3229, None, 469, "slurmstepd")]
+    {
+        let victim = Victim { pid: Some(pid), command: Some(command.into()), ..Victim::default() };
+        let killed = OomKill {
+            count: Some(1),
+            level: Some(Level::Job),
+            limit_bytes: Some(67_108_864),
+            peak_bytes: Some(if task.is_some() { 66_785_280 } else { 1_048_576 }),
+            victims: vec![victim],
+            ..OomKill::default()
+        };
+        let died = ProcessDied {
+            pid: Some(pid),
+            command: Some(command.into()),
+            signal: Some(9),
+            ..ProcessDied::default()
+        };
+        script.say(ms, "n1", step, task, killed).say(ms + 70, "n1", step, task, died);
+    }
+    script
+}
+
+#[test]
+fn a_kill_for_memory_explains_the_job_whose_slurmstepd_it_took_too() {
+    let mut script = Script::new();
+    without_stepd(&mut script, BATCH).start(0, "n1", StepId::Extern, &[], None);
+    let orphans: Vec<_> = script.story.attempts[0].orphans().map(|o| (o.step, o.pid, o.for_memory)).collect();
+    assert_eq!(orphans, [(BATCH, 469, true)]);
+    // Until somebody ends it, or its time does.
+    script.end(600_000, "n1", StepId::Extern);
+    for state in ["CANCELLED", "TIMEOUT"] {
+        let verdict = judge(&script.story.attempts[0], Some(&slurm(state)));
+        assert_eq!((verdict.cause.as_str(), verdict.confidence), ("oom_cgroup", Confidence::Fact));
+        let said = "out of memory: slurm_script (pid 506), dd (pid 519) killed in step batch task 0 on n1, which ended \
+                    with SIGKILL; peak 63.7 MiB of a limit of 64.0 MiB (job). Its slurmstepd (pid 469) was killed, \
+                    too, so Slurm was not told of the end.";
+        assert_eq!(verdict.detail, said);
+        let first = verdict.first_failure.unwrap();
+        assert_eq!((first.signal, first.oom_kills, verdict.evidence.len()), (Some(9), 2, 4));
+    }
+
+    // A step of which srun was never told, until the time limit ended the script.
+    let mut waited = Script::new();
+    waited.start(0, "n1", BATCH, &[0], None);
+    without_stepd(&mut waited, STEP);
+    waited.exit(600_000, "n1", BATCH, 0, None, Some(15)).end(600_001, "n1", BATCH);
+    let verdict = judge(&waited.story.attempts[0], Some(&slurm("TIMEOUT")));
+    assert_eq!((verdict.cause.as_str(), verdict.first_failure.unwrap().step), ("oom_cgroup", STEP));
+    // Or the script went on without it.
+    let mut went_on = Script::new();
+    went_on.start(0, "n1", BATCH, &[0], None);
+    without_stepd(&mut went_on, STEP);
+    went_on.exit(600_000, "n1", BATCH, 0, Some(0), None).end(600_001, "n1", BATCH);
+    assert_eq!(cause(&went_on, Some(&slurm("COMPLETED"))), (Class::Oom, "oom_partial".into()));
+}
+
+#[test]
+fn a_slurmstepd_that_somebody_killed_is_named() {
+    let mut lost = Script::new();
+    let started = StepStarted { stepd_pid: Some(469), ..StepStarted::default() };
+    let died = ProcessDied { pid: Some(469), signal: Some(9), ..ProcessDied::default() };
+    lost.say(0, "n1", BATCH, None, started).say(900, "n1", BATCH, None, died);
+    let verdict = judge(&lost.story.attempts[0], None);
+    assert_eq!((verdict.cause.as_str(), verdict.confidence), ("lost", Confidence::Fact));
+    assert_eq!(
+        verdict.detail,
+        "slurmstepd (pid 469) of step batch on n1 died, so its end was never recorded."
+    );
 }
 
 #[test]

@@ -168,6 +168,7 @@ impl Step {
     fn start(&mut self, at: Moment, b: &mut StepStarted) {
         let part = self.nodes.entry(at.node.clone()).or_default();
         part.started = Some(at);
+        part.stepd_pid = b.stepd_pid;
         part.limit_bytes = b.limit_bytes;
         if !b.argv.is_empty() {
             self.argv = take(&mut b.argv);

@@ -202,6 +202,9 @@ pub struct Step {
 pub struct StepNode {
     /// When slurmstepd began it.
     pub started: Option<Moment>,
+    /// Process id of that slurmstepd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stepd_pid: Option<u32>,
     /// When it ended; a start without an end is a dead slurmstepd or node.
     pub ended: Option<Moment>,
     /// When it was seen that the node had come up anew under it: nothing can
@@ -269,6 +272,30 @@ impl Exit {
     }
 }
 
+/// A step's part on a node whose slurmstepd died before it: nobody records its end any more, and
+/// slurmctld is not told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Orphan<'a> {
+    /// The step.
+    pub step: StepId,
+    /// The node.
+    pub node: &'a str,
+    /// Process id of the slurmstepd.
+    pub pid: u32,
+    /// When it died.
+    pub at: &'a Moment,
+    /// The kernel killed it for memory.
+    pub for_memory: bool,
+}
+
+impl Orphan<'_> {
+    /// `slurmstepd (pid 42) of step 0 on n1 was killed for memory`.
+    pub fn says(&self) -> String {
+        let how = if self.for_memory { "was killed for memory" } else { "died" };
+        format!("slurmstepd (pid {}) of step {} on {} {how}", self.pid, self.step, self.node)
+    }
+}
+
 /// A kill for memory.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Oom {
@@ -293,6 +320,13 @@ pub struct Oom {
     /// What the kernel killed as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_group: Option<Level>,
+}
+
+impl Oom {
+    /// This process was killed.
+    pub fn names(&self, pid: u32) -> bool {
+        self.victims.iter().any(|v| v.pid == Some(pid))
+    }
 }
 
 /// A descendant of a job that ended abnormally.
@@ -349,6 +383,20 @@ impl Attempt {
             .iter()
             .flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (id, &**node, &**part)));
         parts.filter(|(_, _, part)| part.lost.is_some() && part.ended.is_none())
+    }
+
+    /// Parts of steps whose slurmstepd is known to have died before them.
+    pub fn orphans(&self) -> impl Iterator<Item = Orphan<'_>> {
+        let parts =
+            self.steps.iter().flat_map(|(id, s)| s.nodes.iter().map(move |(node, part)| (*id, node, part)));
+        parts.filter(|(_, _, part)| part.ended.is_none()).filter_map(|(step, node, part)| {
+            let pid = part.stepd_pid?;
+            let here = |of: Option<StepId>, at: &Moment| of == Some(step) && at.node == *node;
+            let killed = self.oom.iter().find(|o| here(o.step, &o.at) && o.names(pid)).map(|o| &o.at);
+            let died = || self.processes.iter().find(|p| here(p.step, &p.at) && p.died.pid == Some(pid));
+            let at = killed.or_else(|| died().map(|p| &p.at))?;
+            Some(Orphan { step, node, pid, at, for_memory: killed.is_some() })
+        })
     }
 
     /// Nothing of it can still be running: all steps ended, and with them one

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::slurm::signal_name;
 use crate::story::clocks::Clocks;
-use crate::story::{Attempt, EventId, Exit, Moment, Oom, Step};
+use crate::story::{Attempt, EventId, Exit, Moment, Oom, Process, Step, Task};
 use crate::units::{bytes, duration};
 
 /// slurmstepd collects ends in batches of 100 ms and nodes' clocks differ, so
@@ -154,9 +154,14 @@ pub fn deaths(attempt: &Attempt, clocks: &Clocks) -> Vec<Death> {
     let mut deaths = Vec::new();
     for (&id, step) in &attempt.steps {
         for (&rank, task) in &step.tasks {
-            let Some(exit) = &task.exit else { continue };
             let ooms: Vec<&Oom> =
                 attempt.oom.iter().filter(|o| o.step == Some(id) && o.task == Some(rank)).collect();
+            let orphaned = || attempt.orphans().any(|o| o.step == id && *o.node == *task.node);
+            let outside = match &task.exit {
+                Some(_) => None,
+                None => seen_outside(attempt, id, task, &ooms).filter(|_| orphaned()),
+            };
+            let Some(exit) = task.exit.as_ref().or(outside.as_ref()) else { continue };
             if exit.is_clean() && exit.oom_kills == 0 && ooms.is_empty() {
                 continue;
             }
@@ -166,6 +171,22 @@ pub fn deaths(attempt: &Attempt, clocks: &Clocks) -> Vec<Death> {
     deaths.sort_by(|a, b| a.offset_us.cmp(&b.offset_us).then(a.at.event.cmp(&b.at.event)));
     chosen_first(&mut deaths);
     deaths
+}
+
+/// The end of a task in which the kernel has killed, where no slurmstepd was left to record it.
+fn seen_outside(attempt: &Attempt, id: StepId, task: &Task, ooms: &[&Oom]) -> Option<Exit> {
+    let itself = |p: &&Process| p.step == Some(id) && p.at.node == task.node && p.died.pid == task.pid;
+    let died = attempt.processes.iter().find(itself).filter(|_| task.pid.is_some());
+    let killed = task.pid.is_some_and(|pid| ooms.iter().any(|o| o.names(pid)));
+    Some(Exit {
+        at: died.map(|p| &p.at).or(ooms.last().map(|o| &o.at)).filter(|_| !ooms.is_empty())?.clone(),
+        code: died.and_then(|p| p.died.exit_code),
+        signal: died.and_then(|p| p.died.signal).or(killed.then_some(9)),
+        core: died.is_some_and(|p| p.died.core),
+        duration_us: None,
+        oom_kills: 0,
+        memory: inquest_journal::Memory::default(),
+    })
 }
 
 /// Where the kernel has killed a step as a whole, the task whose process it had chosen goes before the
@@ -254,6 +275,15 @@ pub(crate) fn first(attempt: &Attempt, deaths: &[Death]) -> Option<usize> {
     };
     if deaths[script].oom_kills > 0 {
         return Some(script);
+    }
+    // srun waits for a step that lost its slurmstepd until somebody ends the job.
+    let unheard = |d: &Death| {
+        let task = attempt.steps.get(&d.step).and_then(|s| s.tasks.get(&d.task));
+        d.oom_kills > 0 && task.is_some_and(|t| t.exit.is_none())
+    };
+    let waited = steps.iter().copied().filter(|&i| deaths[script].was_told() && unheard(&deaths[i]));
+    if let Some(first) = earliest(deaths, waited.collect()) {
+        return Some(first);
     }
     let repeated = repeated(deaths, script, &steps);
     // The ranks of a step may die one after another: it is the last of them that the script has waited for.

@@ -10,7 +10,7 @@ use super::children::children;
 use super::deaths::told;
 use super::groups::Group;
 use super::{
-    SHOWN, Subject, advice, before, confidence, groups, killed, members, message, pictures, unknown,
+    SHOWN, Subject, advice, before, confidence, groups, killed, members, message, pictures, stalled, unknown,
 };
 use crate::report::html::{class_name, classes, page, pill};
 use crate::report::logfiles::log_files;
@@ -237,7 +237,10 @@ fn kind(index: usize, run: &RunState, group: &Group<'_>, only: Option<StepId>, z
 
 fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZone) -> Markup {
     let Some(verdict) = &subject.member.verdict else {
-        return html! { p { "It has not ended yet, so there is no verdict." } };
+        return html! {
+            p { "It has not ended yet, so there is no verdict." }
+            @for said in stalled(subject) { p { (clean(&said)) "." } }
+        };
     };
     let advice = advice(subject, verdict);
     let unknown = unknown(subject, verdict);

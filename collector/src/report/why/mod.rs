@@ -21,7 +21,7 @@ use super::failures::{Failure, FromLog, log_decides};
 use super::{JSON_SCHEMA, clean};
 use crate::runs::{Member, RunState};
 use crate::story::clocks::seconds;
-use crate::story::{Attempt, Story};
+use crate::story::{Attempt, Orphan, Story};
 use crate::units::count;
 use crate::verdict::{Class, Confidence, Death, Verdict, processes};
 
@@ -129,6 +129,20 @@ fn join<'a>(words: impl Iterator<Item = &'a String>) -> String {
     words.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
+/// Why a job may never be seen to end by itself, in sentences.
+pub fn stalled(subject: &Subject<'_>) -> Vec<String> {
+    let orphans = subject.attempt().into_iter().flat_map(Attempt::orphans);
+    let says = |orphan: Orphan<'_>| {
+        format!(
+            "{}: Slurm is not told when the step ends, and may call the job running until its time limit; scancel {} \
+             ends it",
+            orphan.says(),
+            subject.member.display_id()
+        )
+    };
+    orphans.map(says).collect()
+}
+
 /// What is not known of a job, in sentences.
 pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
     let mut out = Vec::new();
@@ -154,7 +168,8 @@ pub fn unknown(subject: &Subject<'_>, verdict: &Verdict) -> Vec<String> {
                 0 => String::new(),
                 n => format!(" and {n} more"),
             };
-            out.push(format!("how {first}{more} ended: a start was recorded and no end"));
+            let why = attempt.orphans().next().map_or(String::new(), |o| format!("; {}", o.says()));
+            out.push(format!("how {first}{more} ended: a start was recorded and no end{why}"));
         }
     }
     if let Some(order) = &verdict.unordered {

@@ -11,7 +11,7 @@ use super::children::children;
 use super::deaths::told;
 use super::{
     ENDING, LOGS_READ, SHOWN, Subject, advice, before, clocks, confidence, groups, killed, members, message,
-    unknown,
+    stalled, unknown,
 };
 use crate::report::failures::Failure;
 use crate::report::logfiles::log_files;
@@ -219,6 +219,7 @@ fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<St
     }
     let Some(verdict) = &member.verdict else {
         let _ = writeln!(out, "  it has not ended yet, so there is no verdict");
+        stalled(subject).iter().for_each(|said| hang(out, "  ", 2, 2, &clean(said)));
         return;
     };
     hang(out, "  ", 2, 2, &clean(&verdict.detail));

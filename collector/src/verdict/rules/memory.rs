@@ -3,6 +3,7 @@
 use inquest_journal::Level;
 
 use super::*;
+use crate::story::Orphan;
 
 fn victims(death: &Death) -> String {
     let named: Vec<String> = death
@@ -34,6 +35,20 @@ fn group(death: &Death) -> String {
     death.oom_group.map_or(String::new(), |level| {
         format!(" The kernel kills all processes of {} at once (memory.oom.group).", of(level))
     })
+}
+
+/// The slurmstepd that died with the victims, and a sentence for it.
+fn stepd<'a>(case: &'a Case<'_>, death: &Death) -> Option<Orphan<'a>> {
+    case.attempt.orphans().find(|o| o.for_memory && o.step == death.step && *o.node == *death.at.node)
+}
+fn unheard(case: &Case<'_>, death: &Death) -> String {
+    stepd(case, death).map_or(String::new(), |stepd| {
+        format!(" Its slurmstepd (pid {}) was killed, too, so Slurm was not told of the end.", stepd.pid)
+    })
+}
+fn with_stepd(case: &Case<'_>, index: usize) -> Match {
+    let evidence = stepd(case, &case.deaths[index]).map(|o| o.at.event.clone()).into_iter().collect();
+    Match { confidence: Confidence::Fact, death: Some(index), evidence }
 }
 
 fn more_memory(death: &Death) -> Vec<String> {
@@ -69,7 +84,7 @@ impl Rule for OomHost {
     fn check(&self, case: &Case<'_>) -> Option<Match> {
         let index = case.deaths.iter().position(|d| d.oom_kills > 0 && d.limit_level == Some(Level::Host))?;
         let decides = case.first.is_none_or(|first| first == index) || script_ended_well(case);
-        decides.then(|| found(Confidence::Fact, Some(index)))?
+        decides.then(|| with_stepd(case, index))
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
         let Some(death) = the_death(case, found) else { return String::new() };
@@ -77,9 +92,10 @@ impl Rule for OomHost {
         let but = if script_ended_well(case) { ", but the job went on and exited 0" } else { "" };
         format!(
             "{node} ran out of memory{but}: to get some back, the kernel killed {who} in {place}, which ended with {}{}. \
-             No limit of the job was reached.",
+             No limit of the job was reached.{}",
             death.end(),
-            memory(death)
+            memory(death),
+            unheard(case, death)
         )
     }
     fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
@@ -125,17 +141,18 @@ impl Rule for OomCgroup {
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
         let (index, death) = first(case)?;
-        (death.oom_kills > 0 && !script_ended_well(case)).then(|| found(Confidence::Fact, Some(index)))?
+        (death.oom_kills > 0 && !script_ended_well(case)).then(|| with_stepd(case, index))
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
         let Some(death) = the_death(case, found) else { return String::new() };
         let (who, place) = (victims(death), death.place());
         format!(
-            "out of memory: {who} killed in {place}, which ended with {}{}.{}{}",
+            "out of memory: {who} killed in {place}, which ended with {}{}.{}{}{}",
             death.end(),
             memory(death),
             group(death),
-            silence(death)
+            silence(death),
+            unheard(case, death)
         )
     }
     fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
@@ -166,18 +183,19 @@ impl Rule for OomPartial {
     fn check(&self, case: &Case<'_>) -> Option<Match> {
         let index = case.deaths.iter().position(|d| d.oom_kills > 0)?;
         // A failure of another kind that the job did end by is judged first.
-        (script_ended_well(case) || case.first.is_none()).then(|| found(Confidence::Fact, Some(index)))?
+        (script_ended_well(case) || case.first.is_none()).then(|| with_stepd(case, index))
     }
     fn explain(&self, case: &Case<'_>, found: &Match) -> String {
         let Some(death) = the_death(case, found) else { return String::new() };
         let (who, place) = (victims(death), death.place());
         format!(
             "out of memory, but the job went on and exited 0: {who} killed in {place}, which ended with {}{}. \
-             Results may be incomplete.{}{}",
+             Results may be incomplete.{}{}{}",
             death.end(),
             memory(death),
             group(death),
-            silence(death)
+            silence(death),
+            unheard(case, death)
         )
     }
     fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {

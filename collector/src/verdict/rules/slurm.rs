@@ -338,10 +338,17 @@ impl Rule for Lost {
         "a step began and its end was never recorded: slurmstepd or the node died"
     }
     fn check(&self, case: &Case<'_>) -> Option<Match> {
+        if let Some(orphan) = case.attempt.orphans().next() {
+            let evidence = vec![orphan.at.event.clone()];
+            return Some(Match { confidence: Confidence::Fact, death: None, evidence });
+        }
         let mut parts = case.attempt.steps.values().flat_map(|s| s.nodes.values());
         parts.any(|part| part.ended.is_none()).then(|| found(Confidence::Inferred, None))?
     }
     fn explain(&self, case: &Case<'_>, _: &Match) -> String {
+        if let Some(orphan) = case.attempt.orphans().next() {
+            return format!("{}, so its end was never recorded.", orphan.says());
+        }
         let open = case.attempt.steps.iter().find_map(|(id, step)| {
             step.nodes
                 .iter()
