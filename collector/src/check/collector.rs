@@ -297,11 +297,18 @@ fn met(store: &Path) -> Vec<Finding> {
     say(
         removed,
         format!(
-            "{} gone from the store when the collector was started, though not by its own rules",
+            "{} gone from the store, though not by its own rules",
             count(removed, "run was", "runs were")
         ),
         "nothing to do if somebody meant it; its log names them, and inquest gc removes runs without a restart",
     );
+    for (place, why) in health.aside.iter().take(5) {
+        say(
+            1,
+            format!("{place} is set aside, and its events wait: {why}"),
+            "make it the collector's to write again, or move it away; its events then come by themselves",
+        );
+    }
     for why in health.daemon.iter().flat_map(|d| &d.slurm_silent) {
         say(
             1,

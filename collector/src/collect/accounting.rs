@@ -98,7 +98,7 @@ impl Collector {
                 self.checkpoint(false, false)?;
             }
         }
-        self.forget(looked_at);
+        self.let_go(looked_at);
         if !news.is_empty() {
             self.news = Some(Backlog { news, until, more });
             return Ok(true);
@@ -121,6 +121,9 @@ impl Collector {
             let cluster = self.clusters[usize::from(key.0)].1.clone();
             let Some(row) = self.ledger.job(&cluster, key.1)? else { return self.never_ran(key, news) };
             let Some(member) = self.ledger.member(row.run, row.chunk)? else { return Ok(()) };
+            if self.is_aside(row.run)? {
+                return Ok(());
+            }
             if !self.runs.contains_key(&row.run) {
                 loaded.insert(row.run);
             }
@@ -176,7 +179,9 @@ impl Collector {
         attempt.facts.learn_job(&mut facts.clone());
         let body = Body::JobStarted(facts);
         let run_key = RunKey::of(news.job, &body).unwrap_or_else(|| RunKey::of_job(news.job));
-        self.begin(key, run_key, Some(&body), submitted.uid, &at(began), 0)?;
+        if !self.begin(key, run_key, Some(&body), submitted.uid, &at(began), 0)? {
+            return Ok(());
+        }
         if let Some(job) = self.jobs.get_mut(&key) {
             job.record = Some(news.record.clone());
             job.member.last = job.member.last.max(end.0);
@@ -185,7 +190,7 @@ impl Collector {
     }
 
     /// Lets go of runs that were loaded for nothing.
-    fn forget(&mut self, loaded: BTreeSet<i64>) {
+    fn let_go(&mut self, loaded: BTreeSet<i64>) {
         for id in loaded {
             if self.runs.get(&id).is_some_and(|r| r.users == 0 && !r.dirty && !r.stale)
                 && let Some(run) = self.runs.remove(&id)

@@ -95,14 +95,8 @@ impl Collector {
     ) -> Result<(), CollectError> {
         let started = now();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let seen = Daemon {
-            version,
-            pid: std::process::id(),
-            started,
-            updated: started,
-            removed_runs: self.removed_runs,
-            ..Daemon::default()
-        };
+        let seen =
+            Daemon { version, pid: std::process::id(), started, updated: started, ..Daemon::default() };
         self.watchman = Some(Watchman { manager, stop: stop.clone(), seen, nodes: HashMap::new() });
         tracing::info!(
             journal = %self.options.journal.display(),
@@ -132,9 +126,19 @@ impl Collector {
                 hints.listen_to(&self.options.journal, self.watch.nodes());
                 look
             };
-            let stats = self.merge(&look, false)?;
+            let stats = match self.merge(&look, false) {
+                Err(e) if self.set_aside(&e)? => {
+                    due = Instant::now();
+                    continue;
+                }
+                done => done?,
+            };
             let took = began.elapsed();
-            self.tidy(now())?;
+            if let Err(e) = self.tidy(now())
+                && !self.set_aside(&e)?
+            {
+                return Err(e);
+            }
             let Some(watchman) = &mut self.watchman else { return Ok(()) };
             watchman.passed(&stats, took);
             if watchman.goes_on() {

@@ -48,6 +48,9 @@ pub struct Health {
     pub gaps: Vec<Gap>,
     /// Journals that could not be read in the last pass, and why.
     pub unreadable: Vec<(String, String)>,
+    /// Runs and users, below the store, that are set aside because they cannot be written, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<(String, String)>,
     /// The daemon at work; absent when the collector was run once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon: Option<Daemon>,
@@ -75,7 +78,7 @@ pub struct Daemon {
     pub bad: u64,
     /// Lines that had been merged before.
     pub copies: u64,
-    /// Runs that it goes on without: their directories were gone when it was started.
+    /// Runs that it goes on without: their directories were gone.
     #[serde(default)]
     pub removed_runs: u64,
     /// Jobs judged.
@@ -85,7 +88,7 @@ pub struct Daemon {
     pub slurm_silent: Vec<String>,
     /// Jobs without a verdict, now.
     pub open_jobs: u64,
-    /// Lines that wait until it is known which run they belong to, now.
+    /// Lines that wait until it is known which run they belong to, or for a run that is set aside, now.
     pub held_lines: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
@@ -168,6 +171,7 @@ impl Collector {
         let journals = self.ledger.oddities()?.into_iter().take(LISTED);
         let unreadable =
             self.unreadable.iter().map(|(path, why)| (path.to_string_lossy().into_owned(), why.clone()));
+        let aside = self.aside.places().take(LISTED);
         Ok(Health {
             schema: 1,
             at: None,
@@ -180,6 +184,7 @@ impl Collector {
                 .map(|(node, stream, lost)| Gap { node, stream, lost })
                 .collect(),
             unreadable: unreadable.collect(),
+            aside: aside.map(|(place, why)| (place.to_string_lossy().into_owned(), why.clone())).collect(),
             daemon: self.daemon(),
         })
     }
@@ -191,9 +196,10 @@ impl Collector {
         nodes.sort_by(|a, b| far(a).cmp(&far(b)).then(a.node.cmp(&b.node)));
         Some(Daemon {
             updated: now(),
+            removed_runs: self.removed_runs,
             slurm_silent: self.accounting.iter().flat_map(Asker::failed).cloned().collect(),
             open_jobs: self.jobs.values().filter(|j| j.open).count() as u64,
-            held_lines: self.held.values().map(|h| h.rows.len() as u64).sum(),
+            held_lines: self.held.values().map(|h| h.rows.len() as u64).sum::<u64>() + self.aside.lines,
             look_us: u64::try_from(self.looked.as_micros()).unwrap_or(u64::MAX),
             nodes_seen: nodes.len() as u64,
             nodes: nodes.into_iter().take(LISTED).cloned().collect(),

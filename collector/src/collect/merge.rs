@@ -85,24 +85,35 @@ impl Collector {
             event_line(&mut text, &event, &place(SITE, None), &mut self.clock);
             return self.append_other(path, |out| out.extend_from_slice(&text));
         };
-        let key = (cluster, job_id.0);
+        self.assign((cluster, job_id.0), &mut event)
+    }
+
+    /// Gives a line to its job, or lets it wait until it is known which run that is of.
+    pub(super) fn assign(&mut self, key: JobKey, event: &mut Event<'_>) -> Result<(), CollectError> {
+        if self.waits_aside(key)? {
+            self.put_aside(key, Some(event.line));
+            return Ok(());
+        }
         if self.recall(key, event.head.timestamp)? {
-            self.add(key, &mut event)?;
-            return self.look_for_alias(key, &event);
+            self.add(key, event)?;
+            return self.look_for_alias(key, event);
         }
         let body = match event.head.event_type.as_ref() {
             "job_started" | "step_started" => event.body(&mut self.scratch),
             _ => None,
         };
-        match body.as_ref().and_then(|b| RunKey::of(job_id, b)) {
+        match body.as_ref().and_then(|b| RunKey::of(JobId(key.1), b)) {
             Some(run) => {
-                let restart = restart(&event).unwrap_or(0);
-                self.begin(key, run, body.as_deref(), None, &moment(&event.head), restart)?;
+                let restart = restart(event).unwrap_or(0);
+                if !self.begin(key, run, body.as_deref(), None, &moment(&event.head), restart)? {
+                    self.put_aside(key, Some(event.line));
+                    return Ok(());
+                }
                 self.release(key)?;
-                self.add(key, &mut event)
+                self.add(key, event)
             }
             None => {
-                self.hold(key, body.as_deref().and_then(uid_of), &event);
+                self.hold(key, body.as_deref().and_then(uid_of), event);
                 Ok(())
             }
         }
@@ -164,7 +175,7 @@ impl Collector {
         Ok(self.load_run(id)?.then_some(id))
     }
 
-    /// Makes a job, and its run when it is the first of it.
+    /// Makes a job, and its run when it is the first of it; not when that is set aside.
     pub(super) fn begin(
         &mut self,
         key: JobKey,
@@ -173,7 +184,7 @@ impl Collector {
         uid: Option<u32>,
         after: &Moment,
         restart: u32,
-    ) -> Result<(), CollectError> {
+    ) -> Result<bool, CollectError> {
         let cluster = self.clusters[usize::from(key.0)].1.clone();
         let user = self.user_name(&cluster, body.and_then(uid_of).or(uid));
         let mut name: RunName = (cluster, user, run_key.won.run_id(JobId(key.1)));
@@ -193,6 +204,10 @@ impl Collector {
                 known = self.run_named(&name)?;
             }
         }
+        let theirs = known.and_then(|id| self.runs.get(&id)).map_or(&name, |run| &run.name);
+        if self.is_named_aside(theirs) {
+            return Ok(false);
+        }
         let id = known.unwrap_or_else(|| {
             self.last_run += 1;
             let run = Run::new(self.last_run, name.clone(), run_key.clone(), after.wall);
@@ -206,7 +221,7 @@ impl Collector {
         self.touched.push(id);
         let (array, task) = body.map_or((None, None), array_of);
         let chunk = self.chunk(id, run_key.won.kind, task)?;
-        let Some(run) = self.runs.get_mut(&id) else { return Ok(()) };
+        let Some(run) = self.runs.get_mut(&id) else { return Ok(true) };
         let first = run.tail.length();
         if run.head.count == 0 || run.head.ended.is_some() {
             let fields = RunStarted { backend: "slurm", run_key: &run_key };
@@ -250,7 +265,7 @@ impl Collector {
             self.drop_user(former.member.run);
         }
         self.changed.push(key);
-        Ok(())
+        Ok(true)
     }
 
     /// For a weak key, what it is known by and the newest run of jobs that look so.
@@ -350,8 +365,10 @@ impl Collector {
             let Some(event) = Event::parse(&line) else { continue };
             let uid = held.rows.iter().find_map(|r| r.uid);
             let restart = restart(&event).unwrap_or(0);
-            self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &moment(&event.head), restart)?;
-            self.release(key)?;
+            match self.begin(key, RunKey::of_job(JobId(key.1)), None, uid, &moment(&event.head), restart)? {
+                true => self.release(key)?,
+                false => self.put_aside(key, None),
+            }
         }
         Ok(())
     }

@@ -8,10 +8,12 @@ on how often the collector was killed. A checkpoint makes the result durable: ru
 and synced, and then positions, seen events, file lengths and the state of jobs
 and runs are committed to the ledger in one transaction. Killed
 at any moment, the collector continues from the last checkpoint as if nothing
-had happened.
+had happened. It does the same by itself where single runs cannot be written,
+and sets those aside.
 */
 
 mod accounting;
+mod aside;
 mod asker;
 mod course;
 mod daemon;
@@ -43,6 +45,7 @@ use crate::store::{
 };
 use crate::verdict::SiteRules;
 use accounting::Backlog;
+use aside::Aside;
 use asker::Asker;
 use daemon::Watchman;
 pub use daemon::stop_on_signals;
@@ -168,6 +171,8 @@ pub struct Collector {
     others: BTreeMap<PathBuf, Tail>,
     held: BTreeMap<JobKey, Held>,
     released: Vec<JobKey>,
+    /// Runs that cannot be written.
+    aside: Aside,
     /// Bytes read since the last checkpoint.
     read: usize,
     /// A checkpoint was written, in that time, and is to be committed.
@@ -200,7 +205,7 @@ pub struct Collector {
     watchman: Option<Watchman>,
     /// Time of the event that was merged last.
     newest: Timestamp,
-    /// Runs whose directory was gone when the store was opened.
+    /// Runs that it goes on without: their directories were gone.
     removed_runs: u64,
 }
 
@@ -224,20 +229,19 @@ impl Collector {
         std::fs::create_dir_all(&options.store).map_err(no_store)?;
         let ledger = options.store.join(LEDGER);
         let _ = for_operators(&ledger); // What is wrong with it, SQLite says.
-        let mut ledger = Ledger::open(&ledger)?;
+        let ledger = Ledger::open(&ledger)?;
         let appender = Appender::open(&options.store)?;
         let watch = Watch::new(&options.journal);
-        let removed_runs = cut_back(&mut ledger, &appender)?;
         let mut collector = Collector {
-            positions: ledger.journals()?,
-            last_run: ledger.last_run()?,
+            positions: HashMap::new(),
+            last_run: 0,
             options,
             accounting: accounting.map(Asker::start).transpose()?,
             accounting_retry: None,
             rules: SiteRules::default(),
             news: None,
             news_due: None,
-            news_since: ledger.cursor()?,
+            news_since: None,
             clock: Clock::new(TimeZone::system()),
             ledger,
             appender,
@@ -258,6 +262,7 @@ impl Collector {
             others: BTreeMap::new(),
             held: BTreeMap::new(),
             released: Vec::new(),
+            aside: Aside::default(),
             read: 0,
             put: None,
             checkpoint_bytes: CHECKPOINT_BYTES,
@@ -278,20 +283,71 @@ impl Collector {
             tidier: None,
             watchman: None,
             newest: Timestamp(0),
-            removed_runs,
+            removed_runs: 0,
         };
-        for row in collector.ledger.open_jobs()? {
-            collector.load_job(row)?;
-        }
-        for id in collector.ledger.stale_runs()? {
-            collector.load_run(id)?;
-        }
-        let closing = collector.runs.values().filter(|r| r.head.closing.is_some()).map(|r| r.id);
-        collector.closing = closing.collect();
-        for row in collector.ledger.held()? {
-            collector.hold_again(row);
-        }
+        collector.load()?;
         Ok(collector)
+    }
+
+    /// Takes up what is committed. What cannot be used of single runs is set aside.
+    fn load(&mut self) -> Result<(), CollectError> {
+        loop {
+            let known = self.count_aside();
+            match self.load_all() {
+                Err(CollectError::Store(e))
+                    if self.aside.note(&self.options.store, &e) && self.count_aside() > known => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn load_all(&mut self) -> Result<(), CollectError> {
+        self.forget();
+        self.removed_runs += self.cut_back()?;
+        self.positions = self.ledger.journals()?;
+        self.last_run = self.ledger.last_run()?;
+        self.news_since = self.ledger.cursor()?;
+        for row in self.ledger.open_jobs()? {
+            if !self.is_aside(row.run)? {
+                self.load_job(row)?;
+            }
+        }
+        for id in self.ledger.stale_runs()? {
+            if !self.is_aside(id)? {
+                self.load_run(id)?;
+            }
+        }
+        let closing = self.runs.values().filter(|r| r.head.closing.is_some()).map(|r| r.id);
+        self.closing = closing.collect();
+        self.load_held()
+    }
+
+    /// Forgets what is of a store, and of what was read since the last commit.
+    /// Numbers of clusters stay: an answer of Slurm may have them.
+    fn forget(&mut self) {
+        self.news = None;
+        self.news_due = None;
+        self.moved.clear();
+        self.streams.clear();
+        self.jobs.clear();
+        self.changed.clear();
+        self.ending.clear();
+        self.runs.clear();
+        self.run_names.clear();
+        self.alike.clear();
+        self.touched.clear();
+        self.boot = (u16::MAX, "".into(), "".into());
+        self.boots.clear();
+        self.brought_back.clear();
+        self.closing.clear();
+        self.others.clear();
+        self.held.clear();
+        self.released.clear();
+        self.forget_waiting();
+        self.read = 0;
+        self.put = None;
+        self.watch = Watch::new(&self.options.journal);
+        self.grown.clear();
     }
 
     /// Makes a checkpoint at least every so many bytes. Less memory, more
@@ -327,8 +383,13 @@ impl Collector {
     /// When a journal, the store or the ledger fails in a way that going on
     /// would lose something. The collector must then be opened anew.
     pub fn pass(&mut self, last: bool) -> Result<Stats, CollectError> {
-        let look = self.look_around(last)?;
-        self.merge(&look, last)
+        loop {
+            let look = self.look_around(last)?;
+            match self.merge(&look, last) {
+                Err(e) if self.set_aside(&e)? => {}
+                done => return done,
+            }
+        }
     }
 
     /// Looks at all nodes.
@@ -349,6 +410,8 @@ impl Collector {
     fn merge(&mut self, look: &Look, last: bool) -> Result<Stats, CollectError> {
         self.stats = Stats::default();
         self.now = Instant::now();
+        self.look_aside()?;
+        self.merge_back()?;
         self.failed.retain(|(node, _), _| !look.listed.contains(node));
         for journal in &look.journals {
             if !self.has_news(journal) {
@@ -388,6 +451,7 @@ impl Collector {
         self.settle(last)?;
         self.checkpoint(true, last)?;
         self.tell_health(last)?;
+        self.all_is_well();
         Ok(self.stats)
     }
 
@@ -522,6 +586,7 @@ impl Collector {
             changes.held.extend_from_slice(&held.rows[held.committed..]);
             held.committed = held.rows.len();
         }
+        changes.held.append(&mut self.aside.rows);
         self.ledger.put(&changes)?;
         self.put = Some(began.elapsed());
         if self.indexer.is_some() {
@@ -650,48 +715,54 @@ impl Collector {
         let map = unsafe { memmap2::Mmap::map(&file) };
         map.map_err(|source| StoreError::Io { path: events.to_owned(), source })
     }
-}
 
-/// Cuts every file of the store back to its committed length, and forgets
-/// runs whose directory was moved away: how many.
-fn cut_back(ledger: &mut Ledger, appender: &Appender) -> Result<u64, CollectError> {
-    let mut gone = Vec::new();
-    ledger.lengths(|file, length| -> Result<(), CollectError> {
-        let path = match file {
-            Output::Run(cluster, user, run_id) => run_dir(cluster, user, run_id).join(EVENTS),
-            Output::Other(path) => {
-                appender.finish_replacement(Path::new(path), length)?;
-                PathBuf::from(path)
+    /// Cuts every file of the store back to its committed length, and forgets
+    /// runs whose directory was moved away: how many.
+    fn cut_back(&mut self) -> Result<u64, CollectError> {
+        let mut gone = Vec::new();
+        let (appender, aside, store) = (&self.appender, &mut self.aside, &self.options.store);
+        self.ledger.lengths(|file, length| -> Result<(), CollectError> {
+            let (path, replaced) = match file {
+                Output::Run(cluster, user, run_id) => (run_dir(cluster, user, run_id).join(EVENTS), Ok(())),
+                Output::Other(path) => {
+                    (PathBuf::from(path), appender.finish_replacement(Path::new(path), length))
+                }
+            };
+            match replaced.and_then(|()| appender.cut_back(&path, length)) {
+                Ok(true) => {}
+                Ok(false) => gone.push(match file {
+                    Output::Run(cluster, user, run_id) => Ok((cluster.into(), user.into(), run_id.into())),
+                    Output::Other(path) => Err(path.to_owned()),
+                }),
+                Err(e) if aside.note(store, &e) => {}
+                Err(e) => return Err(e.into()),
             }
-        };
-        if !appender.cut_back(&path, length)? {
-            gone.push(match file {
-                Output::Run(cluster, user, run_id) => Ok((cluster.into(), user.into(), run_id.into())),
-                Output::Other(path) => Err(path.to_owned()),
-            });
+            Ok(())
+        })?;
+        let mut removed = 0;
+        for file in gone {
+            match file {
+                Ok(run) => {
+                    let (cluster, user, id) = &run;
+                    tracing::warn!(
+                        cluster,
+                        user,
+                        run = id,
+                        "its directory is gone; the collector goes on without this run"
+                    );
+                    self.ledger.forget_run(&run)?;
+                    if let Some(indexer) = &self.indexer {
+                        indexer.tell([(run, 0)]);
+                    }
+                    removed += 1;
+                }
+                Err(path) => {
+                    let outputs = vec![(path, 0)];
+                    self.ledger.put(&Changes { outputs, ..Changes::default() })?;
+                    self.ledger.commit()?;
+                }
+            }
         }
-        Ok(())
-    })?;
-    let mut removed = 0;
-    for file in gone {
-        match file {
-            Ok(run) => {
-                let (cluster, user, id) = &run;
-                tracing::warn!(
-                    cluster,
-                    user,
-                    run = id,
-                    "its directory is gone; the collector goes on without this run"
-                );
-                ledger.forget_run(&run)?;
-                removed += 1;
-            }
-            Err(path) => {
-                let outputs = vec![(path, 0)];
-                ledger.put(&Changes { outputs, ..Changes::default() })?;
-                ledger.commit()?;
-            }
-        }
+        Ok(removed)
     }
-    Ok(removed)
 }

@@ -153,7 +153,13 @@ impl Collector {
                 match users.pop_front() {
                     Some((cluster, user)) => {
                         self.sweep(&cluster, &user);
-                        seen.extend(look(&store, Some(&cluster), Some(&user))?);
+                        match look(&store, Some(&cluster), Some(&user)) {
+                            Ok(runs) => seen.extend(runs),
+                            // Another time: it may be gone, or set aside.
+                            Err(e) => {
+                                tracing::warn!("runs of {user} on {cluster} are not looked through: {e}")
+                            }
+                        }
                         tidier.state = State::Look(users, seen);
                     }
                     None => {
@@ -212,7 +218,7 @@ impl Collector {
 
     /// Length of the run's events, when it has ended and is not in use.
     fn closed(&self, run: &Seen) -> Result<Option<u64>, CollectError> {
-        if self.run_names.contains_key(&run.name) {
+        if self.run_names.contains_key(&run.name) || self.is_named_aside(&run.name) {
             return Ok(None);
         }
         let Some(row) = self.ledger.run_named(&run.name)? else { return Ok(None) };
@@ -259,7 +265,10 @@ impl Collector {
         for (name, before, packing) in put {
             let dir = self.options.store.join(run_dir(&name.0, &name.1, &name.2));
             let io = |source| StoreError::Io { path: dir.join(EVENTS), source };
-            packing.drop_plain().map_err(io)?;
+            if let Err(e) = packing.drop_plain() {
+                tracing::warn!("{}", io(e)); // Both are whole, and the next start takes one away.
+                continue;
+            }
             tidier.done.packed += 1;
             tidier.done.bytes_before += before;
             let now = seen_of(&self.options.store, name, Timestamp(0), false);
@@ -277,10 +286,16 @@ impl Collector {
         let dir = self.options.store.join(user_dir(cluster, user));
         let (from, to) = (dir.join(id), dir.join(format!("{REMOVED}{id}")));
         let io = |source| StoreError::Io { path: from.clone(), source };
-        fs::rename(&from, &to).map_err(io)?;
+        if let Err(e) = fs::rename(&from, &to) {
+            // Somebody was quicker, or has made it theirs: the next look shows how it is then.
+            tracing::warn!("{}; the run is not removed", io(e));
+            return Ok(());
+        }
         self.appender.forget_dirs();
         self.ledger.forget_run(&run.name)?;
-        fs::remove_dir_all(&to).map_err(io)?;
+        if let Err(e) = fs::remove_dir_all(&to) {
+            tracing::warn!(path = %to.display(), "cannot be removed: {e}; the next look tries again");
+        }
         if let Some(indexer) = &self.indexer {
             indexer.tell([(run.name.clone(), 0)]);
         }
@@ -316,7 +331,13 @@ impl Collector {
         struct Entry {
             run_id: String,
         }
-        let text = fs::read(&path).map_err(io)?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) => {
+                tracing::warn!("{}; it is not shortened", io(e));
+                return Ok(());
+            }
+        };
         let (mut kept, mut met) = (Vec::new(), HashSet::new());
         let lines: Vec<&[u8]> = Lines::new(&text).map(|(_, line)| line).collect();
         for line in lines.into_iter().rev() {

@@ -70,6 +70,11 @@ impl Blocks {
         Blocks { kind, loaded: BTreeMap::new() }
     }
 
+    /// Forgets what was read: it may be of a transaction that never was.
+    pub(super) fn forget(&mut self) {
+        self.loaded.clear();
+    }
+
     /// The value of an entry.
     pub(super) fn get(&mut self, db: &Connection, key: &[u8]) -> rusqlite::Result<Option<&[u8]>> {
         self.load(db, key)?;

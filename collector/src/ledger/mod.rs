@@ -372,6 +372,21 @@ impl Ledger {
         self.wrap(result)
     }
 
+    /// Forgets what was put and not committed.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite fails.
+    pub fn roll_back(&mut self) -> Result<(), LedgerError> {
+        for blocks in [&mut self.streams, &mut self.jobs, &mut self.members] {
+            blocks.forget();
+        }
+        match self.db.is_autocommit() {
+            true => Ok(()),
+            false => self.wrap(self.db.execute_batch("ROLLBACK")),
+        }
+    }
+
     /// Makes durable what was put.
     ///
     /// # Errors

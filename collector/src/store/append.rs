@@ -35,7 +35,7 @@ pub enum StoreError {
     /// Somebody has removed a file that was being written.
     #[error(
         "store {path}: somebody has removed it while the collector wrote it. Put it back, or move the directory of \
-         its run away too, and start the collector again: it then goes on, without that run"
+         its run away too: the collector then goes on, without that run"
     )]
     Removed {
         /// The file.
