@@ -311,7 +311,7 @@ mod tests {
         let kept = chosen(&rows);
         assert_eq!(kept.len(), DRAWN);
         assert_eq!(kept.iter().filter(|r| r.class == Some(Class::Oom)).count(), 99);
-        assert!(timeline("a", "t", &rows).into_string().contains("1600 jobs that ended well"));
+        assert!(timeline("a", "t", &rows).into_string().contains("1600 more are not drawn"));
     }
 
     #[test]
