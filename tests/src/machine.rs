@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::catalogue::{Entry, matrix};
+use crate::catalogue::{Entry, matrix_or};
 use crate::evidence::{rows, shown};
 
 /// Keys of every line, which say where it comes from.
@@ -50,12 +50,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Read what a machine has left in a directory.
+    /// Read what a machine has left in a directory, on which all of the catalogue ran or the few jobs of a
+    /// quick run.
     ///
     /// # Errors
     ///
     /// When a file is missing.
-    pub fn read(dir: &Path) -> Result<Machine> {
+    pub fn read(dir: &Path, quick: bool) -> Result<Machine> {
         let text = |name: &str| {
             let path = dir.join(name);
             let text =
@@ -68,7 +69,7 @@ impl Machine {
         let mut machine = Machine {
             name: format!("{}/{cgroup}", release.join(".")),
             versions: format!("Slurm {version}, Linux {}", text("kernel")?),
-            entries: matrix().filter(|entry| cgroup == "v2" || !entry.is_of_v2()).collect(),
+            entries: matrix_or(quick).filter(|entry| cgroup == "v2" || !entry.is_of_v2()).collect(),
             facts: BTreeMap::new(),
             slurm: BTreeMap::new(),
             fields: BTreeMap::new(),
