@@ -94,13 +94,13 @@ fn wishes_come_first() {
 fn bad_nodes_are_left_out_on_demand() {
     let job =
         |index, node, code| Job { array: Some((30, index)), node, ..Job::new(30 + index, End::Code(code)) };
-    let bad = [job(2, "n17", 1), job(3, "n17", 1)];
-    let lab = Lab::with((4..10).map(|index| job(index, "n1", 0)).chain(bad));
+    let bad = [job(1, "n17", 1), job(2, "n17", 1), job(3, "n17", 1)];
+    let lab = Lab::with((4..14).map(|index| job(index, "n1", 0)).chain(bad));
     let (_, out, _) = lab.run(&["rerun", "30", "--script", "j"]);
     assert!(out.contains("--exclude-bad") && !out.contains("--exclude="), "{out}");
-    assert!(out.contains("Node n17: 2 of 2 jobs failed there, 0 of 6 elsewhere"), "{out}");
+    assert!(out.contains("Node n17: 3 of 3 jobs failed there, 0 of 10 elsewhere"), "{out}");
     let (_, out, _) = lab.run(&["rerun", "30", "--script", "j", "--exclude-bad"]);
-    assert!(out.contains("sbatch --array=2-3 --exclude=n17 "), "{out}");
+    assert!(out.contains("sbatch --array=1-3 --exclude=n17 "), "{out}");
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::fs;
 
 use support::{End, Job, Lab};
 
-/// A good node and a bad one, with three failures in 12 seconds on the bad
+/// A good node with many jobs and a bad one, with three failures in 12 seconds on the bad
 /// one and one on the good one long after.
 fn lab() -> Lab {
     let job =
         |index, node, start, end| Job { array: Some((20, index)), node, start, ..Job::new(20 + index, end) };
-    Lab::with([
+    let well = (10..30).map(|index| job(index, "n1", 30, End::Code(0)));
+    Lab::with(well.chain([
         job(0, "n1", 0, End::Code(0)),
         job(1, "n2", 0, End::Oom(64)),
         job(2, "n2", 2, End::Code(3)),
@@ -22,7 +23,7 @@ fn lab() -> Lab {
         job(8, "n1", 30, End::Code(0)),
         job(9, "n1", 30, End::Code(0)),
         job(6, "n1", 1000, End::Code(1)),
-    ])
+    ]))
 }
 
 #[test]
@@ -31,13 +32,13 @@ fn true_times_and_what_happened_together() {
     let (code, out, err) = lab.run(&["timeline", "array-20", "-o", "TIME,OFFSET,EVENT,NODE,JOB,TASK,CLASS"]);
     assert_eq!((code, err.as_str()), (1, ""));
     for line in [
-        "14:00:09.999  +9.999s   KILL   n2    20_1  0     -",
-        "14:00:10.000  +10.000s  DIED   n2    20_1  0     -",
-        "14:00:10.000  +10.000s  OOM    n2    20_1  -     oom",
-        "14:00:22.000  +22.000s  CRASH  n2    20_3  -     crash",
-        "14:16:50.000  +0:16:50  FAIL   n1    20_6  -     app_error",
+        "14:00:09.999  +9.999s   KILL   n2    20_1   0     -",
+        "14:00:10.000  +10.000s  DIED   n2    20_1   0     -",
+        "14:00:10.000  +10.000s  OOM    n2    20_1   -     oom",
+        "14:00:22.000  +22.000s  CRASH  n2    20_3   -     crash",
+        "14:16:50.000  +0:16:50  FAIL   n1    20_6   -     app_error",
         "Burst: 3 failures (oom, app_error, crash) within 12.000s from 14:00:10.000: 20_[1-3] on n2",
-        "Node n2: 3 of 3 jobs failed there, 1 of 7 elsewhere",
+        "Node n2: 3 of 3 jobs failed there, 1 of 27 elsewhere",
     ] {
         assert!(out.lines().any(|l| l == line), "{line:?} is not in\n{out}");
     }
@@ -52,7 +53,7 @@ fn true_times_and_what_happened_together() {
 fn around_failures_only() {
     let lab = lab();
     let (_, out, _) = lab.run(&["timeline", "array-20", "--around", "5"]);
-    assert!(!out.contains("20_4  -     -     -") && out.contains("left out"), "{out}");
+    assert!(!out.contains("20_4   -     -     -") && out.contains("left out"), "{out}");
     assert!(out.contains("20_6"), "{out}");
     let (_, out, _) = lab.run(&["timeline", "20_0", "--around", "5", "-n"]);
     assert_eq!(out.lines().filter(|l| l.contains("20_0")).count(), 0, "{out}");

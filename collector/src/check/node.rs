@@ -163,14 +163,15 @@ fn cluster(conf: &SlurmConf, line: Option<&plugstack::Line>, journal: &Path) -> 
 fn slurm(conf: &SlurmConf) -> Vec<Finding> {
     let (path, subject) = (conf.path.display(), "cgroups");
     let mut findings = Vec::new();
-    if conf.get("ProctrackType") != Some("proctrack/cgroup") {
+    // It is what Slurm does when nothing is said.
+    if let Some(kind) = conf.get("ProctrackType").filter(|kind| *kind != "proctrack/cgroup") {
         findings.push(Finding::wrong(
             subject,
-            format!("{path} does not say ProctrackType=proctrack/cgroup: steps have no cgroup to read"),
+            format!("{path} says ProctrackType={kind}: steps have no cgroup to read"),
             "write ProctrackType=proctrack/cgroup and restart slurmd",
         ));
     }
-    if !conf.lists("TaskPlugin", "task/cgroup") {
+    if !["task/cgroup", "cgroup"].iter().any(|name| conf.lists("TaskPlugin", name)) {
         findings.push(Finding::wrong(
             subject,
             format!("TaskPlugin in {path} does not name task/cgroup: memory kills and peaks cannot be seen"),

@@ -114,8 +114,7 @@ pub fn plan(
     wishes: &Wishes,
     mut script: impl FnMut(&Member) -> Option<Script>,
 ) -> Plan {
-    let ends = subjects.iter().filter(|s| s.verdict().is_some());
-    let bad_nodes = nodes::bad(ends.filter_map(|s| Some((s.node()?, s.failed()))));
+    let bad_nodes = nodes::bad(subjects.iter().filter_map(|s| Some((s.node()?, s.verdict()?.class))));
     let siblings: Vec<Subject<'_>> = subjects.iter().filter(|s| s.succeeded()).copied().collect();
     let mut groups: BTreeMap<(Class, u32), Vec<Subject<'_>>> = BTreeMap::new();
     for subject in subjects.iter().filter(|s| s.wanted && s.failed()) {

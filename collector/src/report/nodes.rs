@@ -4,21 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::serve::suspects::judge;
+use crate::store::index::Counts;
 use crate::units::count;
+use crate::verdict::Class;
 
 /// A node on which more failed than elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BadNode {
     /// Its name.
     pub node: String,
-    /// Jobs that failed there.
-    pub failed: usize,
+    /// Jobs that failed there, in a way that can be a node's fault.
+    pub failed: i64,
     /// Jobs that ended there.
-    pub jobs: usize,
-    /// Jobs that failed elsewhere.
-    pub failed_elsewhere: usize,
+    pub jobs: i64,
+    /// Jobs that failed so elsewhere.
+    pub failed_elsewhere: i64,
     /// Jobs that ended elsewhere.
-    pub jobs_elsewhere: usize,
+    pub jobs_elsewhere: i64,
 }
 
 impl BadNode {
@@ -32,71 +35,56 @@ impl BadNode {
     }
 }
 
-/// A node is named when chance alone would give it so many failures in less
-/// than one of so many runs.
-const CHANCE: f64 = 0.05;
-
-/// Nodes with at least two failures, at least twice the rate of all other
-/// nodes together, and more failures than chance explains (Fisher's exact
-/// test, one-sided). `ends` names, for each job that ended, its node and
-/// whether it failed.
-pub fn bad<'a>(ends: impl IntoIterator<Item = (&'a str, bool)>) -> Vec<BadNode> {
-    let mut nodes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (node, failed) in ends {
-        let counts = nodes.entry(node).or_default();
-        counts.0 += usize::from(failed);
-        counts.1 += 1;
+/// Nodes that are worse than the others of the same run, as the server judges those of the site. `ends` names,
+/// for each job that ended, its node and the class of its end.
+pub fn bad<'a>(ends: impl IntoIterator<Item = (&'a str, Class)>) -> Vec<BadNode> {
+    let mut nodes: BTreeMap<&str, BTreeMap<Class, i64>> = BTreeMap::new();
+    for (node, class) in ends {
+        *nodes.entry(node).or_default().entry(class).or_default() += 1;
     }
-    let all = nodes.values().fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
-    let judge = |(node, (failed, jobs)): (&str, (usize, usize))| {
-        let (failed_elsewhere, jobs_elsewhere) = (all.0 - failed, all.1 - jobs);
-        // failed / jobs >= 2 * failed_elsewhere / jobs_elsewhere; a node
-        // without any others has nothing to be compared with.
-        let more = jobs_elsewhere > 0 && failed * jobs_elsewhere >= 2 * failed_elsewhere * jobs;
-        let node = node.to_owned();
-        let bad = failed >= 2 && more && tail(all.1, all.0, jobs, failed) < CHANCE;
-        bad.then_some(BadNode { node, failed, jobs, failed_elsewhere, jobs_elsewhere })
-    };
-    nodes.into_iter().filter_map(judge).collect()
-}
-
-/// The chance that at least `hits` of `drawn` jobs failed, when `failed` of
-/// all `total` did and the drawn ones are any.
-fn tail(total: usize, failed: usize, drawn: usize, hits: usize) -> f64 {
-    let mut ln = vec![0.0f64; total + 1];
-    for n in 1..=total {
-        ln[n] = ln[n - 1] + (n as f64).ln();
-    }
-    let choose = |n: usize, k: usize| ln[n] - ln[k] - ln[n - k];
-    let most = failed.min(drawn);
-    // With fewer misses than are left over, some combinations do not exist.
-    (hits..=most)
-        .filter(|k| total - failed >= drawn - k)
-        .map(|k| (choose(failed, k) + choose(total - failed, drawn - k) - choose(total, drawn)).exp())
-        .sum()
+    let counts = nodes.into_iter().map(|(node, jobs)| Counts { key: node.into(), jobs, ..Counts::default() });
+    let standings = judge(&counts.collect::<Vec<_>>());
+    let all = standings.iter().fold((0, 0), |sum, n| (sum.0 + n.counted, sum.1 + n.jobs));
+    let mut bad: Vec<BadNode> = standings
+        .into_iter()
+        .filter(|n| n.suspect)
+        .map(|n| BadNode {
+            failed: n.counted,
+            jobs: n.jobs,
+            failed_elsewhere: all.0 - n.counted,
+            jobs_elsewhere: all.1 - n.jobs,
+            node: n.node,
+        })
+        .collect();
+    bad.sort_by(|a, b| a.node.cmp(&b.node));
+    bad
 }
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn chance_as_in_a_table() {
-        // R: phyper(2, 3, 9, 3, lower.tail = FALSE), phyper(4, 5, 19, 16, lower.tail = FALSE)
-        assert!((super::tail(12, 3, 3, 3) - 1.0 / 220.0).abs() < 1e-9);
-        assert!((super::tail(24, 5, 16, 5) - 0.102_766_8).abs() < 1e-6);
-        assert!((super::tail(10, 10, 4, 4) - 1.0).abs() < 1e-9);
-    }
+    use super::*;
 
     #[test]
-    fn twice_the_rate_of_the_others() {
-        let ends = |spec: &[(&'static str, usize, usize)]| -> Vec<(&'static str, bool)> {
-            spec.iter().flat_map(|&(node, bad, all)| (0..all).map(move |i| (node, i < bad))).collect()
+    fn only_what_chance_does_not_explain_among_so_many_nodes() {
+        let names = |spec: &[(&'static str, i64, i64)], class| {
+            let ends = spec.iter().flat_map(|&(node, bad, all)| {
+                (0..all).map(move |i| (node, if i < bad { class } else { Class::Ok }))
+            });
+            bad(ends).into_iter().map(|n| n.node).collect::<Vec<_>>()
         };
-        let names = |spec| super::bad(ends(spec)).into_iter().map(|n| n.node).collect::<Vec<_>>();
-        assert_eq!(names(&[("n1", 0, 9), ("n2", 3, 3)]), ["n2"]);
-        assert_eq!(names(&[("n1", 3, 9), ("n2", 3, 9)]), [""; 0]);
-        assert_eq!(names(&[("n1", 1, 9), ("n2", 1, 1)]), [""; 0]);
-        assert_eq!(names(&[("n1", 5, 5)]), [""; 0]);
-        assert_eq!(names(&[("n1", 2, 8), ("n2", 4, 8)]), [""; 0], "that is chance");
-        assert_eq!(names(&[("n1", 20, 80), ("n2", 40, 80)]), ["n2"]);
+        let crashes = |spec| names(spec, Class::Crash);
+        assert_eq!(crashes(&[("n1", 0, 9), ("n2", 3, 3)]), ["n2"]);
+        assert_eq!(crashes(&[("n1", 3, 9), ("n2", 3, 9)]), [""; 0]);
+        assert_eq!(crashes(&[("n1", 5, 5)]), [""; 0], "there are no others");
+        assert_eq!(crashes(&[("n1", 2, 8), ("n2", 4, 8)]), [""; 0], "that is chance");
+        assert_eq!(crashes(&[("n1", 20, 80), ("n2", 45, 80)]), ["n2"]);
+        // What nobody blames a node for.
+        assert_eq!(names(&[("n1", 0, 9), ("n2", 9, 9)], Class::Cancelled), [""; 0]);
+        // Three of nine is odd for one node of two, and to be expected of one of a hundred.
+        let mut many: Vec<(&'static str, i64, i64)> = vec![("odd", 3, 9)];
+        let others: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
+        many.extend(others.iter().map(|name| (&*name.clone().leak(), 0, 9)));
+        many[1..20].iter_mut().for_each(|n| n.1 = 1);
+        assert_eq!(crashes(&many), [""; 0]);
     }
 }

@@ -311,7 +311,7 @@ impl<'a> Timeline<'a> {
 
     /// Nodes where jobs fail more often than elsewhere.
     pub fn bad_nodes(&self) -> Vec<BadNode> {
-        nodes::bad(self.ends().map(|(entry, class)| (entry.node.as_str(), class != Class::Ok)))
+        nodes::bad(self.ends().map(|(entry, class)| (entry.node.as_str(), class)))
     }
 
     /// One row per event.

@@ -193,11 +193,9 @@ impl Story {
         };
         for from in (0..anchors.len()).filter(|&n| anchors[n].is_some()) {
             let Some(step) = self.attempts[from].steps.get(&StepId::Extern) else { continue };
-            let wrong = |(node, part): (&Name, &Box<StepNode>)| {
-                let to = nearest(part.started.as_ref()?.wall).filter(|&to| to != from)?;
-                Some((node.clone(), to))
-            };
-            let wrong: Vec<(Name, usize)> = step.nodes.iter().filter_map(wrong).collect();
+            let to = |part: &StepNode| nearest(part.started.as_ref()?.wall).filter(|&to| to != from);
+            let wrong = step.nodes.iter().filter_map(|(node, part)| Some((node.clone(), to(part)?)));
+            let wrong: Vec<(Name, usize)> = wrong.collect();
             for (node, to) in wrong {
                 self.move_extern(&node, from, to);
             }

@@ -192,8 +192,7 @@ fn summary(subjects: &[Subject<'_>]) -> Markup {
 
 fn first(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
     let first = subjects.iter().filter(|s| s.failed()).min_by_key(|s| (s.failed_at(), s.number));
-    let ends = subjects.iter().filter(|s| s.member.verdict.is_some());
-    let bad = nodes::bad(ends.filter_map(|s| Some((s.node()?, s.failed()))));
+    let bad = nodes::bad(subjects.iter().filter_map(Subject::end));
     html! {
         @if let Some(first) = first {
             section {

@@ -63,6 +63,11 @@ impl Subject<'_> {
         death.map_or(self.member.last, |d| d.at.wall)
     }
 
+    /// Where and as what it ended.
+    fn end(&self) -> Option<(&str, Class)> {
+        Some((self.node()?, self.member.verdict.as_ref()?.class))
+    }
+
     /// Where it failed, or where it ran.
     pub fn node(&self) -> Option<&str> {
         let death = self.member.verdict.as_ref().and_then(|v| v.first_failure.as_ref());

@@ -181,8 +181,7 @@ fn first_failure(out: &mut String, subjects: &[Subject<'_>], zone: &TimeZone) {
         );
         hang(out, &format!("{:1$}", "", INDENT + 2), INDENT + 2, INDENT + 2, &text);
     }
-    let ends = subjects.iter().filter(|s| s.member.verdict.is_some());
-    for n in nodes::bad(ends.filter_map(|s| Some((s.node()?, s.failed())))) {
+    for n in nodes::bad(subjects.iter().filter_map(Subject::end)) {
         let first = format!("  Node {}: ", clean(&n.node));
         hang(out, &first, first.chars().count(), INDENT + 2, &n.says());
     }
