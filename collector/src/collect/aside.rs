@@ -23,7 +23,7 @@ use super::{CollectError, Collector, JobKey};
 use crate::follow::Event;
 use crate::ledger::{HeldRow, RunName};
 use crate::runs::RunKey;
-use crate::store::{Appender, SITE, StoreError, run_dir};
+use crate::store::{Appender, LEDGER, SITE, StoreError, run_dir};
 
 /// Between two looks at whether the reasons have gone.
 const LOOK: Duration = Duration::from_secs(5);
@@ -172,6 +172,10 @@ impl Collector {
         };
         let gone = removed && self.options.store.join(&place).symlink_metadata().is_err();
         let known = self.aside.places.contains_key(&place);
+        // Without its ledger, all of the store is gone.
+        if !self.options.store.join(LEDGER).exists() {
+            return Ok(false);
+        }
         if self.aside.times > MOST || !gone && (known || !self.aside.note(&self.options.store, error)) {
             return Ok(false);
         }

@@ -26,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// age says that the collector works.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Streams with gaps are looked through no more often than so many times as long as that takes.
+const GAPS_SHARE: u32 = 200;
+
 /// Journals and streams that are listed; the sums are over all.
 const LISTED: usize = 1000;
 
@@ -167,7 +170,18 @@ impl Collector {
     ///
     /// When the ledger cannot be read.
     pub fn health(&self) -> Result<Health, CollectError> {
+        self.health_with(self.gaps()?)
+    }
+
+    /// Events that never came, and where.
+    fn gaps(&self) -> Result<(u64, Vec<Gap>), CollectError> {
         let gaps = self.ledger.gaps()?;
+        let lost = gaps.iter().fold(0u64, |sum, (_, _, lost)| sum.saturating_add(*lost));
+        let gap = |(node, stream, lost)| Gap { node, stream, lost };
+        Ok((lost, gaps.into_iter().take(LISTED).map(gap).collect()))
+    }
+
+    fn health_with(&self, (lost, gaps): (u64, Vec<Gap>)) -> Result<Health, CollectError> {
         let journals = self.ledger.oddities()?.into_iter().take(LISTED);
         let unreadable =
             self.unreadable.iter().map(|(path, why)| (path.to_string_lossy().into_owned(), why.clone()));
@@ -176,13 +190,9 @@ impl Collector {
             schema: 1,
             at: None,
             totals: self.ledger.totals()?.into(),
-            lost: gaps.iter().fold(0, |sum, (_, _, lost)| sum.saturating_add(*lost)),
+            lost,
             journals: journals.map(|(name, met)| JournalHealth { name, met: met.into() }).collect(),
-            gaps: gaps
-                .into_iter()
-                .take(LISTED)
-                .map(|(node, stream, lost)| Gap { node, stream, lost })
-                .collect(),
+            gaps,
             unreadable: unreadable.collect(),
             aside: aside.map(|(place, why)| (place.to_string_lossy().into_owned(), why.clone())).collect(),
             daemon: self.daemon(),
@@ -213,7 +223,16 @@ impl Collector {
             return Ok(());
         }
         self.health_due = Instant::now() + EVERY;
-        let health = self.health()?;
+        let began = Instant::now();
+        let gaps = match now || began >= self.gaps_due {
+            true => {
+                let gaps = self.gaps()?;
+                self.gaps_due = Instant::now() + began.elapsed() * GAPS_SHARE;
+                gaps
+            }
+            false => (self.health.lost, self.health.gaps.clone()),
+        };
+        let health = self.health_with(gaps)?;
         let at = Timestamp(jiff::Timestamp::now().as_microsecond());
         // A clock that was set back makes it due, too.
         let beat = i64::try_from(HEARTBEAT.as_micros()).unwrap_or(i64::MAX);

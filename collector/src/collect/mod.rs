@@ -17,6 +17,7 @@ mod aside;
 mod asker;
 mod course;
 mod daemon;
+mod gone;
 pub mod health;
 mod indexer;
 mod job;
@@ -143,7 +144,11 @@ pub struct Collector {
     clock: Clock,
     ledger: Ledger,
     appender: Appender,
-    positions: HashMap<String, Position>,
+    positions: BTreeMap<String, Position>,
+    /// Since when journals are gone that have a position.
+    gone: HashMap<String, Instant>,
+    /// Journals that the ledger is to forget.
+    forgotten: Vec<String>,
     moved: BTreeMap<String, Counts>,
     streams: HashMap<Box<str>, (Box<str>, StreamState), FastHash>,
     /// Clusters met: name in the journal, name in the store.
@@ -194,6 +199,7 @@ pub struct Collector {
     unreadable: BTreeMap<PathBuf, String>,
     health: Health,
     health_due: Instant,
+    gaps_due: Instant,
     /// Names of users, which the name service takes its time to tell.
     users: HashMap<(String, u32), String>,
     stats: Stats,
@@ -233,7 +239,9 @@ impl Collector {
         let appender = Appender::open(&options.store)?;
         let watch = Watch::new(&options.journal);
         let mut collector = Collector {
-            positions: HashMap::new(),
+            positions: BTreeMap::new(),
+            gone: HashMap::new(),
+            forgotten: Vec::new(),
             last_run: 0,
             options,
             accounting: accounting.map(Asker::start).transpose()?,
@@ -276,6 +284,7 @@ impl Collector {
             unreadable: BTreeMap::new(),
             health: Health::default(),
             health_due: Instant::now(),
+            gaps_due: Instant::now(),
             users: HashMap::new(),
             stats: Stats::default(),
             indexer: None,
@@ -304,7 +313,7 @@ impl Collector {
     fn load_all(&mut self) -> Result<(), CollectError> {
         self.forget();
         self.removed_runs += self.cut_back()?;
-        self.positions = self.ledger.journals()?;
+        self.positions = self.ledger.journals()?.into_iter().collect();
         self.last_run = self.ledger.last_run()?;
         self.news_since = self.ledger.cursor()?;
         for row in self.ledger.open_jobs()? {
@@ -328,6 +337,7 @@ impl Collector {
         self.news = None;
         self.news_due = None;
         self.moved.clear();
+        self.forgotten.clear();
         self.streams.clear();
         self.jobs.clear();
         self.changed.clear();
@@ -448,6 +458,7 @@ impl Collector {
             }
         }
         self.unreadable = unreadable;
+        self.forget_gone(look, self.now);
         self.settle(last)?;
         self.checkpoint(true, last)?;
         self.tell_health(last)?;
@@ -516,6 +527,7 @@ impl Collector {
             && show.is_empty()
             && self.streams.is_empty()
             && self.released.is_empty()
+            && self.forgotten.is_empty()
         {
             return Ok(());
         }
@@ -575,6 +587,7 @@ impl Collector {
                 changes.journals.push((name, position.clone(), met));
             }
         }
+        changes.gone = std::mem::take(&mut self.forgotten);
         changes.streams = std::mem::take(&mut self.streams);
         changes.cursor = self.news_since;
         changes.alike = self.alike.drain().collect();

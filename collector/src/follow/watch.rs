@@ -103,6 +103,12 @@ impl Watch {
         self.nodes.keys().map(String::as_str)
     }
 
+    /// Names of the journals of a node, as they were listed last.
+    pub fn journals(&self, node: &str) -> impl Iterator<Item = &str> {
+        let files = self.nodes.get(node).into_iter().flat_map(|n| &n.files);
+        files.map(|f| f.journal.name.as_str())
+    }
+
     /// Journals that are new or have changed since they were last reported,
     /// sorted by name, and all that cannot be looked at. With `everything`,
     /// every file is looked at; else some are that have not been for long.

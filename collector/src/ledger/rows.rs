@@ -109,6 +109,8 @@ pub struct HeldRow {
 pub struct Changes {
     /// New positions and what was met since the last checkpoint.
     pub journals: Vec<(String, Position, Counts)>,
+    /// Journals that are gone, to be forgotten.
+    pub gone: Vec<String>,
     /// Streams that moved, with their node.
     pub streams: HashMap<Box<str>, (Box<str>, StreamState), FastHash>,
     /// New lengths of store files that are no run's.
@@ -290,6 +292,12 @@ pub(super) fn put(
         let [bad, newer, copies, foreign] =
             [met.bad, met.newer, met.copies, met.foreign_node].map(u64::cast_signed);
         put.execute(params![name, dev, ino, bytes, size, at.changed, guard, bad, newer, copies, foreign])?;
+    }
+    // What was met in one stays in the sums.
+    let mut drop =
+        db.prepare_cached("DELETE FROM journal WHERE name = ?1 AND bad + newer + copies + foreign_node = 0")?;
+    for name in &changes.gone {
+        drop.execute([name])?;
     }
     let met = changes.streams.iter();
     let met = met.map(|(name, (node, state))| (name.as_bytes().into(), Some(stream_value(node, state))));
