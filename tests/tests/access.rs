@@ -7,7 +7,7 @@ mod attempts;
 mod server;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -64,14 +64,31 @@ fn collect(cluster: &Cluster, store: &Path) -> Ends {
     Ends(collect.spawn().unwrap())
 }
 
+/// Where the server of these settings is.
+fn server_dir(cluster: &Cluster, settings: &str) -> PathBuf {
+    cluster.dir().join(format!("serve-{}", settings.len()))
+}
+
+/// What Slurm has told the server of these settings last; the server has read it all, or is about to.
+fn told(cluster: &Cluster, settings: &str) -> String {
+    fs::read_to_string(server_dir(cluster, settings).join("bin/told")).unwrap_or_default()
+}
+
 fn serve(cluster: &Cluster, store: &Path, settings: &str) -> Server {
-    let dir = cluster.dir().join(format!("serve-{}", settings.len()));
+    let dir = server_dir(cluster, settings);
     fs::create_dir_all(dir.join("bin")).unwrap();
     let (bin, socket) = (dir.join("bin"), cluster.dir().join("munge/socket"));
-    let unmunge = bin.join("unmunge");
-    let script = format!("#!/bin/sh\nexec /usr/bin/unmunge -S {} \"$@\"\n", socket.display());
-    fs::write(&unmunge, script).unwrap();
-    fs::set_permissions(&unmunge, fs::Permissions::from_mode(0o755)).unwrap();
+    let told = bin.join("told").display().to_string();
+    for (name, body) in [
+        ("unmunge", format!("exec /usr/bin/unmunge -S {} \"$@\"", socket.display())),
+        (
+            "scontrol",
+            format!("/usr/bin/scontrol \"$@\" > {told}.new && cat {told}.new && mv {told}.new {told}"),
+        ),
+    ] {
+        fs::write(bin.join(name), format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let settings = format!("requests = 100000\nmunge = true\n{settings}");
     Server::with(&dir, store, &settings, |command| {
         command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
@@ -127,7 +144,11 @@ fn nobody_sees_what_is_not_theirs() {
     fs::write(cluster.slurm_conf(), conf).unwrap();
     cluster.scontrol(&["reconfigure"]).unwrap();
     let server = serve(&cluster, &store, "# private");
-    thread::sleep(Duration::from_secs(1)); // It has asked Slurm by then, and was told the same as before it had.
+    // Before it has asked Slurm, it shows no more than after.
+    let private = |line: &str| {
+        line.split_once('=').is_some_and(|(k, v)| (k.trim(), v.trim()) == ("PrivateData", "jobs"))
+    };
+    until("what PrivateData forbids", || told(&cluster, "# private").lines().any(private));
     let all = server.get(0, &format!("{run}/events")).body;
     let secrets = [NAME, ACCOUNT, node.as_str(), RUN];
     for secret in secrets {
