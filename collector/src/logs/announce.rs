@@ -6,7 +6,7 @@ use regex::Regex;
 
 use super::finding::Cause;
 use super::rules::Strength;
-use super::text::{Line, re, regex};
+use super::text::{Line, Writers, re, regex};
 
 struct Announcer {
     pattern: Regex,
@@ -67,7 +67,7 @@ re!(
 re!(BOX, r"^[\s*|#]+");
 
 /// All messages that stand under an announcement.
-pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
+pub(crate) fn announced(lines: &[Line], writers: &Writers) -> Vec<Announced> {
     let mut out = Vec::new();
     for (i, line) in lines.iter().enumerate() {
         let t = &line.text;
@@ -91,7 +91,7 @@ pub(crate) fn announced(lines: &[Line]) -> Vec<Announced> {
         let Some(a) = ANNOUNCERS.iter().find(|a| a.pattern.is_match(t)) else {
             continue;
         };
-        let own = lines.iter().enumerate().skip(i + 1).filter(|(_, l)| l.rank == line.rank);
+        let own = writers.below(i).map(|j| (j, &lines[j]));
         // Letters five lines high need room.
         let reach = if t.contains("EEEEE") { 10 } else { 5 };
         let mut own = own.take(reach);
@@ -172,14 +172,19 @@ pub(crate) fn mpich_stacks(lines: &[Line]) -> Vec<(usize, usize)> {
 
 /// A message that says little, with indented details below it: the first detail
 /// that `known` tells something of, else the message.
-pub(crate) fn detail(lines: &[Line], message: usize, known: impl Fn(&str) -> bool) -> usize {
+pub(crate) fn detail(
+    lines: &[Line],
+    writers: &Writers,
+    message: usize,
+    known: impl Fn(&str) -> bool,
+) -> usize {
     let indent = |text: &str| text.len() - text.trim_start().len();
     let least = indent(&lines[message].text);
     if known(&lines[message].text) {
         return message;
     }
-    let below = lines.iter().enumerate().skip(message + 1).filter(|(_, l)| l.rank == lines[message].rank);
-    let mut details = below.take(4).take_while(|(_, l)| indent(&l.text) > least);
+    let mut details =
+        writers.below(message).map(|i| (i, &lines[i])).take(4).take_while(|(_, l)| indent(&l.text) > least);
     details.find(|(_, l)| known(&l.text)).map_or(message, |(i, _)| i)
 }
 

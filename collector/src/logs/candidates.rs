@@ -8,7 +8,7 @@ use super::forms::{
     NAME, NOISE, PLACED, R_TRACE, SENTENCE, STARRED, STATEMENT, TROUBLE, UTILITY,
 };
 use super::rules::{RULES, Rule, Strength, python, success};
-use super::text::{Level, Line};
+use super::text::{Level, Line, Writers};
 use super::trigger::may_matter;
 
 /// One sign of failure.
@@ -41,12 +41,13 @@ const LAST_LINES: usize = 8;
 pub(crate) fn collect(lines: &[Line]) -> Vec<Candidate> {
     let mut out = Vec::new();
     let mut taken = vec![false; lines.len()];
-    from_exceptions(lines, &mut taken, &mut out);
-    for mut a in announced(lines) {
+    let writers = Writers::of(lines);
+    from_exceptions(lines, &writers, &mut taken, &mut out);
+    for mut a in announced(lines, &writers) {
         if taken[a.line] {
             continue;
         }
-        a.line = detail(lines, a.line, |text| RULES.about(unboxed(text)).is_some());
+        a.line = detail(lines, &writers, a.line, |text| RULES.about(unboxed(text)).is_some());
         let message = unboxed(&lines[a.line].text);
         let known = RULES.standing(&lines[a.line].text).filter(|r| r.strength <= Strength::Wrapper);
         let about = RULES.about(message);

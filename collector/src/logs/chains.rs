@@ -8,10 +8,10 @@ use super::exceptions::{self, Raised};
 use super::finding::Cause;
 use super::forms::GUESS;
 use super::rules::{RULES, Strength, python};
-use super::text::{Level, Line};
+use super::text::{Level, Line, Writers};
 
 /// The lines of each writer, as indices.
-fn writers(lines: &[Line]) -> Vec<Vec<usize>> {
+fn by_writer(lines: &[Line]) -> Vec<Vec<usize>> {
     let mut writers: Vec<Vec<usize>> = Vec::new();
     let mut place: HashMap<Option<&str>, usize> = HashMap::new();
     for (i, line) in lines.iter().enumerate() {
@@ -49,11 +49,16 @@ fn in_blocks(lines: &[Line], own: &[usize], raised: &mut Vec<Raised>) {
 }
 
 /// The signs that exceptions are; lines that are part of one are `taken`.
-pub(super) fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<Candidate>) {
+pub(super) fn from_exceptions(
+    lines: &[Line],
+    writers: &Writers,
+    taken: &mut [bool],
+    out: &mut Vec<Candidate>,
+) {
     // One stream per writer: ranks share a file line by line.
     let mut raised = Vec::new();
     let mut ignored = Vec::new();
-    for mut own in writers(lines) {
+    for mut own in by_writer(lines) {
         let before = raised.len();
         in_blocks(lines, &own, &mut raised);
         for r in &raised[before..] {
@@ -89,7 +94,7 @@ pub(super) fn from_exceptions(lines: &[Line], taken: &mut [bool], out: &mut Vec<
             chain.push(&raised[inner]);
         }
         chain.reverse();
-        out.push(of_chain(lines, &chain));
+        out.push(of_chain(lines, writers, &chain));
     }
 }
 
@@ -101,7 +106,7 @@ struct Judged {
     specific: bool,
 }
 
-fn judge(lines: &[Line], r: &Raised) -> Judged {
+fn judge(lines: &[Line], writers: &Writers, r: &Raised) -> Judged {
     let kind = r.kind.as_deref().unwrap_or("");
     let mut base = python::strength(kind, r.traceback);
     // sys.exit("reason") says why; sys.exit(1) does not.
@@ -118,10 +123,10 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
     let more: Vec<&str> = if r.lang == Some("java") {
         vec![]
     } else {
-        lines[r.line + 1..]
-            .iter()
-            .filter(|l| l.rank == lines[r.line].rank)
+        writers
+            .below(r.line)
             .take(3)
+            .map(|i| &lines[i])
             .take_while(|l| l.level.is_none())
             .map(|l| l.text.as_str())
             .take_while(|t| {
@@ -136,8 +141,8 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
             .collect()
     };
     // Java's loggers print the level on the line above the stack.
-    let own = lines[..r.head].iter().rev().find(|l| l.rank == lines[r.head].rank);
-    let logged = own.filter(|_| r.lang == Some("java")).and_then(|l| l.level);
+    let own = writers.above(r.head).next();
+    let logged = own.filter(|_| r.lang == Some("java")).and_then(|i| lines[i].level);
     let level = lines[r.head].level;
     let strength = match level.or(logged) {
         Some(Level::Info | Level::Warn) if logged.is_some() && base >= Strength::Error => Strength::Soft,
@@ -195,7 +200,7 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
             specific: true,
         };
     }
-    if kind == "FileNotFoundError" && started_program(lines, r) {
+    if kind == "FileNotFoundError" && started_program(lines, writers, r) {
         let rule = "python_subprocess";
         return Judged { cause: Cause::Env, infra: None, rule, strength, specific: true };
     }
@@ -230,15 +235,14 @@ fn judge(lines: &[Line], r: &Raised) -> Judged {
 
 /// The file that is missing is a program: the last frame is CPython's way to
 /// start one.
-fn started_program(lines: &[Line], r: &Raised) -> bool {
-    let writer = lines[..r.head].iter().rev().filter(|l| l.rank == lines[r.head].rank);
-    writer.take(5).any(|l| l.text.contains("in _execute_child"))
+fn started_program(lines: &[Line], writers: &Writers, r: &Raised) -> bool {
+    writers.above(r.head).take(5).any(|i| lines[i].text.contains("in _execute_child"))
 }
 
 /// The root of a chain: its innermost exception, unless that one is
 /// incidental ("during handling") and a later one names a known reason.
-fn of_chain(lines: &[Line], chain: &[&Raised]) -> Candidate {
-    let judged: Vec<Judged> = chain.iter().map(|r| judge(lines, r)).collect();
+fn of_chain(lines: &[Line], writers: &Writers, chain: &[&Raised]) -> Candidate {
+    let judged: Vec<Judged> = chain.iter().map(|r| judge(lines, writers, r)).collect();
     let mut root = 0;
     while root + 1 < chain.len() {
         let here = &judged[root];
@@ -256,7 +260,7 @@ fn of_chain(lines: &[Line], chain: &[&Raised]) -> Candidate {
     let last = chain[chain.len() - 1];
     let mut c = Candidate::new(r.line, j.rule, j.cause, j.strength, j.infra, r.lang, j.specific);
     c.exception = r.kind.clone();
-    c.logged = r.lang == Some("python") && logged(lines, r.head);
+    c.logged = r.lang == Some("python") && logged(lines, writers, r.head);
     // A chain that ends in a wrapper still ended the program.
     if c.strength == Strength::Error && chain.iter().any(|r| r.traceback) {
         c.strength = Strength::Fatal;
@@ -273,9 +277,8 @@ fn of_chain(lines: &[Line], chain: &[&Raised]) -> Candidate {
 }
 
 /// The line above the traceback that ends at `head` has a logger's level.
-fn logged(lines: &[Line], head: usize) -> bool {
-    let own = |l: &&Line| l.rank == lines[head].rank;
-    let mut above = lines[..head].iter().rev().filter(own).take(80);
+fn logged(lines: &[Line], writers: &Writers, head: usize) -> bool {
+    let mut above = writers.above(head).take(80).map(|i| &lines[i]);
     above.any(|l| l.text.starts_with("Traceback (most recent call"))
         && above.next().is_some_and(|l| l.level.is_some())
 }

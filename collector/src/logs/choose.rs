@@ -4,6 +4,9 @@
 //! own; then what ended the program; then what it stated; then kills,
 //! cancellation, what is often survived, and last the wrappers.
 
+use std::cell::OnceCell;
+use std::ops::Range;
+
 use super::candidates::Candidate;
 use super::finding::{Cause, Confidence, Finding};
 use super::rules::{Strength, python, success as known};
@@ -14,13 +17,60 @@ const GAP: u64 = 300;
 /// A failure this close before the scheduler's verdict led to it.
 const NEAR: u64 = 40;
 
+/// What is asked of the lines between two others, for each of the signs: whether one of them shows that work
+/// went on, or that a failure was dealt with. How many do is counted once up to each line, so that every answer
+/// is a subtraction.
+struct Course<'a> {
+    lines: &'a [Line],
+    progress: OnceCell<Vec<u32>>,
+    recovery: OnceCell<Vec<u32>>,
+    info: OnceCell<Vec<u32>>,
+}
+
+impl<'a> Course<'a> {
+    fn of(lines: &'a [Line]) -> Course<'a> {
+        let (progress, recovery, info) = Default::default();
+        Course { lines, progress, recovery, info }
+    }
+
+    fn went_on(&self, among: Range<usize>) -> bool {
+        self.any(&self.progress, among, |l| l.level != Some(Level::Error) && progress(&l.text))
+    }
+
+    fn recovered(&self, among: Range<usize>) -> bool {
+        self.any(&self.recovery, among, |l| recovery(&l.text))
+    }
+
+    fn informed(&self, among: Range<usize>) -> bool {
+        self.any(&self.info, among, |l| l.level == Some(Level::Info))
+    }
+
+    fn any(&self, counts: &OnceCell<Vec<u32>>, among: Range<usize>, is: impl Fn(&Line) -> bool) -> bool {
+        let counts = counts.get_or_init(|| {
+            let up_to = self.lines.iter().scan(0, |n, line| {
+                *n += u32::from(is(line));
+                Some(*n)
+            });
+            std::iter::once(0).chain(up_to).collect()
+        });
+        counts[among.start] < counts[among.end]
+    }
+}
+
+fn progress(text: &str) -> bool {
+    #[cfg(test)]
+    tests::ASKED.set(tests::ASKED.get() + 1);
+    known::progress(text)
+}
+
 /// Chooses among the signs.
 pub(crate) fn choose(lines: &[Line], mut signs: Vec<Candidate>, success: &[String]) -> Finding {
     let site = |l: &Line| success.iter().any(|s| !s.is_empty() && l.quote.contains(s.as_str()));
     let complete =
         lines.iter().rposition(|l| known::complete(&l.text) || site(l)).max(closing(lines, &signs));
-    survive(lines, &mut signs, complete);
-    let Some(root) = root(lines, &signs) else {
+    let course = Course::of(lines);
+    survive(&course, &mut signs, complete);
+    let Some(root) = root(&course, &signs) else {
         return Finding::nothing();
     };
     report(lines, &signs, root)
@@ -40,20 +90,19 @@ fn closing(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
 }
 
 /// Drops what the job survived.
-fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) {
+fn survive(course: &Course<'_>, signs: &mut Vec<Candidate>, complete: Option<usize>) {
+    let lines = course.lines;
     if let Some(end) = complete {
-        let recovered = |from: usize| lines[from..end].iter().any(|l| recovery(&l.text));
         signs.retain(|c| {
             c.line > end
                 || c.strength == Strength::Verdict
                 || matches!(c.cause, Cause::Convergence) && c.strength >= Strength::Error
-                || c.strength == Strength::Fatal && !recovered(c.line) && !logged(lines, c, end)
+                || c.strength == Strength::Fatal && !course.recovered(c.line..end) && !logged(course, c, end)
                 || c.line == end
         });
     }
     // Layers below try one way after the other, and say so.
-    let went_on =
-        lines.iter().rposition(|l| known::progress(&l.text) && l.level.is_none_or(|l| l == Level::Info));
+    let went_on = lines.iter().rposition(|l| progress(&l.text) && l.level.is_none_or(|l| l == Level::Info));
     signs.retain(|c| {
         !(c.cause == Cause::Mpi && c.strength == Strength::Error && went_on.is_some_and(|p| p > c.line))
     });
@@ -65,7 +114,7 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
             && without.is_some_and(|w| w > c.line + 1))
     });
     // What is often survived counts only where the log ends with it.
-    let last_progress = lines.iter().rposition(|l| known::progress(&l.text) && l.level != Some(Level::Error));
+    let last_progress = lines.iter().rposition(|l| progress(&l.text) && l.level != Some(Level::Error));
     let total = lines.len();
     let last_sign = signs.last().map_or(0, |c| c.line);
     signs.retain(|c| {
@@ -95,11 +144,13 @@ fn survive(lines: &[Line], signs: &mut Vec<Candidate>, complete: Option<usize>) 
 }
 
 /// The program logged the traceback itself, and went on to log good news.
-fn logged(lines: &[Line], c: &Candidate, end: usize) -> bool {
-    c.logged && lines[c.line + 1..=end].iter().any(|l| l.level == Some(Level::Info))
+fn logged(course: &Course<'_>, c: &Candidate, end: usize) -> bool {
+    c.logged && course.informed(c.line + 1..end + 1)
 }
 
 fn recovery(text: &str) -> bool {
+    #[cfg(test)]
+    tests::ASKED.set(tests::ASKED.get() + 1);
     let t = text.to_ascii_lowercase();
     [
         "retry",
@@ -124,20 +175,19 @@ fn recovery(text: &str) -> bool {
     .any(|w| t.contains(w))
 }
 
-fn root(lines: &[Line], signs: &[Candidate]) -> Option<usize> {
+fn root(course: &Course<'_>, signs: &[Candidate]) -> Option<usize> {
+    let lines = course.lines;
     let first = |s: Strength| signs.iter().position(|c| c.strength == s);
     let cancel = first(Strength::Cancel);
     if let Some(v) = verdict(signs) {
-        return Some(own_failure_before(lines, signs, v).unwrap_or(v));
+        return Some(own_failure_before(course, signs, v).unwrap_or(v));
     }
     // What comes after the cancellation is its consequence.
     let horizon = cancel.map_or(usize::MAX, |c| signs[c].line);
     let went_on = |c: &Candidate| {
         cancel.is_some()
             && c.strength < Strength::Fatal
-            && lines[c.line + 1..signs[cancel.unwrap_or(0)].line.max(c.line + 1)]
-                .iter()
-                .any(|l| known::progress(&l.text) && l.level != Some(Level::Error))
+            && course.went_on(c.line + 1..horizon.max(c.line + 1))
     };
     let before: Vec<usize> =
         (0..signs.len()).filter(|&i| signs[i].line <= horizon && !went_on(&signs[i])).collect();
@@ -185,7 +235,8 @@ fn verdict(signs: &[Candidate]) -> Option<usize> {
 }
 
 /// A failure that the program reported on its own before the scheduler acted.
-fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<usize> {
+fn own_failure_before(course: &Course<'_>, signs: &[Candidate], v: usize) -> Option<usize> {
+    let lines = course.lines;
     let at = lines[signs[v].line].number;
     let oom = signs[v].cause == Cause::Oom;
     let mut kill_seen = false;
@@ -209,10 +260,7 @@ fn own_failure_before(lines: &[Line], signs: &[Candidate], v: usize) -> Option<u
         } else {
             matches!(c.cause, Cause::EngineWrapper | Cause::Cancelled | Cause::Network | Cause::Mpi)
         };
-        let went_on = lines[c.line + 1..signs[v].line]
-            .iter()
-            .any(|l| known::progress(&l.text) && l.level != Some(Level::Error));
-        if !consequence && !went_on {
+        if !consequence && !course.went_on(c.line + 1..signs[v].line) {
             return Some(i);
         }
     }
@@ -283,12 +331,15 @@ fn ended(lines: &[Line], signs: &[Candidate], among: &[usize]) -> Option<usize> 
     // C++ says that it ends, and not why, when nobody catches.
     let bare = c.lang == Some("c") && lines[c.line].text.contains("terminate called");
     if c.cause != Cause::Launch {
+        // In the lines of its own writer: others do not come between.
+        let own = (0..c.line).rev().filter(|&i| lines[i].rank == lines[c.line].rank).take(13);
+        let own: Vec<usize> = own.collect();
+        let within = |i: usize, d: usize| own.get(d).is_none_or(|&too_far| signs[i].line > too_far);
         let near = (0..first).find(|&i| {
-            // In the lines of its own writer: others do not come between.
-            let d = lines[signs[i].line..c.line].iter().filter(|l| l.rank == lines[c.line].rank).count();
             let same = signs[i].cause == c.cause && matches!(c.cause, Cause::Mpi | Cause::Crash);
-            let stated = signs[i].strength == Strength::Error && signs[i].specific && d <= 12;
-            let said = bare && signs[i].strength == Strength::Weak && signs[i].rule == "statement" && d <= 5;
+            let stated = signs[i].strength == Strength::Error && signs[i].specific && within(i, 12);
+            let said =
+                bare && signs[i].strength == Strength::Weak && signs[i].rule == "statement" && within(i, 5);
             (vague || same)
                 && (stated || said)
                 && (signs[i].cause != Cause::Mpi || c.cause != Cause::Crash || aborted)
@@ -472,4 +523,39 @@ fn masked(lines: &[Line], signs: &[Candidate], root: usize) -> Option<usize> {
                 })
                 .map(|s| s.line)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use crate::logs::analyze_lines;
+
+    thread_local! {
+        /// Lines that were asked whether they show progress or recovery.
+        pub(super) static ASKED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn asked(log: &[String]) -> usize {
+        let lines: Vec<&str> = log.iter().map(String::as_str).collect();
+        ASKED.set(0);
+        analyze_lines(&lines);
+        ASKED.get()
+    }
+
+    /// Whatever a user's job writes, reading it takes as many questions as it has lines, not as many as pairs.
+    #[test]
+    fn the_work_grows_with_the_lines() {
+        let end = |lines: Vec<String>, last: &str| [lines, vec![last.to_owned()]].concat();
+        let names = |n: usize| format!("{}{}", (b'a' + (n % 26) as u8) as char, n / 26);
+        let cancelled = (0..800).map(|n| format!("ERROR: no {} there", names(n))).collect();
+        let cancelled =
+            end(cancelled, "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-21T14:00:00 ***");
+        let traced = |n| ["Traceback (most recent call last):".into(), format!("ValueError: {}", names(n))];
+        let survived = end((0..800).flat_map(traced).collect(), "Training finished successfully");
+        for log in [cancelled, survived] {
+            let asked = asked(&log);
+            assert!(asked <= 5 * log.len(), "{asked} of {} lines, {}", log.len(), log[0]);
+        }
+    }
 }

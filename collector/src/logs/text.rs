@@ -5,6 +5,8 @@
 //! the rank keeps the tracebacks of different ranks apart.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::iter::successors;
 
 use regex::Regex;
 
@@ -37,6 +39,38 @@ pub struct Line {
     pub rank: Option<String>,
     /// Level of the logging framework's prefix.
     pub level: Option<Level>,
+}
+
+/// Which lines are of one writer: the next and the one before of each, so that nobody has to look for them.
+pub(crate) struct Writers {
+    next: Vec<Option<usize>>,
+    previous: Vec<Option<usize>>,
+}
+
+impl Writers {
+    pub(crate) fn of(lines: &[Line]) -> Writers {
+        let mut next = vec![None; lines.len()];
+        let mut last: HashMap<Option<&str>, usize> = HashMap::new();
+        let mut previous = Vec::with_capacity(lines.len());
+        for (i, line) in lines.iter().enumerate() {
+            let before = last.insert(line.rank.as_deref(), i);
+            if let Some(before) = before {
+                next[before] = Some(i);
+            }
+            previous.push(before);
+        }
+        Writers { next, previous }
+    }
+
+    /// The lines of the same writer below.
+    pub(crate) fn below(&self, line: usize) -> impl Iterator<Item = usize> {
+        successors(self.next[line], |&line| self.next[line])
+    }
+
+    /// The lines of the same writer above, upwards.
+    pub(crate) fn above(&self, line: usize) -> impl Iterator<Item = usize> {
+        successors(self.previous[line], |&line| self.previous[line])
+    }
 }
 
 /// Repairs bytes into text: invalid UTF-8 becomes U+FFFD.
