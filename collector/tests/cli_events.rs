@@ -64,6 +64,23 @@ fn following_shows_what_comes_in_once() {
 }
 
 #[test]
+fn following_begins_with_the_last_of_many() {
+    let lab = lab();
+    let text = fs::read_to_string(lab.events_of("r")).unwrap();
+    let mut ends = text.lines().filter(|l| l.contains("\"task_exited\""));
+    let (again, other) = (ends.next().unwrap(), ends.next().unwrap());
+    let mut file = fs::OpenOptions::new().append(true).open(lab.events_of("r")).unwrap();
+    // More than is read at once.
+    file.write_all(format!("{again}\n").repeat((3 << 20) / again.len()).as_bytes()).unwrap();
+    let arguments = ["events", "r", "-f", "--last", "2", "-t", "task_exited,oom_kill"];
+    let mut child = Running(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.by_ref().take(2).all(|l| l.contains("1.batch/0")));
+    file.write_all(format!("{other}\n").as_bytes()).unwrap();
+    assert!(lines.next().unwrap().contains("2.batch/0"));
+}
+
+#[test]
 fn following_goes_on_through_compression_and_back() {
     // Long ago by any clock: only what has rested is compressed.
     let job = |id| Job { run: Some("r"), start: -900 * 86_400, ..Job::new(id, End::Code(7)) };

@@ -9,12 +9,12 @@ use support::{End, Job, Lab};
 
 #[test]
 fn text_of_a_job_never_reaches_the_terminal_raw() {
-    let evil = "x\u{1b}[2J\u{1b}]0;t\u{7}\n\u{202e}$(touch pwned)`id`';&|";
+    let evil = "x\u{1b}[2J\u{9b}2J\u{1b}]0;t\u{7}\n\u{202e}$(touch pwned)`id`';&|";
     let lab = Lab::new();
     let dir = lab.path().join(format!("d{evil}"));
     fs::create_dir(&dir).unwrap();
-    let log = dir.join("log_4700_1.err").to_str().unwrap().to_owned();
-    fs::write(&log, format!("ValueError: {evil}\n\u{1b}[31mKeyError: 'a'\u{1b}[0m\r\u{9b}31m\n")).unwrap();
+    let text = format!("ValueError: {evil}\n\u{1b}[31mKeyError: 'a'\u{1b}[0m\r\u{9b}31m\n");
+    let log = lab.log(&format!("d{evil}/log_4700_1.err"), text);
     for (id, end) in [(21, End::Code(3)), (22, End::Code(3)), (23, End::Oom(64))] {
         lab.job(&Job {
             array: Some((20, id)),
@@ -42,6 +42,8 @@ fn text_of_a_job_never_reaches_the_terminal_raw() {
         &["scan", dir, "--csv"],
         &["events", "20"],
         &["why", "20"],
+        &["why", "20", "--json"],
+        &["events", "20", "--json"],
     ] {
         let (code, out, err) = lab.run(arguments);
         assert!(code <= 1, "{arguments:?}: {err}");

@@ -83,6 +83,41 @@ fn what_is_no_file_is_never_waited_for() {
     assert_eq!(out, "is a named pipe, not a file\nis a directory, not a file\n");
 }
 
+/// Of a job's logs root reads what is the job's user's, and not what a link in place of one leads to.
+#[test]
+fn a_link_to_anothers_file_is_not_read() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let (file, link) = (lab.log("file", "ValueError: hush\n"), lab.path().join("log"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let stdout = Some(link.to_str().unwrap().to_owned());
+    lab.job(&Job { stdout, ..Job::new(7, End::Code(3)) });
+    lab.collect();
+    assert_eq!(lab.run(&["grep", "hush", "7"]).0, 0);
+    assert!(lab.run(&["why", "7"]).1.contains("ValueError: hush"));
+    std::os::unix::fs::chown(&file, Some(0), Some(0)).unwrap();
+    for arguments in [&["grep", "ValueError", "7"][..], &["why", "7"], &["logs", "7"], &["errors", "7"]] {
+        let (code, out, err) = lab.run(arguments);
+        let said = (out + &err).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(!said.contains("hush"), "{said}");
+        let how = "belongs to root, not to uid 4294967294, whose job it is, so it is not read with your rights; sudo -u";
+        assert!(said.contains(how), "{arguments:?}: {said}");
+        assert_eq!(code, if arguments[0] == "grep" { 4 } else { 1 }, "{said}");
+    }
+}
+
+#[test]
+fn nobody_reads_what_is_said_beside() {
+    let lab = array();
+    let mut command = lab.command(&["grep", "Error", "20"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let out = command.stderr(writer).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+}
+
 #[test]
 fn wrong_input_to_logs() {
     let lab = array();

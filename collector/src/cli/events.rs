@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use clap::Args;
@@ -6,7 +6,7 @@ use inquest_journal::{Body, JobId, Severity, StepId};
 use jiff::tz::TimeZone;
 
 use super::{FAILURES, GOOD, Usage, Where, print};
-use crate::report::{events, tail::Tail};
+use crate::report::{clean_json, events, tail::Tail};
 use crate::slurm::target::Target;
 use crate::store::{Line, read_events};
 use crate::units::count;
@@ -65,7 +65,7 @@ impl Filter<'_> {
             return None;
         }
         let text = if self.arguments.json {
-            String::from_utf8_lossy(raw).into_owned()
+            clean_json(&String::from_utf8_lossy(raw)).into_owned()
         } else {
             events::line(line, raw, self.zone)
         };
@@ -90,7 +90,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
     if arguments.follow {
         return follow(&found.dir, if whole_run { 0 } else { from }, &filter);
     }
-    let mut shown: std::collections::VecDeque<String> = std::collections::VecDeque::new();
+    let mut shown: VecDeque<String> = VecDeque::new();
     let mut errors = false;
     let bad = read_events(&found.dir, (!whole_run).then_some((from, to)), |line, raw| {
         if let Some((text, error)) = filter.show(&line, raw) {
@@ -112,13 +112,20 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
 /// Shows what is there, or the end of it, and then what comes.
 fn follow(dir: &std::path::Path, from: u64, filter: &Filter<'_>) -> anyhow::Result<u8> {
     let mut tail = Tail::open(dir, from)?;
-    let mut first = true;
+    let mut shown: VecDeque<String> = VecDeque::new();
+    // Until all that is there was read, nobody knows what is its end.
+    let mut last = filter.arguments.last;
     loop {
-        let mut shown = Vec::new();
-        let more = tail.read(|line, raw| shown.extend(filter.show(&line, raw).map(|s| s.0)))?;
-        let skip = filter.arguments.last.filter(|_| first).map_or(0, |last| shown.len().saturating_sub(last));
-        print(&shown.into_iter().skip(skip).collect::<String>())?;
-        first &= more;
+        let more = tail.read(|line, raw| {
+            shown.extend(filter.show(&line, raw).map(|s| s.0));
+            if last.is_some_and(|last| shown.len() > last) {
+                shown.pop_front();
+            }
+        })?;
+        last = last.filter(|_| more);
+        if last.is_none() {
+            print(&shown.drain(..).collect::<String>())?;
+        }
         if !more {
             std::thread::sleep(INTERVAL);
         }

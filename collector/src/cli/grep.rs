@@ -1,8 +1,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Form, GOOD, Members, NOT_FOUND, Usage, Where, print, print_json};
+use super::{DENIED, Form, GOOD, Members, NOT_FOUND, Usage, Where, print, print_json};
 use crate::report::grep::{self, Grep, Hit, Options};
+use crate::report::logfiles::LogError;
 use crate::report::table::Table;
 use crate::report::{JSON_SCHEMA, clean};
 use crate::units::count;
@@ -63,7 +64,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     form.print(&table)?;
     let picked = arguments.members.pick(&arguments.place)?;
     let mut rows = Vec::new();
-    let (mut matches, mut read, mut unread) = (0u64, 0, 0);
+    let (mut matches, mut read, mut unread, mut closed) = (0u64, 0, 0, 0);
     let enough = |matches| arguments.max_count > 0 && matches >= arguments.max_count;
     'logs: for (member, attempt) in picked.attempts() {
         let job = member.display_id();
@@ -72,7 +73,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                 break 'logs;
             }
             let mut first = true;
-            let result = grep.search(&file.path, |hit: Hit| {
+            let result = grep.search(&file.path, file.whose, |hit: Hit| {
                 // The lines after the last match still belong to it.
                 if hit.is_match && enough(matches) || hit.gap && enough(matches) {
                     return Ok(false);
@@ -105,6 +106,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                 Ok(()) => read += 1,
                 Err(e) => {
                     unread += 1;
+                    closed += u32::from(matches!(e, LogError::Denied | LogError::NotTheirs { .. }));
                     let path = file.path.to_string_lossy();
                     eprintln!("inquest: {job}: {} {e}", clean(&path));
                 }
@@ -124,6 +126,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     Ok(match (matches, read, unread) {
         (1.., _, _) => GOOD,
+        (0, 0, 1..) if closed == unread => DENIED,
         (0, 0, 1..) => NOT_FOUND,
         _ => NO_MATCH,
     })

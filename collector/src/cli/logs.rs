@@ -38,7 +38,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
             );
         }
         for file in files {
-            let state = logfiles::look(&file.path);
+            let state = logfiles::look(&file.path, file.whose);
             logs.push(Looked { member, file, state });
         }
     }

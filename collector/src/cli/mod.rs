@@ -1,5 +1,14 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
+/// In place of the standard library's, which panics where nobody reads standard error any more. It stands before the
+/// modules, so that it holds in all of them.
+macro_rules! eprintln {
+    ($($said:tt)*) => {{
+        let said = format_args!($($said)*);
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{said}\n"));
+    }};
+}
+
 mod agent;
 mod check;
 mod collect;
@@ -38,6 +47,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::members::Members;
 use crate::config::{self, Config, ConfigError, help};
+use crate::report::clean_json;
 use crate::report::logfiles::LogError;
 use crate::report::site;
 use crate::report::table::{NoColumn, Style, Table};
@@ -387,7 +397,7 @@ fn print(text: &str) -> std::io::Result<()> {
 }
 
 fn print_json(value: &serde_json::Value) -> std::io::Result<()> {
-    print(&format!("{value:#}\n"))
+    print(&clean_json(&format!("{value:#}\n")))
 }
 
 #[cfg(test)]

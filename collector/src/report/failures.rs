@@ -13,7 +13,7 @@ use inquest_journal::{JobId, StepId, Timestamp};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::logfiles::{LogError, LogFile, Stream, log_files, open_log};
+use super::logfiles::{LogError, LogFile, Stream, Whose, log_files, open_log};
 use super::table::Table;
 use super::{JSON_SCHEMA, clean};
 use crate::logs::{Cause, Finding, Fingerprint, ScanOptions, ScanReport, fingerprint, scan_reader};
@@ -152,8 +152,8 @@ fn read(run: &RunState, member: &Member, attempt: &Attempt, verdict: &Verdict) -
     if files.is_empty() {
         read.unread.push("no path of a log was recorded".into());
     }
-    for LogFile { path, .. } in files.into_iter().take(LOGS) {
-        match scan(&path) {
+    for LogFile { path, whose, .. } in files.into_iter().take(LOGS) {
+        match scan(&path, whose) {
             Ok(report) if report.finding.cause == Cause::None => {
                 if read.ends.is_none() && !report.tail.is_empty() {
                     read.ends = Some(Ending { path, lines: report.tail });
@@ -171,8 +171,8 @@ fn read(run: &RunState, member: &Member, attempt: &Attempt, verdict: &Verdict) -
 /// # Errors
 ///
 /// When it cannot be read.
-pub fn scan(path: &Path) -> Result<ScanReport, LogError> {
-    let (file, _) = open_log(path)?;
+pub fn scan(path: &Path, whose: Whose) -> Result<ScanReport, LogError> {
+    let (file, _) = open_log(path, whose)?;
     Ok(scan_reader(file, &ScanOptions::default())?)
 }
 

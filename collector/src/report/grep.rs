@@ -15,7 +15,7 @@ use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContex
 use serde::Serialize;
 
 use super::clean;
-use super::logfiles::{LogError, open_log};
+use super::logfiles::{LogError, Whose, open_log};
 use crate::logs::text::{last_state, repair, strip_controls};
 
 /// The longest line that is searched; a longer one is reported, not held.
@@ -94,9 +94,10 @@ impl Grep {
     pub fn search(
         &mut self,
         path: &Path,
+        whose: Whose,
         each: impl FnMut(Hit) -> io::Result<bool>,
     ) -> io::Result<Result<(), LogError>> {
-        let file = match open_log(path) {
+        let file = match open_log(path, whose) {
             Ok((file, _)) => file,
             Err(e) => return Ok(Err(e)),
         };
@@ -109,14 +110,14 @@ impl Grep {
         }
     }
 
-    /// Whether some line matches.
+    /// Whether some line matches, in a file that the caller named.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
     pub fn any(&mut self, path: &Path) -> Result<bool, LogError> {
         let mut any = false;
-        let result = self.search(path, |hit| {
+        let result = self.search(path, Whose::Any, |hit| {
             any |= hit.is_match;
             Ok(!any)
         });

@@ -4,24 +4,30 @@ Where the logs of a job are, and what can be read of them.
 A path that a task was seen writing to is better than one that Slurm named,
 and that is better than Slurm's default. Files are opened with the
 permissions of whoever asks, and only regular ones: a named pipe in place of a
-log must not hold up the reader.
+log must not hold up the reader. The path is the job's word, so what it leads
+to is read for others than the job's user only where that user owns it: a link
+in place of a log must not show root's files.
 */
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use inquest_journal::{StepId, Timestamp};
 use jiff::tz::TimeZone;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::table::Table;
 use super::{JSON_SCHEMA, clean, time};
 use crate::logs::{PatternContext, expand_pattern};
+use crate::recover;
 use crate::runs::{Member, RunState};
 use crate::story::Attempt;
 use crate::units::bytes;
@@ -60,8 +66,57 @@ pub enum Known {
     Default,
 }
 
+/// Whose a log has to be for the caller to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Anybody's: the caller named the file, or is the job's user, whose rights are all that the job had.
+    Any,
+    /// The job's user's: the caller is somebody else.
+    Of(u32),
+    /// The caller's own, if that: nobody knows who the job's user is.
+    Unknown,
+}
+
+impl Whose {
+    /// For the logs of an attempt.
+    fn of(run: &RunState, attempt: &Attempt) -> Whose {
+        let named = || uzers::get_user_by_name(&run.user).map(|user| user.uid());
+        match attempt.facts.uid.or(run.key.uid).or_else(named) {
+            Some(uid) if uid == rustix::process::geteuid().as_raw() => Whose::Any,
+            Some(uid) => Whose::Of(uid),
+            None => Whose::Unknown,
+        }
+    }
+
+    /// The caller may read what `owner` owns.
+    fn check(self, owner: u32) -> Result<(), LogError> {
+        let caller = rustix::process::geteuid();
+        let reader = match self {
+            Whose::Any => return Ok(()),
+            Whose::Unknown if owner == caller.as_raw() && !caller.is_root() => return Ok(()),
+            Whose::Of(user) if user == owner => return Ok(()),
+            Whose::Of(user) => user,
+            Whose::Unknown => owner,
+        };
+        let of = match self {
+            Whose::Of(user) => format!("not to {}, whose job it is", called(user)),
+            _ => "whose job it is is not known".to_owned(),
+        };
+        let account = uzers::get_user_by_uid(reader).map(|user| user.name().to_string_lossy().into_owned());
+        let words = ["sudo".into(), "-u".into(), account.unwrap_or_else(|| format!("#{reader}"))];
+        let as_reader = recover::line(&words).unwrap_or_default();
+        Err(LogError::NotTheirs { owner: called(owner), of, as_reader })
+    }
+}
+
+/// A user as people are told of one.
+fn called(uid: u32) -> String {
+    uzers::get_user_by_uid(uid)
+        .map_or(format!("uid {uid}"), |user| user.name().to_string_lossy().into_owned())
+}
+
 /// A log of a job.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogFile {
     /// Its place.
     pub path: PathBuf,
@@ -73,12 +128,15 @@ pub struct LogFile {
     pub task: Option<u32>,
     /// How the path is known.
     pub known: Known,
+    /// Whose it has to be.
+    pub whose: Whose,
 }
 
 /// The logs of an attempt: the job script's first, then those of steps that
 /// wrote elsewhere, each file once.
 pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogFile> {
-    let mut files: Vec<LogFile> = Vec::new();
+    let mut listed = Listed::default();
+    let whose = Whose::of(run, attempt);
     let script = [StepId::Batch, StepId::Interactive].into_iter().find(|s| attempt.steps.contains_key(s));
     let order = attempt.steps.iter().filter(|(id, _)| Some(**id) == script);
     let order = order.chain(attempt.steps.iter().filter(|(id, _)| Some(**id) != script));
@@ -87,10 +145,14 @@ pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogF
             let mut add = |path: Option<&String>, stream| {
                 if let Some(path) = path.filter(|p| p.starts_with('/') && *p != "/dev/null") {
                     let task = (Some(id) != script).then_some(rank);
-                    push(
-                        &mut files,
-                        LogFile { path: path.into(), stream, step: id, task, known: Known::Task },
-                    );
+                    listed.push(LogFile {
+                        path: path.into(),
+                        stream,
+                        step: id,
+                        task,
+                        known: Known::Task,
+                        whose,
+                    });
                 }
             };
             add(task.stdout.as_ref(), Stream::Stdout);
@@ -104,12 +166,13 @@ pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogF
         let Some(pattern) = pattern.as_deref().filter(|p| !p.is_empty() && *p != "/dev/null") else {
             continue;
         };
-        if !seen(&files, stream) {
+        if !seen(&listed.files, stream) {
             let path = expand_pattern(pattern, &context);
             let step = script.unwrap_or(StepId::Batch);
-            push(&mut files, LogFile { path, stream, step, task: None, known: Known::Job });
+            listed.push(LogFile { path, stream, step, task: None, known: Known::Job, whose });
         }
     }
+    let mut files = listed.files;
     // Slurm's default is known only when the directory is, and means nothing
     // when the job said where it writes or has no script.
     if files.is_empty() && facts.stdout.is_none() && script == Some(StepId::Batch) && facts.work_dir.is_some()
@@ -121,6 +184,7 @@ pub fn log_files(run: &RunState, member: &Member, attempt: &Attempt) -> Vec<LogF
             step: StepId::Batch,
             task: None,
             known: Known::Default,
+            whose,
         });
     }
     files
@@ -130,12 +194,28 @@ fn covers(has: Stream, wanted: Stream) -> bool {
     has == wanted || has == Stream::Both
 }
 
-/// A file is listed once, however many tasks write to it.
-fn push(files: &mut Vec<LogFile>, new: LogFile) {
-    match files.iter_mut().find(|f| f.path == new.path) {
-        Some(old) if old.stream != new.stream => old.stream = Stream::Both,
-        Some(_) => {}
-        None => files.push(new),
+/// Files in the order in which they were met, and the place of each.
+#[derive(Default)]
+struct Listed {
+    files: Vec<LogFile>,
+    places: HashMap<PathBuf, usize>,
+}
+
+impl Listed {
+    /// A file is listed once, however many tasks write to it.
+    fn push(&mut self, new: LogFile) {
+        match self.places.entry(new.path.clone()) {
+            Entry::Occupied(place) => {
+                let old = &mut self.files[*place.get()];
+                if old.stream != new.stream {
+                    old.stream = Stream::Both;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.files.len());
+                self.files.push(new);
+            }
+        }
     }
 }
 
@@ -169,6 +249,12 @@ pub enum LogError {
     /// A directory, pipe or device.
     #[error("is a {0}, not a file")]
     NotAFile(&'static str),
+    /// It is not the job's user's, and neither is the caller.
+    #[error(
+        "belongs to {owner}, {of}, so it is not read with your rights; {as_reader} inquest ... reads it with theirs"
+    )]
+    #[allow(missing_docs)]
+    NotTheirs { owner: String, of: String, as_reader: String },
     /// Something else.
     #[error("cannot be read: {0}")]
     Other(String),
@@ -184,23 +270,32 @@ impl From<io::Error> for LogError {
     }
 }
 
-/// Opens a log for reading; never waits for anybody.
+/// Opens a log for reading; never waits for anybody, and opens nothing but a file that is to be read.
 ///
 /// # Errors
 ///
-/// When it is missing, closed to the caller, or no regular file.
-pub fn open_log(path: &Path) -> Result<(File, Metadata), LogError> {
+/// When it is missing, closed to the caller, no regular file, or not of whom it has to be.
+pub fn open_log(path: &Path, whose: Whose) -> Result<(File, Metadata), LogError> {
     use std::os::unix::fs::FileTypeExt;
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let meta = file.metadata()?;
+    // Only looked at: opening a device can do something to it already.
+    let place =
+        File::from(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?);
+    let meta = place.metadata()?;
     let kind = meta.file_type();
     match () {
-        () if kind.is_file() => Ok((file, meta)),
-        () if kind.is_dir() => Err(LogError::NotAFile("directory")),
-        () if kind.is_fifo() => Err(LogError::NotAFile("named pipe")),
-        () => Err(LogError::NotAFile("device")),
+        () if kind.is_file() => {}
+        () if kind.is_dir() => return Err(LogError::NotAFile("directory")),
+        () if kind.is_fifo() => return Err(LogError::NotAFile("named pipe")),
+        () => return Err(LogError::NotAFile("device")),
     }
+    // A user can put links to all files in place of a log. Symbolic ones were followed by now; hard ones to files
+    // of others are refused by the kernel (fs.protected_hardlinks).
+    whose.check(meta.uid())?;
+    // The same file, whatever the path leads to by now.
+    let again = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(open(again, flags, Mode::empty()).map_err(io::Error::from)?);
+    Ok((file, meta))
 }
 
 /// A log, looked at.
@@ -230,8 +325,8 @@ pub struct LogState {
 /// # Errors
 ///
 /// When it cannot be read.
-pub fn look(path: &Path) -> Result<LogState, LogError> {
-    let (mut file, meta) = open_log(path)?;
+pub fn look(path: &Path, whose: Whose) -> Result<LogState, LogError> {
+    let (mut file, meta) = open_log(path, whose)?;
     let mut buffer = vec![0u8; 256 << 10];
     let (mut lines, mut last) = (0u64, b'\n');
     loop {
@@ -298,4 +393,39 @@ pub fn json(run: &RunState, logs: &[Looked<'_>]) -> Value {
         })
     });
     json!({ "schema": JSON_SCHEMA, "run_id": run.run_id, "logs": rows.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::run;
+    use crate::story::{Step, Task};
+
+    /// With a file for each task, looking for each among all before it would take longer than a test may.
+    #[test]
+    fn each_task_has_a_log_of_its_own() {
+        let run = run(1);
+        let task = |rank: u32| Task { stdout: Some(format!("/logs/{rank}")), ..Task::default() };
+        let tasks = (0..200_000).map(|rank| (rank, Box::new(task(rank)))).collect();
+        let mut attempt = Attempt::default();
+        attempt.steps.insert(StepId::Number(0), Step { tasks, ..Step::default() });
+        assert_eq!(log_files(&run, &run.members[&1], &attempt).len(), 200_000);
+    }
+
+    #[test]
+    fn only_the_users_own_are_read_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "x").unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(open_log(&path, Whose::Any).is_ok());
+        assert!(open_log(&path, Whose::Of(own)).is_ok());
+        let refused = open_log(&path, Whose::Of(4_123_456)).unwrap_err().to_string();
+        for part in ["belongs to", "not to uid 4123456", "not read with your rights", "sudo -u", "#4123456"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        let refused = open_log(Path::new("/etc/passwd"), Whose::Unknown).unwrap_err().to_string();
+        assert!(refused.contains("whose job it is is not known"), "{refused}");
+        assert_eq!(open_log(dir.path(), Whose::Unknown).unwrap_err(), LogError::NotAFile("directory"));
+    }
 }

@@ -2,8 +2,8 @@
 What is known, as text for people and as JSON for programs.
 
 Every string of a job is hostile: it goes through [`clean`] before it reaches a
-terminal. JSON carries a schema version and is printed as it is, because its
-own escapes already keep control characters out.
+terminal. JSON carries a schema version; its own escapes keep most control
+characters out, and [`clean_json`] the others.
 */
 
 pub mod check;
@@ -29,7 +29,9 @@ pub mod unrecorded;
 pub mod why;
 pub mod wrap;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use inquest_journal::{MEMBER_KEYS, Timestamp};
 use jiff::tz::TimeZone;
@@ -40,13 +42,34 @@ pub const JSON_SCHEMA: u32 = 1;
 /// Text that may be shown on a terminal: control characters and the ones that
 /// turn the direction of writing are shown as escapes.
 pub fn clean(text: &str) -> String {
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || turns(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
+}
+
+/// JSON that may be shown on a terminal. JSON demands escapes only below U+0020: what else steers gets one too, which
+/// means the same.
+pub fn clean_json(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| steers(c) && c != '\n';
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if steers(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A control character, or one that turns the direction of writing.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Which member of a run a process was, among those that share a step with it: the variables that say so, as
@@ -76,7 +99,51 @@ pub(crate) fn zoned(at: Timestamp, zone: &TimeZone, format: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use inquest_journal::{JobId, Timestamp};
+
+    use super::{clean, clean_json};
+    use crate::runs::{Member, RunKey, RunState, RunStatus, SCHEMA};
+
+    /// A run with so many members, whose ids are their numbers.
+    pub(super) fn run(members: u32) -> RunState {
+        let member = |number: u32| Member {
+            job_id: JobId(number),
+            array_job_id: None,
+            array_task_id: None,
+            name: None,
+            attempts: 1,
+            started: Timestamp(0),
+            last: Timestamp(0),
+            state: None,
+            verdict: None,
+            range: (0, 0),
+        };
+        RunState {
+            schema: SCHEMA,
+            run_id: "r".into(),
+            cluster: "lab".into(),
+            user: "ann".into(),
+            key: RunKey::of_job(JobId(1)),
+            aliases: Vec::new(),
+            name: None,
+            started: Timestamp(0),
+            last: Timestamp(0),
+            status: RunStatus::Running,
+            classes: Default::default(),
+            members: (1..=members).map(|number| (number, member(number))).collect(),
+            next_seq: 0,
+        }
+    }
+
+    #[test]
+    fn json_for_a_terminal_means_the_same() {
+        let value = serde_json::json!({ "name": "a\u{9b}31m\u{202e}b\u{7f}\n\u{1b}é" });
+        let text = format!("{value:#}\n");
+        let shown = clean_json(&text);
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{shown}");
+        assert!(shown.contains("\\u009b31m\\u202eb\\u007f") && shown.contains('é'), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
 
     #[test]
     fn a_terminal_never_sees_control_characters() {

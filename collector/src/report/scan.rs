@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::failures::{FromLog, scan};
 use super::grep::Grep;
-use super::logfiles::LogError;
+use super::logfiles::{LogError, Whose};
 use super::table::Table;
 use super::{JSON_SCHEMA, clean, ids, parallel};
 use crate::logs::{Cause, Class, Fingerprint, fingerprint};
@@ -219,7 +219,7 @@ fn scan_job(job: &JobLogs, mut marker: Option<&mut Grep>) -> JobScan {
     let mut unread = Vec::new();
     let mut success = marker.as_ref().map(|_| false);
     for path in &job.files {
-        match scan(path) {
+        match scan(path, Whose::Any) {
             Ok(report) if report.finding.cause == Cause::None => {}
             // Files come with standard error first, so it wins a draw.
             Ok(report) => FromLog::keep_better(&mut best, path, report),

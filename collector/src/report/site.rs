@@ -31,7 +31,7 @@ pub fn refine(rules: &SiteRules, run: &mut RunState, members: &[u32], stories: &
             let mut read = false;
             for file in files.iter().take(LOGS) {
                 let mut found = None;
-                let result = grep.search(&file.path, |hit| {
+                let result = grep.search(&file.path, file.whose, |hit| {
                     found = Some(hit.text);
                     Ok(false)
                 });

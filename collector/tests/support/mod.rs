@@ -19,6 +19,8 @@ use inquest_journal::{
 /// 2026-11-21 14:00:00 UTC in microseconds.
 pub(crate) const EPOCH: i64 = 1_795_269_600_000_000;
 pub(crate) const MIB: u64 = 1 << 20;
+/// Whose jobs are, when a test does not care.
+pub(crate) const USER: u32 = 4_294_967_294;
 
 /// How a job's only task ends.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +79,7 @@ impl Job {
             memory_mib: 1024,
             peak_mib: 100,
             restart: 0,
-            uid: 4_294_967_294,
+            uid: USER,
             account: None,
         }
     }
@@ -131,10 +133,13 @@ impl Lab {
         Collector::open(options, None).unwrap()
     }
 
-    /// Writes a log and gives its path.
+    /// Writes a log of the user of [`Job::new`], whose root does not own the logs, and gives its path.
     pub(crate) fn log(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.path().join(name);
         fs::write(&path, text).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(USER), None).unwrap();
+        }
         path.to_str().unwrap().to_owned()
     }
 
