@@ -4,10 +4,10 @@ failures in one short time (bursts), and nodes on which jobs fail that succeed
 elsewhere.
 */
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
-use inquest_journal::{Body, JobId, StepId, Timestamp};
+use inquest_journal::{Body, JobId, Source, StepId, Timestamp};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -61,6 +61,9 @@ pub struct Entry {
     /// Which attempt of the job ended with it.
     #[serde(skip)]
     attempt: Option<u64>,
+    /// Who saw it.
+    #[serde(skip)]
+    source: Source,
 }
 
 /// Failures close together.
@@ -88,6 +91,8 @@ pub struct Timeline<'a> {
     whole_run: bool,
     every: bool,
     entries: Vec<Entry>,
+    /// Where the end of an attempt is among them, until they are put in order.
+    ended: HashMap<(Option<JobId>, u64), usize>,
     nodes: BTreeMap<String, usize>,
     /// When nodes began a step, or (`true`) ended one: what several were told at the same time.
     told: BTreeMap<(JobId, StepId, bool), Vec<(usize, Timestamp)>>,
@@ -136,6 +141,7 @@ impl<'a> Timeline<'a> {
             whole_run,
             every,
             entries: Vec::new(),
+            ended: HashMap::new(),
             nodes: BTreeMap::new(),
             told: BTreeMap::new(),
             wrong: Vec::new(),
@@ -183,15 +189,14 @@ impl<'a> Timeline<'a> {
             detail,
             bad,
             attempt: ended.attempt,
+            source: line.source,
         };
         // A verdict that was revised takes the place of the one before.
-        let same = |e: &Entry| {
-            e.attempt.is_some()
-                && (e.attempt, e.job_id, e.class.is_some()) == (entry.attempt, entry.job_id, true)
-        };
-        match self.entries.iter().rposition(same).filter(|_| entry.class.is_some()) {
-            Some(at) => self.entries[at] = entry,
-            None => self.entries.push(entry),
+        let next = self.entries.len();
+        let end = entry.attempt.filter(|_| entry.class.is_some());
+        match end.map(|attempt| *self.ended.entry((entry.job_id, attempt)).or_insert(next)) {
+            Some(at) if at < next => self.entries[at] = entry,
+            _ => self.entries.push(entry),
         }
     }
 
@@ -254,19 +259,35 @@ impl<'a> Timeline<'a> {
     }
 
     /// A run whose jobs come one after the other ends and goes on many times, and a kill may have two
-    /// witnesses, the plugin and the agent: each is told once.
+    /// witnesses, the plugin and the agent: each is told once. Kills of which one witness told are as many as it
+    /// told of, also in the same words.
     fn say_once(&mut self) {
         let ends = |e: &Entry| matches!(&*e.event_type, "run_completed" | "run_failed");
         let last_end = self.entries.iter().rposition(ends);
         let mut began = false;
-        let mut kills = BTreeSet::new();
+        let mut attempts: BTreeMap<Option<JobId>, u32> = BTreeMap::new();
+        // Told by the plugin, by others, and kept.
+        let mut kills: BTreeMap<_, [u32; 3]> = BTreeMap::new();
         let mut at = 0;
         self.entries.retain(|e| {
             at += 1;
             match &*e.event_type {
                 "run_started" => !std::mem::replace(&mut began, true),
                 "run_completed" | "run_failed" => last_end == Some(at - 1),
-                "oom_kill" => kills.insert((e.job_id, e.step, e.task, e.detail.clone())),
+                "chunk_requeued" | "chunk_retried" => {
+                    *attempts.entry(e.job_id).or_default() += 1;
+                    true
+                }
+                "oom_kill" => {
+                    let attempt = attempts.get(&e.job_id).copied();
+                    let told =
+                        kills.entry((e.job_id, attempt, e.step, e.task, e.detail.clone())).or_default();
+                    let by = usize::from(e.source != Source::Plugin);
+                    told[by] += 1;
+                    let new = told[by] > told[2];
+                    told[2] += u32::from(new);
+                    new
+                }
                 _ => true,
             }
         });
@@ -443,5 +464,57 @@ fn of_class(class: Class) -> &'static str {
         Class::Preempted => "PREEMPT",
         Class::Infra => "INFRA",
         Class::AppError | Class::Dependency | Class::Validation | Class::Unknown => "FAIL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::run;
+
+    fn add(timeline: &mut Timeline<'_>, event: &str, source: &str, at: i64, more: &Value) {
+        let utc = Timestamp(at).to_string();
+        let mut line = json!({
+            "run_id": "r", "chunk_id": 1, "utc": utc, "timestamp": utc, "v": 1, "event_type": event,
+            "severity": "error", "source": source, "cluster": "lab", "node": "n1", "boot": "0badc0de",
+            "mono_us": at, "stream": "s", "seq": at, "job_id": "1", "step": "batch",
+        });
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let raw = line.to_string();
+        timeline.add(&serde_json::from_str(&raw).unwrap(), raw.as_bytes());
+    }
+
+    /// Looking for each end among all before it would take longer than a test may.
+    #[test]
+    fn many_ends_and_the_revision_of_one() {
+        const ENDS: i64 = 150_000;
+        let run = run(1);
+        let mut timeline = Timeline::new(&run, &[1], false);
+        for attempt in (1..=ENDS).chain([7]) {
+            let class = if attempt == 7 { "oom" } else { "app_error" };
+            let said = json!({ "attempt": attempt, "verdict": { "class": class } });
+            add(&mut timeline, "chunk_failed", "collector", attempt, &said);
+        }
+        timeline.finish(None);
+        assert_eq!(timeline.entries.len(), ENDS as usize);
+        assert_eq!(timeline.entries[6].class, Some(Class::Oom));
+    }
+
+    #[test]
+    fn a_kill_is_told_once_and_two_kills_twice() {
+        let run = run(1);
+        let mut timeline = Timeline::new(&run, &[1], false);
+        let kill = json!({ "task": 0, "count": 1, "limit_bytes": 1_048_576 });
+        // Two kills with the same words, both told by both witnesses.
+        for (at, source) in [(1, "agent"), (2, "agent"), (3, "plugin"), (4, "plugin")] {
+            add(&mut timeline, "oom_kill", source, at, &kill);
+        }
+        add(&mut timeline, "chunk_requeued", "collector", 5, &json!({}));
+        // In the next attempt only one of them was there.
+        add(&mut timeline, "oom_kill", "agent", 6, &kill);
+        add(&mut timeline, "oom_kill", "plugin", 7, &json!({ "task": 1, "count": 1 }));
+        timeline.finish(None);
+        let kills = timeline.entries.iter().filter(|e| e.event == "KILL").count();
+        assert_eq!(kills, 4);
     }
 }
