@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use inquest_journal::{JobId, Timestamp};
 use jiff::tz::TimeZone;
 
-use super::{GOOD, NoPermission, Output, Usage, Where};
+use super::{GOOD, NOT_FOUND, NoPermission, Output, Usage, Where};
 use crate::export::{self, Cell, Column, Events, Format, Sink};
 use crate::slurm::target::Target;
 use crate::slurm::when::when;
@@ -28,7 +28,7 @@ take for a formula gets an apostrophe in front and control characters are
 escaped; --raw leaves it as it is, for programs.
 
 Exit status: 0 all was written, 2 wrong usage, 3 not found or unreadable,
-4 permission denied.";
+or something was left out, 4 permission denied.";
 
 /// Bytes of events that are read at once.
 const PIECE: usize = 4 << 20;
@@ -154,7 +154,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
             count(export.skipped, "run is", "runs are")
         );
     }
-    Ok(GOOD)
+    Ok(if export.damaged + export.skipped == 0 { GOOD } else { NOT_FOUND })
 }
 
 fn format(arguments: &Arguments) -> Result<Format, Usage> {

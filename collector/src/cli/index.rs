@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde_json::json;
 
-use super::{GOOD, NOT_FOUND, print, print_json, store_dir};
+use super::{GOOD, NOT_FOUND, NoPermission, print, print_json, store_dir};
 use crate::config::help;
 use crate::report::JSON_SCHEMA;
 use crate::store::Store;
-use crate::store::index::{Filter, Group, INDEX, Index, Progress, Standing, Writer, catch_up, rebuild};
+use crate::store::index::{
+    Filter, Group, INDEX, Index, IndexError, Progress, Standing, Writer, catch_up, rebuild,
+};
 use crate::units::{bytes, count};
 
 const EXAMPLES: &str = "\
@@ -54,7 +58,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     match arguments.act.unwrap_or(Act::Status) {
         Act::Status => status(&store, arguments.json),
         act => {
-            let mut writer = Writer::open(&store)?;
+            let mut writer = Writer::open(&store).map_err(|e| closed(&store).unwrap_or(e.into()))?;
             let (began, mut told) = (Instant::now(), Instant::now());
             let terminal = std::io::stderr().is_terminal();
             let mut progress = |at: Progress| {
@@ -71,9 +75,13 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                 ControlFlow::Continue(())
             };
             let done = match act {
-                Act::Rebuild => rebuild(&mut writer, &mut progress)?,
-                _ => catch_up(&mut writer, &mut progress)?,
+                Act::Rebuild => rebuild(&mut writer, &mut progress),
+                _ => catch_up(&mut writer, &mut progress),
             };
+            let done = done.map_err(|e| match e {
+                IndexError::Read(e) => e.into(),
+                e => anyhow::Error::from(e),
+            })?;
             let seconds = began.elapsed().as_secs_f64();
             if arguments.json {
                 print_json(&json!({
@@ -98,6 +106,14 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             Ok(GOOD)
         }
     }
+}
+
+/// That the caller may not write the index, or make it. SQLite only says that it cannot open it.
+fn closed(store: &Path) -> Option<anyhow::Error> {
+    let index = store.join(INDEX);
+    let place = if index.exists() { index.as_path() } else { store };
+    let denied = access(place, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS);
+    denied.then(|| NoPermission(format!("write {}", place.display())).into())
 }
 
 fn status(store: &Path, json: bool) -> anyhow::Result<u8> {

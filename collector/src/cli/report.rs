@@ -10,7 +10,8 @@ use super::{FAILURES, GOOD, Output, print, print_json};
 use crate::config::{Config, help};
 use crate::report::JSON_SCHEMA;
 use crate::serve::site::{Site, kinds, kinds_json, new_text};
-use crate::store::index::{Filter, Index};
+use crate::store::ReadError;
+use crate::store::index::{Filter, INDEX, Index, Standing};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +62,10 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         Some(store) => store.clone(),
         None => Config::load(None)?.site.store,
     };
-    let index = Index::open(&store).map_err(|e| anyhow::anyhow!("no report of {}: {e}", store.display()))?;
+    let index = Index::open(&store).map_err(|e| match e {
+        Standing::Denied => ReadError::Denied(store.join(INDEX)).into(),
+        e => anyhow::anyhow!("no report of {}: {e}", store.display()),
+    })?;
     let until = Timestamp(jiff::Timestamp::now().as_microsecond());
     let since = Timestamp(until.0 - i64::from(arguments.days) * DAY_US);
     if let Some(file) = &arguments.new {
