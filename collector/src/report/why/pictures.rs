@@ -1,5 +1,7 @@
 //! What a report draws: jobs and steps over time, and memory beside its limits.
 
+use std::collections::HashSet;
+
 use inquest_journal::{StepId, Timestamp};
 use maud::{Markup, html};
 
@@ -10,9 +12,6 @@ use crate::report::html::{Bar, Mark, Row, class_name, memory, timeline};
 use crate::runs::RunState;
 use crate::units::duration;
 use crate::verdict::{Class, Verdict};
-
-/// Rows of a picture of one job.
-const ROWS: usize = 400;
 
 /// Jobs of a run, or steps and tasks of a job, over time.
 pub(super) fn times(id: &str, run: &RunState, subjects: &[Subject<'_>]) -> Markup {
@@ -71,17 +70,15 @@ fn rows_of_job(subject: &Subject<'_>) -> Vec<Row> {
     };
     let Some(start) = attempt.started.as_ref().map(|m| m.wall) else { return Vec::new() };
     let last = attempt.last.as_ref().map_or(start, |m| m.wall);
-    let died = |step: StepId, task: u32| {
-        let mut deaths = verdict.iter().flat_map(|v| v.first_failure.iter().chain(&v.consequences));
-        deaths.any(|d| (d.step, d.task) == (step, task))
-    };
+    let deaths = verdict.iter().flat_map(|v| v.first_failure.iter().chain(&v.consequences));
+    let died: HashSet<(StepId, u32)> = deaths.map(|d| (d.step, d.task)).collect();
     let class = verdict.map(|v| v.class);
     let mut rows = Vec::new();
     for (&id, step) in &attempt.steps {
         for (&rank, task) in &step.tasks {
             let Some(from) = &task.started else { continue };
             let to = task.exit.as_ref().map(|e| e.at.wall);
-            let bad = died(id, rank);
+            let bad = died.contains(&(id, rank));
             let end = match &task.exit {
                 None => "no end was recorded".to_owned(),
                 Some(e) => match (e.signal, e.code) {
@@ -105,7 +102,6 @@ fn rows_of_job(subject: &Subject<'_>) -> Vec<Row> {
         }
     }
     rows.sort_by_key(|r| r.from_us);
-    rows.truncate(ROWS);
     rows
 }
 
@@ -156,4 +152,31 @@ fn bars_of_job(subject: &Subject<'_>) -> Vec<Bar> {
         }
     }
     bars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::run;
+    use crate::story::{Attempt, EventId, Moment, Step, Story, Task};
+
+    #[test]
+    fn what_is_not_drawn_of_a_job_is_said() {
+        let at = |seconds: i64| Moment {
+            wall: Timestamp(seconds * 1_000_000),
+            node: "n1".into(),
+            boot: "b".into(),
+            mono_us: 0,
+            event: EventId { stream: "s".into(), seq: 0 },
+        };
+        let task = |rank: u32| Task { started: Some(at(i64::from(rank))), ..Task::default() };
+        let tasks = (0..5000).map(|rank| (rank, Box::new(task(rank)))).collect();
+        let mut attempt = Attempt { started: Some(at(0)), last: Some(at(5000)), ..Attempt::default() };
+        attempt.steps.insert(StepId::Number(0), Step { tasks, ..Step::default() });
+        let run = run(1);
+        let story = Story { attempts: vec![attempt] };
+        let subject = Subject { number: 1, member: &run.members[&1], story, failure: None, closed: false };
+        let page = times("r", &run, &[subject]).into_string();
+        assert!(page.contains("4600 more are not drawn"), "{page}");
+    }
 }
