@@ -1,5 +1,6 @@
 //! A plan to run jobs again, as text, JSON and CSV.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use anstyle::Style;
@@ -58,8 +59,9 @@ pub const CSV: [&str; 8] =
 
 /// One row per failed job; `array_id` is the index in the array.
 pub fn csv_rows(run: &RunState, failures: &[Failure], template: Option<&Template>) -> Vec<Vec<String>> {
+    let members: HashMap<_, _> = run.members.values().map(|m| (m.job_id, m)).collect();
     let row = |f: &Failure| {
-        let member = run.members.values().find(|m| m.job_id == f.job_id);
+        let member = members.get(&f.job_id);
         let array = member.and_then(|m| m.array_job_id.zip(m.array_task_id));
         let index = array.map(|(_, index)| index);
         vec![

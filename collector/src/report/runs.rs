@@ -1,5 +1,7 @@
 //! Lists of runs, and the members of one.
 
+use std::collections::HashSet;
+
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
@@ -98,6 +100,7 @@ fn open(member: &Member) -> &'static str {
 /// The same as JSON: `run.json` with a schema version.
 pub fn members_json(run: &RunState, which: &[u32]) -> Value {
     let mut run = run.clone();
+    let which: HashSet<u32> = which.iter().copied().collect();
     run.members.retain(|n, _| which.contains(n));
     json!({ "schema": JSON_SCHEMA, "run": run })
 }
@@ -108,5 +111,18 @@ pub fn status(status: RunStatus) -> &'static str {
         RunStatus::Running => "running",
         RunStatus::Completed => "completed",
         RunStatus::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Looking for each among all would take longer than a test may.
+    #[test]
+    fn all_members_of_a_large_run() {
+        const MEMBERS: u32 = 200_000;
+        let run = crate::report::tests::run(MEMBERS);
+        let which: Vec<u32> = (1..=MEMBERS).rev().collect();
+        let json = super::members_json(&run, &which);
+        assert_eq!(json["run"]["members"].as_object().unwrap().len(), MEMBERS as usize);
     }
 }
