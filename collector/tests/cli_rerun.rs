@@ -166,9 +166,10 @@ fn csv_of_what_failed() {
     let csv = ["--csv", "--config-template", "configs/config_%04d.json"];
     let (code, out, _) = run(&lab, &[&["rerun", "20", "--class", "app_error"], &csv[..]].concat(), "");
     let (header, row) = out.split_once('\n').unwrap();
-    assert_eq!((code, header), (1, "job_id,job_name,array_id,class,cause,fingerprint,node,config_file"));
-    assert!(row.starts_with("20,fit,4,app_error,app_error,1-"), "{row}");
-    assert!(row.ends_with(",n1,configs/config_0004.json\n"), "{row}");
+    let names = r#""job_id","job_name","array_id","class","cause","fingerprint","node","config_file""#;
+    assert_eq!((code, header), (1, names));
+    assert!(row.starts_with(r#"20,"fit",4,"app_error","app_error","1-"#), "{row}");
+    assert!(row.ends_with("\",\"n1\",\"configs/config_0004.json\"\n"), "{row}");
 }
 
 #[test]

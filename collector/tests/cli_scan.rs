@@ -72,11 +72,11 @@ fn csv_has_the_configuration_of_each_index_and_no_formulas() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(
         lines[0],
-        "job_id,job_name,array_id,class,cause,confidence,fingerprint,root_cause,log,config_file"
+        r#""job_id","job_name","array_id","class","cause","confidence","fingerprint","root_cause","log","config_file""#
     );
-    assert!(lines[1].starts_with("4700,sweep,2,timeout,timeout,"), "{out}");
-    assert!(lines[1].ends_with(",configs/config_0002.json"), "{out}");
-    assert!(lines[3].starts_with("4700,'=cmd(),9,"), "{out}");
+    assert!(lines[1].starts_with(r#"4700,"sweep",2,"timeout","timeout","#), "{out}");
+    assert!(lines[1].ends_with(r#","configs/config_0002.json""#), "{out}");
+    assert!(lines[3].starts_with(r#"4700,"'=cmd()",9,"#), "{out}");
     let (_, table, _) = lab.run(&["scan", &dir, "--csv", "failed.csv", template[0], template[1]]);
     assert_eq!(fs::read_to_string(lab.path().join("failed.csv")).unwrap(), out);
     assert!(table.contains("jobs failed"), "{table}");

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::ser::{SerializeMap, Serializer};
 
 use super::{Cell, Column, Kind, Sink};
-use crate::report::csv::guard;
+use crate::report::csv::{guard, quoted};
 
 /// JSON lines.
 pub(super) struct Jsonl<W> {
@@ -59,7 +59,7 @@ pub(super) struct Csv<W: Write> {
 
 impl<W: Write> Csv<W> {
     pub(super) fn new(columns: &[Column], raw: bool, out: W) -> io::Result<Csv<W>> {
-        let mut out = csv::Writer::from_writer(out);
+        let mut out = if raw { csv::Writer::from_writer(out) } else { quoted(out) };
         out.write_record(columns.iter().map(|c| &c.name))?;
         Ok(Csv { raw, out })
     }
