@@ -60,6 +60,17 @@ fn export(lab: &Lab, arguments: &[&str]) -> String {
 }
 
 #[test]
+fn what_was_left_out_is_no_success() {
+    let lab = lab();
+    let events = lab.events_of("r1");
+    let text = fs::read_to_string(&events).unwrap();
+    fs::write(&events, text.replacen("{\"timestamp\"", "\"timestamp\"", 1)).unwrap();
+    let (code, out, err) = lab.run(&["export", "events"]);
+    assert!(code == 3 && err.contains("1 line is damaged"), "{code}: {err}");
+    assert!(out.lines().count() > 10, "{out}");
+}
+
+#[test]
 fn an_event_is_one_row_with_all_its_fields() {
     let lab = lab();
     let rows = rows(&export(&lab, &["events"]));

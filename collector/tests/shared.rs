@@ -137,6 +137,19 @@ fn said(output: &Output) -> (i32, String) {
 }
 
 #[test]
+fn an_index_that_is_not_the_callers_is_denied_and_not_missing() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    assert_eq!(lab.run(&["index", "rebuild"]).0, 0);
+    for arguments in [&["index"][..], &["index", "update"], &["index", "rebuild"], &["report"]] {
+        let (code, text) = said(&as_user(&lab, ANN, inquest(&lab).to_str().unwrap(), arguments));
+        assert!(code == 4 && text.contains("no permission"), "{arguments:?}: {code}: {text}");
+    }
+}
+
+#[test]
 fn who_has_no_account_here_finds_their_own_runs() {
     if !is_root() {
         return;
