@@ -27,6 +27,7 @@ mod merge;
 mod run;
 mod settle;
 pub mod tidy;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ use job::Job;
 pub use manager::Manager;
 use run::Run;
 use tidy::Tidier;
+use window::Window;
 
 /// What keeps the collector from going on.
 #[derive(Debug, thiserror::Error)]
@@ -654,7 +656,10 @@ impl Collector {
         let now = Instant::now();
         let due = |r: &&Run| {
             let all = end && (last || r.due.is_none_or(|due| now >= due));
-            r.stale && (all || r.turned)
+            // Inside of a pass a run that goes on and on ends again and again: by then it must have doubled, or
+            // all its members would be written at every checkpoint.
+            let grown = r.head.count / 2 >= r.shown;
+            r.stale && (all || r.turned && grown)
         };
         let mut ids: Vec<i64> = if end {
             self.runs.values().filter(due).map(|r| r.id).collect()
@@ -700,33 +705,35 @@ impl Collector {
         }
         members.extend(changed.iter().map(|(m, text)| (m.chunk, (m.clone(), text.as_deref()))));
         // Verdicts of before stand in the file.
-        let map = match members.values().any(|(m, text)| m.verdict.is_some() && text.is_none()) {
-            true => Some(self.map(&run.events())?),
-            false => None,
-        };
-        let stored = |m: &MemberRow| {
-            let (at, length) = m.verdict?;
-            let at = usize::try_from(at).ok()?;
-            serde_json::from_slice::<&RawValue>(map.as_ref()?.get(at..at + length as usize)?).ok()
-        };
-        let text = run.json(members.values().map(|(m, text)| (m, text.or_else(|| stored(m)))));
+        let mut verdicts = Vec::new();
+        let mut places = Vec::with_capacity(members.len());
+        let mut window = None;
+        for (m, text) in members.values() {
+            let Some((at, length)) = m.verdict.filter(|_| text.is_none()) else {
+                places.push(0..0);
+                continue;
+            };
+            let window = match &mut window {
+                Some(window) => window,
+                None => window.insert(Window::open(&self.appender, &run.events())?),
+            };
+            let from = verdicts.len();
+            verdicts.extend_from_slice(window.part(at..at + u64::from(length))?);
+            places.push(from..verdicts.len());
+        }
+        let stored = |place| serde_json::from_slice::<&RawValue>(&verdicts[place]).ok();
+        let each = members.values().zip(places);
+        let text = run.json(each.map(|((m, text), place)| (m, text.or_else(|| stored(place)))));
         let (dir, file) = (run.dir(), run.file(RUN));
         self.appender.replace(&dir, &file, &text)?;
         if let Some(run) = self.runs.get_mut(&id) {
             run.stale = false;
             run.turned = false;
+            run.shown = run.head.count;
             run.dirty = true;
             run.due = Some(Instant::now() + began.elapsed() * SHOW_SHARE);
         }
         Ok(())
-    }
-
-    fn map(&self, events: &Path) -> Result<memmap2::Mmap, StoreError> {
-        let file = self.appender.open_read(events)?;
-        // SAFETY: the file is the collector's own and only ever grows while it
-        // runs; the map is read before the next line is written.
-        let map = unsafe { memmap2::Mmap::map(&file) };
-        map.map_err(|source| StoreError::Io { path: events.to_owned(), source })
     }
 
     /// Cuts every file of the store back to its committed length, and forgets

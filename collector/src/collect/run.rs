@@ -67,6 +67,8 @@ pub(super) struct Run {
     pub(super) turned: bool,
     /// They may be written again from then on.
     pub(super) due: Option<Instant>,
+    /// So many members did they show.
+    pub(super) shown: u32,
 }
 
 impl Run {
@@ -100,6 +102,7 @@ impl Run {
             stale: true,
             turned: false,
             due: None,
+            shown: 0,
         }
     }
 
