@@ -40,10 +40,11 @@ impl Members {
     pub(super) fn pick(&self, place: &Where) -> anyhow::Result<Picked> {
         let target: Target = self.target.parse()?;
         let found = place.find_members(&target)?;
-        let stories = super::why::stories(&found)?;
         let only_one = found.members.len() == 1;
         let wanted = |n: &&u32| self.all || only_one || found.run.members[*n].failed();
         let chosen: Vec<u32> = found.members.iter().filter(wanted).copied().collect();
+        // Of a large run, the stories of those that nobody asks about do not fit into memory.
+        let stories = super::why::stories_of(&found, &chosen)?;
         if chosen.is_empty() {
             let jobs = count(found.members.len(), "job", "jobs");
             eprintln!("inquest: none of {jobs} failed; --all takes them all");
@@ -77,7 +78,10 @@ impl Picked {
 
 /// The failures of all members that were found, in the order of their numbers.
 pub(super) fn failures(found: &Found, logs: bool) -> anyhow::Result<Vec<Failure>> {
-    let stories = super::why::stories(found)?;
+    let run = &found.run;
+    let may = |n: &u32| run.members[n].failed() || run.members[n].attempts > 1;
+    let failed: Vec<u32> = found.members.iter().copied().filter(may).collect();
+    let stories = super::why::stories_of(found, &failed)?;
     let each = |(): &mut (), number: &u32| {
         let member = &found.run.members[number];
         let story = stories.get(&member.job_id);

@@ -6,9 +6,9 @@ use jiff::tz::TimeZone;
 
 use super::rules::Judging;
 use super::{FAILURES, GOOD, Output, Where, print, print_json};
-use crate::report::JSON_SCHEMA;
 use crate::report::failures::failures;
 use crate::report::why::{self, LOGS_READ, Subject};
+use crate::report::{JSON_SCHEMA, clean};
 use crate::report::{parallel, site, unrecorded};
 use crate::runs::RunState;
 use crate::slurm::past;
@@ -102,8 +102,12 @@ impl Arguments {
         let Some(word) = &self.target else {
             let whose = self.place.whose();
             let count = usize::from(self.last.unwrap_or(1));
+            let cluster = self.place.cluster.as_deref();
+            let mut unread = |run: &str, e: ReadError| {
+                eprintln!("inquest: the run {} is left out: {}", clean(run), clean(&e.to_string()));
+            };
             let mut found =
-                self.place.open()?.newest_failed(self.place.cluster.as_deref(), whose.as_deref(), count)?;
+                self.place.open()?.newest_failed(cluster, whose.as_deref(), count, &mut unread)?;
             if found.is_empty() {
                 let whose = whose.map_or(String::new(), |u| format!(" of {u}"));
                 eprintln!("inquest: no run{whose} has a job that failed; 'inquest runs' lists what is there");
@@ -123,7 +127,7 @@ impl Arguments {
         if matches!(target, Target::Run(_)) || !matches!(error.downcast_ref(), Some(ReadError::NotFound(_))) {
             return Err(error);
         }
-        let jobs = past::ask(&target);
+        let jobs = past::ask(&target, self.place.cluster.as_deref(), self.place.user.as_deref());
         match unrecorded::found(jobs.as_deref().unwrap_or_default()) {
             Some((mut found, stories)) => {
                 site::refine(&self.judging.load()?, &mut found.run, &found.members, &stories);
@@ -137,7 +141,7 @@ impl Arguments {
     }
 }
 
-type Stories = BTreeMap<JobId, Story>;
+pub(super) type Stories = BTreeMap<JobId, Story>;
 
 /// The members that were asked for, with their stories, and what the logs of
 /// the first failed ones say.
@@ -173,10 +177,15 @@ fn subjects_of(found: &Found, mut stories: Stories, closed: bool) -> Vec<Subject
     subjects.into_iter().map(|(subject, _)| subject).collect()
 }
 
-/// The stories of the members that were asked for, from one pass over the
-/// part of the file that holds them.
-pub(super) fn stories(found: &Found) -> Result<BTreeMap<JobId, Story>, ReadError> {
-    let members = found.members.iter().map(|n| &found.run.members[n]);
+/// The stories of the members that were asked for.
+pub(super) fn stories(found: &Found) -> Result<Stories, ReadError> {
+    stories_of(found, &found.members)
+}
+
+/// The stories of these members, from one pass over the part of the file that
+/// holds them.
+pub(super) fn stories_of(found: &Found, members: &[u32]) -> Result<Stories, ReadError> {
+    let members = members.iter().map(|n| &found.run.members[n]);
     let mut stories: BTreeMap<JobId, Story> = members.clone().map(|m| (m.job_id, Story::default())).collect();
     let from = members.clone().map(|m| m.range.0).min().unwrap_or(0);
     let to = members.map(|m| m.range.1).max().unwrap_or(0);

@@ -9,6 +9,7 @@ use inquest_journal::{JobId, Timestamp};
 use super::accounting::JobRecord;
 use super::sacct::{columns_of, limit_of, run, state_of, time};
 use super::target::Target;
+use crate::store::user_called;
 
 /// A job as slurmdbd keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,12 +66,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two fields: no name that a person gives a job has it.
 const FIELD: char = '\u{1f}';
 
-/// Asks sacct for what `target` names; nothing when it knows none of it.
+/// Asks sacct for what `target` names; nothing when it knows none of it. `cluster` and `user` are those that a
+/// caller has named, the user as the store calls them.
 ///
 /// # Errors
 ///
 /// When sacct did not answer, in words for people.
-pub fn ask(target: &Target) -> Result<Vec<PastJob>, String> {
+pub fn ask(target: &Target, cluster: Option<&str>, user: Option<&str>) -> Result<Vec<PastJob>, String> {
     let id = match target {
         Target::Run(_) => return Ok(Vec::new()),
         Target::Job { id, .. } | Target::Array { id, .. } | Target::Het { id, .. } => *id,
@@ -78,7 +80,14 @@ pub fn ask(target: &Target) -> Result<Vec<PastJob>, String> {
     let format = format!("--format={}", columns_of(&run(&["--helpformat"], PATIENCE)?, &COLUMNS));
     let delimiter = format!("--delimiter={FIELD}");
     let jobs = format!("--jobs={id}");
-    let mut found = parse(&run(&["--parsable2", &delimiter, &format, &jobs], PATIENCE)?);
+    // Without its name, sacct tells of the cluster that this machine is of.
+    let clusters = cluster.map(|name| format!("--clusters={name}"));
+    let mut words = vec!["--parsable2", &delimiter, &format];
+    words.extend(clusters.as_deref());
+    words.push(&jobs);
+    let mut found = parse(&run(&words, PATIENCE)?);
+    found.retain(|job| cluster.is_none_or(|name| name.eq_ignore_ascii_case(&job.cluster)));
+    found.retain(|job| user.is_none_or(|name| name == user_called(&job.user)));
     found.retain(|job| match target {
         Target::Array { tasks, .. } => {
             job.array.is_some_and(|(_, index)| tasks.binary_search(&index).is_ok())

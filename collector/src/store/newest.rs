@@ -7,16 +7,18 @@ use crate::runs::Member;
 
 impl Store {
     /// The newest `count` runs with a job that failed, the one with the newest
-    /// failure first, whole. Reads the state of as few runs as it takes.
+    /// failure first, whole. Reads the state of as few runs as it takes; `unread`
+    /// is told of those that cannot be read, which are left out.
     ///
     /// # Errors
     ///
-    /// When the store or one of these runs cannot be read.
+    /// When the store cannot be read.
     pub fn newest_failed(
         &self,
         cluster: Option<&str>,
         user: Option<&str>,
         count: usize,
+        unread: &mut dyn FnMut(&str, ReadError),
     ) -> Result<Vec<Found>, ReadError> {
         let mut runs = self.runs(cluster, user)?;
         runs.retain(|(_, _, entry)| entry.n_failed > 0);
@@ -27,7 +29,13 @@ impl Store {
             if newest.len() >= count && newest.last().is_some_and(|(at, _)| *at >= entry.updated_at) {
                 break;
             }
-            let (dir, run) = self.load(&Place { cluster, user }, &entry.run_id)?;
+            let (dir, run) = match self.load(&Place { cluster, user }, &entry.run_id) {
+                Ok(loaded) => loaded,
+                Err(e) => {
+                    unread(&entry.run_id, e);
+                    continue;
+                }
+            };
             let Some(at) = run.members.values().filter(|m| m.failed()).map(ended).max() else { continue };
             let members = run.members.keys().copied().collect();
             let place = newest.partition_point(|(other, _)| *other > at);
