@@ -60,6 +60,7 @@ fn exact_ranges_by_class_with_measured_memory() {
     let error = "sbatch --array=4 --partition=batch --job-name=fit --chdir='/home/ann/my runs' job.sh";
     for line in [
         "oom: 4 of 8 jobs, 20_[1-3,6] \"fit\"",
+        "  how many of its array may run at a time is not known: where --array had a %N, add it here",
         "  killed at a limit of 1.0 GiB: their peak was clipped there, the true need may be higher",
         "  3 that succeeded peaked at 900.0 MiB or less (page cache included)",
         &format!("  {oom}"),
@@ -111,6 +112,11 @@ fn the_script_is_asked_of_slurm_and_else_said_to_be_missing() {
     tool(&lab, "scontrol", "echo \"JobId=$4 JobName=x Command=/a/job.sh x WorkDir=/w StdErr=/w/x\"");
     let (_, out, _) = run(&lab, &["rerun", "20"], "");
     assert!(out.contains("runs' /a/job.sh x\n") && !out.contains("JOBSCRIPT"), "{out}");
+    assert!(out.contains("--array=1-3,6 ") && !out.contains("%N"), "{out}");
+    let array = "JobId=$4 ArrayJobId=20 ArrayTaskId=1 ArrayTaskThrottle=2 JobName=x";
+    tool(&lab, "scontrol", &format!("echo \"{array} Command=/a/job.sh WorkDir=/w StdErr=/w/x\""));
+    let (_, out, _) = run(&lab, &["rerun", "20"], "");
+    assert!(out.contains("--array=1-3,6%2 ") && !out.contains("%N"), "{out}");
 }
 
 #[test]
@@ -185,4 +191,54 @@ fn wrong_input_to_rerun() {
     lab.refuses(&["rerun", "20", "--store", "/no/such"], 3, &["/no/such"]);
     let (code, _, err) = lab.run(&["rerun", "20_0", "--script", "j"]);
     assert!(code == 0 && err.contains("nothing failed"), "{err}");
+}
+
+/// Jobs of one run need not do the same work, and `why` names the same memory as the plan.
+#[test]
+fn only_siblings_tell_what_a_job_needs() {
+    let run = Some("all");
+    let lab = Lab::with([
+        Job { run, memory_mib: 2048, ..Job::new(1, End::Oom(2048)) },
+        // Another name, another size, and a sibling.
+        Job { run, name: "huge".into(), memory_mib: 65536, peak_mib: 30_000, ..Job::new(2, End::Code(0)) },
+        Job { run, memory_mib: 65536, peak_mib: 31_000, ..Job::new(3, End::Code(0)) },
+        Job { run, memory_mib: 2048, peak_mib: 500, ..Job::new(4, End::Code(0)) },
+        // An array of the same name and size is no sibling of a job, nor of another array.
+        Job { run, array: Some((5, 1)), memory_mib: 2048, peak_mib: 600, ..Job::new(5, End::Code(0)) },
+        Job { run, array: Some((6, 1)), memory_mib: 2048, ..Job::new(6, End::Oom(2048)) },
+        // The limit was that of a step, of which the job has more than enough.
+        Job { run, name: "step".into(), memory_mib: 65536, ..Job::new(7, End::OomStep(1024)) },
+    ]);
+    let (_, out, _) = lab.run(&["rerun", "all", "--script", "j"]);
+    let (first, rest) = out.split_once("oom: 1 of 7 jobs, 6_1").unwrap();
+    let (second, third) = rest.split_once("oom: 1 of 7 jobs, 7").unwrap();
+    assert!(
+        first.contains("  1 that succeeded peaked at 500.0 MiB or less") && first.contains(" --mem=3G "),
+        "{out}"
+    );
+    assert!(second.contains("none of their siblings succeeded") && second.contains(" --mem=3G "), "{out}");
+    assert!(third.contains("give its srun --mem=1536M in the script"), "{out}");
+    assert!(third.contains("\n  sbatch --partition=batch "), "{out}");
+    for (job, memory) in
+        [("1", "more memory: --mem=3G"), ("6_1", "more memory: --mem=3G"), ("7", "srun --mem=1536M")]
+    {
+        let (_, out, _) = lab.run(&["why", job]);
+        assert!(out.contains(memory), "{out}");
+    }
+}
+
+#[test]
+fn what_somebody_cancelled_stays_cancelled() {
+    let lab = Lab::with([Job::new(1, End::Signal(15)), Job::new(2, End::Code(3))]);
+    let cancel = lab.log(
+        "rules.toml",
+        "[[rule]]\nname = \"stopped\"\npriority = 1\nclass = \"cancelled\"\n[rule.match]\nsignal = [15]\n",
+    );
+    let rerun = |words: &[&str]| lab.run(&[&["rerun", "--rules", &cancel, "--script", "j"], words].concat());
+    let (code, out, _) = rerun(&["1"]);
+    assert_eq!(code, 0, "{out}");
+    assert_eq!(out, "1 cancelled job is left out: --class cancelled takes them\n");
+    let (code, out, _) = rerun(&["1", "--class", "cancelled"]);
+    assert!(code == 1 && out.contains("  sbatch ") && !out.contains("left out"), "{out}");
+    assert!(out.contains("somebody cancelled it") && !out.contains("the same input"), "{out}");
 }

@@ -5,11 +5,11 @@ use clap::Args;
 
 use super::rules::Judging;
 use super::{FAILURES, GOOD, NotYours, Output, Usage, Where, print, print_json};
-use crate::recover::{self, Group, Plan, Scripts, Subject, Template, Wishes};
+use crate::recover::{self, Group, Plan, Scripts, Subject, Submitted, Template, Wishes};
 use crate::report::{clean, csv, failures, rerun};
 use crate::runs::RunState;
 use crate::slurm::target::Target;
-use crate::store::{Found, user_name};
+use crate::store::user_name;
 use crate::verdict::Class;
 
 const EXAMPLES: &str = "\
@@ -20,11 +20,14 @@ Examples:
   inquest rerun 4700 --csv failed.csv \\
       --config-template 'configs/config_%04d.json'
 
-Jobs that were killed for memory get half as much again as they had, or a
-fifth more than the highest peak of those that succeeded, whichever is more;
-jobs that were stopped at their time limit get half as much time again. Options
-that you gave to sbatch on its command line are not recorded: put them into the
-script, or add them to the printed command.
+Jobs that were killed for memory get half as much again as they had; jobs that
+were stopped at their time limit get half as much time again, or a fifth more
+than the longest of their siblings that succeeded, whichever is more. Siblings
+are the members of the same array, else jobs of the same name that asked for as
+much memory. Options that you gave to sbatch on its command line are not
+recorded: put them into the script, or add them to the printed command.
+
+Jobs that somebody cancelled are left out unless --class cancelled asks for them.
 
 Only your own jobs are submitted: the script of another user would run with
 your rights. The plan says how that user submits them.
@@ -86,8 +89,8 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let template = template.map_err(|e| Usage(e.to_string()))?;
     let found = arguments.place.judged(&target, &arguments.judging)?;
     // Those that succeeded show what it takes, whoever was asked for.
-    let whole = Found { members: found.run.members.keys().copied().collect(), ..found.clone() };
-    let stories = super::why::stories(&whole)?;
+    let all: Vec<u32> = found.run.members.keys().copied().collect();
+    let stories = super::why::stories_of(&found, &all)?;
     let subjects: Vec<Subject<'_>> = found
         .run
         .members
@@ -99,18 +102,17 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         .collect();
     let given = arguments.script.clone().map(script_word);
     let mut scripts = Scripts::default();
-    let plan = recover::plan(&found.run, &subjects, &wishes, |member| {
-        given.clone().map(|s| vec![s]).or_else(|| scripts.of(member.job_id))
+    let plan = recover::plan(&found.run, &subjects, &wishes, |member| match &given {
+        Some(script) => Submitted { script: Some(vec![script.clone()]), throttle: None },
+        None => scripts.of(member.job_id),
     });
     if let Some(to) = &arguments.csv {
         let mut rows = Vec::new();
         for subject in subjects.iter().filter(|s| s.wanted) {
             let story = &stories[&subject.member.job_id];
             // What was put back into the queue and then ended well is done.
-            rows.extend(failures::failures(&found.run, subject.member, story, true).pop().filter(|f| {
-                f.attempt == story.attempts.len()
-                    && (wishes.classes.is_empty() || wishes.classes.contains(&f.class))
-            }));
+            let newest = failures::failures(&found.run, subject.member, story, true).pop();
+            rows.extend(newest.filter(|f| f.attempt == story.attempts.len() && wishes.include(f.class)));
         }
         to.write(&csv::text(&rerun::CSV, &rerun::csv_rows(&found.run, &rows, template.as_ref())))?;
     }
@@ -125,7 +127,8 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     if plan.groups.is_empty() {
         let which = if wishes.classes.is_empty() { "" } else { " in this class" };
-        eprintln!("inquest: nothing failed{which}, so there is nothing to run again");
+        let but = if plan.cancelled > 0 { " by itself" } else { "" };
+        eprintln!("inquest: nothing failed{which}{but}, so there is nothing to run again");
         return Ok(GOOD);
     }
     match other {

@@ -9,7 +9,7 @@ mod template;
 mod told;
 
 pub use handlers::{Call, Ended, Handlers};
-pub use plan::{Group, NO_SCRIPT, Plan, Script, Subject, Wishes, line, plan};
+pub use plan::{Group, NO_SCRIPT, Plan, Script, Subject, Submitted, Wishes, line, plan};
 pub use resources::{is_memory, is_time};
 pub use script::Scripts;
 pub use template::{BadTemplate, Template};

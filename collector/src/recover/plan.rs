@@ -9,7 +9,7 @@ of them by a crate that knows how to quote.
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use inquest_journal::{Level, StepId};
+use inquest_journal::{JobId, Level, StepId};
 use serde::Serialize;
 
 use super::resources::{minutes, time_words};
@@ -18,14 +18,14 @@ use crate::runs::{Member, RunState};
 use crate::slurm::hostlist;
 use crate::slurm::target::fold_ranges;
 use crate::story::Attempt;
-use crate::units::memory_words;
 use crate::units::{bytes, duration};
+use crate::verdict::rules::memory::{MORE, asked, had, times};
 use crate::verdict::{Class, Retry, Verdict};
 
 /// What a person decides.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
-    /// Only these classes; all when empty.
+    /// Only these classes; when empty, all but what somebody cancelled.
     pub classes: Vec<Class>,
     /// Memory for all, as sbatch takes it.
     pub memory: Option<String>,
@@ -35,6 +35,13 @@ pub struct Wishes {
     pub time: Option<String>,
     /// Leave out the nodes where jobs fail that succeed elsewhere.
     pub exclude_bad: bool,
+}
+
+impl Wishes {
+    /// Whether jobs of this class are to run again.
+    pub fn include(&self, class: Class) -> bool {
+        if self.classes.is_empty() { class != Class::Cancelled } else { self.classes.contains(&class) }
+    }
 }
 
 /// A member with its newest attempt.
@@ -61,6 +68,18 @@ impl<'a> Subject<'a> {
         self.verdict().is_some_and(|v| v.class == Class::Ok)
     }
 
+    /// The array that it is of.
+    fn array(&self) -> Option<JobId> {
+        self.member.array_job_id.filter(|_| self.member.array_task_id.is_some())
+    }
+
+    /// Whose needs tell of its own.
+    fn kin(&self) -> Kin<'a> {
+        let facts = &self.attempt.facts;
+        let named = || facts.name.as_deref().map(|name| Kin::Named(name, facts.memory_mib));
+        self.array().map(Kin::Array).or_else(named).unwrap_or(Kin::Alone(self.member.job_id))
+    }
+
     /// Where it failed, or where it ran.
     fn node(&self) -> Option<&'a str> {
         let death = self.verdict().and_then(|v| v.first_failure.as_ref());
@@ -68,8 +87,52 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// Jobs that do the same work: the members of an array, else those of one name that asked for as much memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kin<'a> {
+    Array(JobId),
+    Named(&'a str, Option<u64>),
+    Alone(JobId),
+}
+
+/// What it took those that succeeded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Siblings {
+    jobs: usize,
+    /// Those with a peak below their limit, and the highest of these.
+    whole: usize,
+    peak: u64,
+    /// Those whose peak their limit cut off.
+    clipped: usize,
+    longest_us: Option<i64>,
+}
+
+impl Siblings {
+    fn add(&mut self, attempt: &Attempt) {
+        self.jobs += 1;
+        match peak(attempt) {
+            Some((_, true)) => self.clipped += 1,
+            Some((peak, false)) => {
+                self.whole += 1;
+                self.peak = self.peak.max(peak);
+            }
+            None => {}
+        }
+        self.longest_us = self.longest_us.max(attempt.elapsed_us());
+    }
+}
+
 /// The words of a job script's command.
 pub type Script = Vec<String>;
+
+/// What no node knows of a job, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its script.
+    pub script: Option<Script>,
+    /// How many members of its array may run at a time; 0 for any number.
+    pub throttle: Option<u32>,
+}
 
 /// What to run again.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -80,6 +143,8 @@ pub struct Plan {
     pub bad_nodes: Vec<nodes::BadNode>,
     /// Members that were asked for.
     pub jobs: usize,
+    /// Those of them that are left out because somebody cancelled them.
+    pub cancelled: usize,
 }
 
 /// Jobs that one command runs again.
@@ -106,35 +171,42 @@ pub struct Group {
 /// In place of a script that is not known.
 pub const NO_SCRIPT: &str = "JOBSCRIPT";
 
-/// Makes a plan for the failed ones of `subjects` that were asked for. `script`
-/// tells the command of a job's script, where it is known.
+/// Makes a plan for the failed ones of `subjects` that were asked for. `submitted`
+/// tells how a job was, where that is known.
 pub fn plan(
     run: &RunState,
     subjects: &[Subject<'_>],
     wishes: &Wishes,
-    mut script: impl FnMut(&Member) -> Option<Script>,
+    mut submitted: impl FnMut(&Member) -> Submitted,
 ) -> Plan {
     let bad_nodes = nodes::bad(subjects.iter().filter_map(|s| Some((s.node()?, s.verdict()?.class))));
-    let siblings: Vec<Subject<'_>> = subjects.iter().filter(|s| s.succeeded()).copied().collect();
+    let mut siblings: BTreeMap<Kin<'_>, Siblings> = BTreeMap::new();
+    for subject in subjects.iter().filter(|s| s.succeeded()) {
+        siblings.entry(subject.kin()).or_default().add(subject.attempt);
+    }
+    let mut cancelled = 0;
     let mut groups: BTreeMap<(Class, u32), Vec<Subject<'_>>> = BTreeMap::new();
     for subject in subjects.iter().filter(|s| s.wanted && s.failed()) {
         let Some(verdict) = subject.verdict() else { continue };
-        if wishes.classes.is_empty() || wishes.classes.contains(&verdict.class) {
+        if wishes.include(verdict.class) {
             // One command runs the members of one array; a plain job has its own.
-            let array = subject.member.array_job_id.filter(|_| subject.member.array_task_id.is_some());
-            let key = array.unwrap_or(subject.member.job_id).0;
+            let key = subject.array().unwrap_or(subject.member.job_id).0;
             groups.entry((verdict.class, key)).or_default().push(*subject);
+        } else if wishes.classes.is_empty() {
+            cancelled += 1;
         }
     }
     let bad: Vec<&str> = bad_nodes.iter().map(|n| n.node.as_str()).collect();
     let groups = groups.into_iter().map(|((class, _), members)| {
-        let script = script(members[0].member);
-        group(run, class, &members, &siblings, wishes, &bad, script)
+        let submitted = submitted(members[0].member);
+        let siblings = siblings.get(&members[0].kin()).copied().unwrap_or_default();
+        group(run, class, &members, siblings, wishes, &bad, submitted)
     });
     Plan {
         groups: groups.collect(),
         jobs: subjects.iter().filter(|s| s.wanted).count(),
         bad_nodes: bad_nodes.clone(),
+        cancelled,
     }
 }
 
@@ -142,10 +214,10 @@ fn group(
     run: &RunState,
     class: Class,
     members: &[Subject<'_>],
-    siblings: &[Subject<'_>],
+    siblings: Siblings,
     wishes: &Wishes,
     bad: &[&str],
-    script: Option<Script>,
+    Submitted { script, throttle }: Submitted,
 ) -> Group {
     let first = members[0];
     let facts = &first.attempt.facts;
@@ -156,7 +228,14 @@ fn group(
         .filter_map(|s| s.member.array_task_id.filter(|_| s.member.array_job_id.is_some()))
         .collect();
     if !indices.is_empty() {
-        argv.push(format!("--array={}", fold_ranges(indices)));
+        if throttle.is_none() && indices.len() > 1 {
+            notes.push(
+                "how many of its array may run at a time is not known: where --array had a %N, add it here"
+                    .into(),
+            );
+        }
+        let throttle = throttle.filter(|n| *n > 0).map_or(String::new(), |n| format!("%{n}"));
+        argv.push(format!("--array={}{throttle}", fold_ranges(indices)));
     }
     argv.extend(memory(members, siblings, wishes, &mut notes).map(|m| format!("--mem={m}")));
     argv.extend(time(members, siblings, wishes, &mut notes).map(|t| format!("--time={t}")));
@@ -174,7 +253,9 @@ fn group(
         let known = value.as_deref().filter(|v| !v.is_empty() && *v != "(null)");
         argv.extend(known.map(|v| format!("{option}={v}")));
     }
-    if first.verdict().is_some_and(|v| v.retry == Retry::Not) {
+    if class == Class::Cancelled {
+        notes.push("somebody cancelled it: run it again only if that was not meant for good".into());
+    } else if first.verdict().is_some_and(|v| v.retry == Retry::Not) {
         notes.push("the same input will fail the same way: mend the cause first".into());
     }
     if run.key.won.kind == crate::runs::KeyKind::Het {
@@ -221,7 +302,7 @@ pub fn line(argv: &[String]) -> Option<String> {
 /// word, and only the value of `--option=value`. An equals sign or a comma
 /// means nothing behind the first word of a command and outside braces.
 fn quote(word: &str) -> Option<String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@+=,".contains(&b);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@+=,%".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         return Some(word.to_owned());
     }
@@ -239,17 +320,13 @@ fn needs(members: &[Subject<'_>], retry: Retry) -> bool {
 
 /// What the jobs had, in bytes per node, and whose limit it was.
 fn limit(members: &[Subject<'_>]) -> Option<(u64, Option<Level>)> {
-    let of = |s: &Subject<'_>| {
-        let death = s.verdict().and_then(|v| v.first_failure.as_ref());
-        let hit = death.filter(|d| d.oom_kills > 0).and_then(|d| Some((d.limit_bytes?, d.limit_level)));
-        hit.or_else(|| Some((s.attempt.facts.memory_mib? << 20, None)))
-    };
+    let of = |s: &Subject<'_>| had(s.verdict().and_then(|v| v.first_failure.as_ref()), s.attempt);
     members.iter().filter_map(of).max_by_key(|l| l.0)
 }
 
 fn memory(
     members: &[Subject<'_>],
-    siblings: &[Subject<'_>],
+    siblings: Siblings,
     wishes: &Wishes,
     notes: &mut Vec<String>,
 ) -> Option<String> {
@@ -263,39 +340,41 @@ fn memory(
         notes.push("how much memory they had is not known: give it with --mem".into());
         return None;
     };
-    let peaks: Vec<(u64, bool)> = siblings.iter().filter_map(|s| peak(s.attempt)).collect();
-    let whole = peaks.iter().filter(|(_, clipped)| !clipped).map(|(peak, _)| *peak).max();
-    let clipped = peaks.iter().filter(|(_, clipped)| *clipped).count();
     if needs(members, Retry::WithMoreMemory) {
         notes.push(format!(
             "killed at a limit of {}: their peak was clipped there, the true need may be higher",
             bytes(limit)
         ));
     }
-    match whole {
-        Some(peak) => notes.push(format!(
-            "{} that succeeded peaked at {} or less (page cache included)",
-            peaks.len() - clipped,
-            bytes(peak)
-        )),
-        None if peaks.is_empty() => {
-            notes.push("none of their siblings succeeded, so there is no peak to go by".into())
+    match siblings {
+        Siblings { jobs: 0, .. } => {
+            notes.push("none of their siblings succeeded, so there is no peak to go by".into());
         }
-        None => {}
-    }
-    if clipped > 0 {
-        notes.push(format!("{clipped} that succeeded reached their limit too, so their peak says nothing"));
-    }
-    match level {
-        Some(Level::Step | Level::Task) => {
-            notes.push("the limit was that of a step: raise --mem of its srun in the script too".into());
+        Siblings { whole: 0, .. } => {}
+        Siblings { whole, peak, .. } => {
+            notes.push(format!(
+                "{whole} that succeeded peaked at {} or less (page cache included)",
+                bytes(peak)
+            ));
         }
-        Some(Level::Job | Level::Host) | None => {}
     }
-    let factor = wishes.memory_factor.unwrap_or(1.5);
-    // Peaks need a fifth more, because the next input is never the same.
-    let wanted = (limit as f64 * factor).max(whole.unwrap_or(0) as f64 * 1.2);
-    Some(memory_words((wanted / f64::from(1 << 20)).ceil() as u64))
+    if siblings.clipped > 0 {
+        notes.push(format!(
+            "{} that succeeded reached their limit too, so their peak says nothing",
+            siblings.clipped
+        ));
+    }
+    let factor = wishes.memory_factor.unwrap_or(MORE);
+    let memory = times(limit, factor);
+    if matches!(level, Some(Level::Step | Level::Task)) {
+        notes.push(format!("the limit was that of a step: give its srun --mem={memory} in the script"));
+        let enough =
+            |s: &Subject<'_>| asked(s.attempt).is_some_and(|job| job as f64 >= limit as f64 * factor);
+        if members.iter().any(enough) {
+            return None;
+        }
+    }
+    Some(memory)
 }
 
 /// Highest charge of an attempt, and whether the limit cut it off.
@@ -308,7 +387,7 @@ fn peak(attempt: &Attempt) -> Option<(u64, bool)> {
 
 fn time(
     members: &[Subject<'_>],
-    siblings: &[Subject<'_>],
+    siblings: Siblings,
     wishes: &Wishes,
     notes: &mut Vec<String>,
 ) -> Option<String> {
@@ -324,12 +403,12 @@ fn time(
         said.map(|m| m.saturating_mul(60_000_000)).or_else(planned).or_else(|| s.attempt.elapsed_us())
     };
     let limit = members.iter().filter_map(limit_us).max()?;
-    let longest = siblings.iter().filter_map(|s| s.attempt.elapsed_us()).max();
     notes.push(format!("stopped after {}", duration(limit)));
-    if let Some(longest) = longest {
-        notes.push(format!("{} that succeeded took {} or less", siblings.len(), duration(longest)));
+    if let Some(longest) = siblings.longest_us {
+        notes.push(format!("{} that succeeded took {} or less", siblings.jobs, duration(longest)));
     }
-    let wanted = (limit as f64 * 1.5).max(longest.unwrap_or(0) as f64 * 1.2);
+    // A fifth more than others took, because the next input is never the same.
+    let wanted = (limit as f64 * 1.5).max(siblings.longest_us.unwrap_or(0) as f64 * 1.2);
     Some(time_words((wanted / 60e6).ceil() as u64))
 }
 

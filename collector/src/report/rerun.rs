@@ -32,6 +32,10 @@ pub fn text(plan: &Plan) -> String {
         }
         let _ = writeln!(out, "  {}\n", command(group));
     }
+    if plan.cancelled > 0 {
+        let jobs = count(plan.cancelled, "cancelled job is", "cancelled jobs are");
+        let _ = writeln!(out, "{jobs} left out: --class cancelled takes them");
+    }
     for n in &plan.bad_nodes {
         let _ = writeln!(out, "Node {}: {}", clean(&n.node), n.says());
     }

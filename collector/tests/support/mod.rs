@@ -29,6 +29,8 @@ pub(crate) enum End {
     Signal(u8),
     /// Killed for memory at this limit in MiB.
     Oom(u64),
+    /// The same at the limit of its step.
+    OomStep(u64),
     /// Still running.
     Open,
 }
@@ -191,9 +193,10 @@ impl Lab {
         let (exit_code, signal, oom) = match job.end {
             End::Code(code) => (Some(code), None, None),
             End::Signal(signal) => (None, Some(signal), None),
-            End::Oom(limit) => (None, Some(9), Some(limit)),
+            End::Oom(limit) | End::OomStep(limit) => (None, Some(9), Some(limit)),
             End::Open => (None, None, None),
         };
+        let level = if matches!(job.end, End::OomStep(_)) { Level::Step } else { Level::Job };
         let memory = Memory {
             cgroup_peak_bytes: Some(oom.unwrap_or(job.peak_mib) * MIB),
             limit_bytes: Some(job.memory_mib * MIB),
@@ -204,7 +207,7 @@ impl Lab {
         if let Some(limit) = oom {
             let body = OomKill {
                 count: Some(1),
-                level: Some(Level::Job),
+                level: Some(level),
                 limit_bytes: Some(limit * MIB),
                 peak_bytes: Some(limit * MIB),
                 ..OomKill::default()

@@ -3,7 +3,7 @@
 use inquest_journal::Level;
 
 use super::*;
-use crate::story::Orphan;
+use crate::story::{Attempt, Orphan};
 
 fn victims(death: &Death) -> String {
     let named: Vec<String> = death
@@ -51,16 +51,44 @@ fn with_stepd(case: &Case<'_>, index: usize) -> Match {
     Match { confidence: Confidence::Fact, death: Some(index), evidence }
 }
 
-fn more_memory(death: &Death) -> Vec<String> {
-    let mut advice = Vec::new();
-    if let Some(limit) = death.limit_bytes {
-        // The peak of a killed task is clipped at the limit, so its true need
-        // is unknown; half as much again is a first step.
-        let mib = (limit / 2 * 3).div_ceil(1 << 20);
-        let mem = memory_words(mib);
-        advice.push(format!("ask for more memory: --mem={mem} (the peak was cut off at the limit; the true need may be higher)"));
-    }
-    advice
+/// What a job had, in bytes per node, and whose limit it was: that of its kill for memory, else what it had
+/// asked for.
+pub(crate) fn had(death: Option<&Death>, attempt: &Attempt) -> Option<(u64, Option<Level>)> {
+    let hit = death.filter(|d| d.oom_kills > 0).and_then(|d| Some((d.limit_bytes?, d.limit_level)));
+    hit.or_else(|| Some((asked(attempt)?, None)))
+}
+
+/// Memory that was asked for, in bytes per node.
+pub(crate) fn asked(attempt: &Attempt) -> Option<u64> {
+    attempt.facts.memory_mib?.checked_mul(1 << 20)
+}
+
+/// The peak of a killed task is clipped at the limit, so its true need is unknown; half as much again is a
+/// first step.
+pub(crate) const MORE: f64 = 1.5;
+
+/// So many times `limit`, in bytes, as sbatch takes it.
+pub(crate) fn times(limit: u64, factor: f64) -> String {
+    memory_words((limit as f64 * factor / f64::from(1 << 20)).ceil() as u64)
+}
+
+fn more_memory(case: &Case<'_>, found: &Match) -> Vec<String> {
+    const CLIPPED: &str = "(the peak was cut off at the limit; the true need may be higher)";
+    let Some((limit, level)) = the_death(case, found).and_then(|d| had(Some(d), case.attempt)) else {
+        return Vec::new();
+    };
+    let memory = times(limit, MORE);
+    let advice = match level {
+        Some(Level::Step | Level::Task) => {
+            format!(
+                "ask for more memory for this step: srun --mem={memory}, and no less for its job {CLIPPED}"
+            )
+        }
+        Some(Level::Job | Level::Host) | None => {
+            format!("ask for more memory: --mem={memory} {CLIPPED}")
+        }
+    };
+    vec![advice]
 }
 
 /// See [`Rule::when`].
@@ -156,7 +184,7 @@ impl Rule for OomCgroup {
         )
     }
     fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
-        the_death(case, found).map(more_memory).unwrap_or_default()
+        more_memory(case, found)
     }
     fn retry(&self) -> Retry {
         Retry::WithMoreMemory
@@ -199,7 +227,7 @@ impl Rule for OomPartial {
         )
     }
     fn advise(&self, case: &Case<'_>, found: &Match) -> Vec<String> {
-        let mut advice = the_death(case, found).map(more_memory).unwrap_or_default();
+        let mut advice = more_memory(case, found);
         advice.push("check the output of this job before you use it: a part of the work was killed".into());
         advice
     }

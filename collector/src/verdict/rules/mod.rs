@@ -1,7 +1,7 @@
 //! The rules, in the order in which they are tried.
 
 mod exit;
-mod memory;
+pub(crate) mod memory;
 mod slurm;
 mod time;
 
