@@ -331,3 +331,54 @@ fn what_is_not_the_callers_to_read_is_not_called_unrecorded() {
     assert_eq!((code, &seven), (3, &why(Some(ANN), &["5"]).1.replace("no job 5", "no job 7")));
     assert!(seven.contains("coordinators"), "{seven}");
 }
+
+/// A number says nothing without its cluster: another job than the one that was asked for is worse than none.
+#[test]
+fn the_cluster_and_the_user_that_were_named_hold_for_slurm_too() {
+    let lab = Lab::with([Job::new(7, End::Code(3))]);
+    let path = sacct(&lab, &[(8, "bob")]);
+    let why = |words: &[&str]| {
+        let mut command = lab.command(&[&["why", "8"], words].concat());
+        command.env("PATH", &path);
+        support::finish(command, b"")
+    };
+    for other in [&["-M", "other"][..], &["-u", "ann"], &["-M", "lab", "-u", "ann"]] {
+        let (code, out, err) = why(other);
+        assert!(
+            code == 3 && out.is_empty() && err.contains("sacct does not know it either"),
+            "{other:?} {out}{err}"
+        );
+    }
+    for same in [&[][..], &["-M", "lab", "-u", "bob"]] {
+        let (code, out, err) = why(same);
+        assert!(code == 1 && out.contains(" of bob on "), "{same:?} {out}{err}");
+    }
+}
+
+#[test]
+fn a_run_that_cannot_be_read_does_not_hide_the_others() {
+    let lab = Lab::with([Job::new(1, End::Code(1)), Job { start: 100, ..Job::new(2, End::Code(2)) }]);
+    std::fs::write(support::find(&lab.store(), "job-2").join("run.json"), "{").unwrap();
+    let user = lab.json(&["runs", "--json"])["runs"][0]["user"].as_str().unwrap().to_owned();
+    let (code, text, err) = lab.run(&["why", "--last", "-u", &user]);
+    assert!(code == 1 && text.starts_with("Job 1 "), "{text}{err}");
+    assert!(err.contains("the run job-2 is left out: cannot read ") && err.contains("run.json"), "{err}");
+}
+
+#[test]
+fn a_run_beyond_midnight_has_dates() {
+    let long =
+        |id, start| Job { start, secs: 43_200, array: Some((9, id)), ..Job::new(9 + id, End::Code(3)) };
+    let lab = Lab::with([long(0, 0), long(1, 60)]);
+    let (_, text, _) = lab.run(&["why", "9_0"]);
+    assert!(text.contains("\n  started 2026-11-21 14:00:00, took 12:00:00\n"), "{text}");
+    assert!(text.contains("\n    2026-11-22 02:00:00  +12:00:00  step batch task 0 on n1"), "{text}");
+    let (_, text, _) = lab.run(&["why", "array-9"]);
+    assert!(
+        text.contains("\n  2026-11-22 02:00:00  9_0: ") && text.contains(" at 2026-11-22 02:00:00:"),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let (_, page, _) = lab.run(&["why", "9_0", "--html", "-"]);
+    assert!(page.contains("<td class=\"time\">2026-11-22 02:00:00</td>"), "{page}");
+}

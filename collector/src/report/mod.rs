@@ -90,6 +90,31 @@ pub fn clock(at: Timestamp, zone: &TimeZone) -> String {
     zoned(at, zone, "%H:%M:%S.%3f")
 }
 
+/// How the times of one report are said: of the day alone where all are of one day, else with their date.
+#[derive(Debug)]
+pub(crate) struct Clock<'a> {
+    zone: &'a TimeZone,
+    dates: bool,
+}
+
+impl<'a> Clock<'a> {
+    /// For times between these.
+    pub(crate) fn between(from: Timestamp, to: Timestamp, zone: &'a TimeZone) -> Clock<'a> {
+        let day = |at| zoned(at, zone, "%Y-%m-%d");
+        Clock { zone, dates: day(from) != day(to) }
+    }
+
+    /// A time.
+    pub(crate) fn say(&self, at: Timestamp) -> String {
+        if self.dates { time(at, self.zone) } else { clock(at, self.zone) }
+    }
+
+    /// Columns that it has more with its date.
+    pub(crate) fn wider(&self) -> usize {
+        if self.dates { "2026-11-21 14:30:01".len() - "14:30:01.234".len() } else { 0 }
+    }
+}
+
 pub(crate) fn zoned(at: Timestamp, zone: &TimeZone, format: &str) -> String {
     match jiff::Timestamp::from_microsecond(at.0) {
         Ok(at) => at.to_zoned(zone.clone()).strftime(format).to_string(),

@@ -10,11 +10,12 @@ use super::children::children;
 use super::deaths::told;
 use super::groups::Group;
 use super::{
-    SHOWN, Subject, advice, before, confidence, groups, killed, members, message, pictures, stalled, unknown,
+    SHOWN, Subject, advice, before, clock, confidence, groups, killed, members, message, pictures, stalled,
+    unknown,
 };
 use crate::report::html::{class_name, classes, page, pill};
 use crate::report::logfiles::log_files;
-use crate::report::{clean, clock, nodes, time};
+use crate::report::{Clock, clean, nodes, time};
 use crate::runs::RunState;
 use crate::slurm::hostlist;
 use crate::units::{count, duration};
@@ -66,21 +67,22 @@ pub fn report(
 ) -> Markup {
     let groups = groups(subjects);
     let one = matches!(subjects, [_]);
+    let clock = &clock(run, subjects, zone);
     html! {
         (head(id, run, subjects, zone))
         main {
             @if !one {
                 (summary(subjects))
-                (first(subjects, zone))
+                (first(subjects, clock))
             }
             @if let [subject] = subjects {
                 article class=(class_name(subject.member.verdict.as_ref().map(|v| v.class))) {
                     h2 { "What went wrong" }
-                    (job(run, subject, only, zone))
+                    (job(run, subject, only, clock))
                 }
             } @else {
                 @for (index, group) in groups.iter().take(SHOWN).enumerate() {
-                    (kind(index, run, group, only, zone))
+                    (kind(index, run, group, only, clock))
                 }
                 @if groups.len() > SHOWN {
                     p { (count(groups.len() - SHOWN, "more kind", "more kinds")) " of failure: " code { "inquest errors " (run.run_id) } }
@@ -190,7 +192,7 @@ fn summary(subjects: &[Subject<'_>]) -> Markup {
     }
 }
 
-fn first(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
+fn first(subjects: &[Subject<'_>], clock: &Clock<'_>) -> Markup {
     let first = subjects.iter().filter(|s| s.failed()).min_by_key(|s| (s.failed_at(), s.number));
     let bad = nodes::bad(subjects.iter().filter_map(Subject::end));
     html! {
@@ -198,7 +200,7 @@ fn first(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
             section {
                 h2 { "First failure" }
                 p {
-                    span class="mono" { (clock(first.failed_at(), zone)) } " "
+                    span class="mono" { (clock.say(first.failed_at())) } " "
                     strong { (first.member.display_id()) }
                     @if let Some(node) = first.node() { " on " (clean(node)) }
                 }
@@ -213,7 +215,7 @@ fn first(subjects: &[Subject<'_>], zone: &TimeZone) -> Markup {
     }
 }
 
-fn kind(index: usize, run: &RunState, group: &Group<'_>, only: Option<StepId>, zone: &TimeZone) -> Markup {
+fn kind(index: usize, run: &RunState, group: &Group<'_>, only: Option<StepId>, clock: &Clock<'_>) -> Markup {
     let first = group.first();
     html! {
         article class=(class_name(Some(group.class))) {
@@ -227,14 +229,14 @@ fn kind(index: usize, run: &RunState, group: &Group<'_>, only: Option<StepId>, z
                 @if !hosts.is_empty() { " on " (clean(&hosts)) }
             }
             @if group.subjects.len() > 1 {
-                h3 { "The first of them: " (first.member.display_id()) " at " (clock(first.failed_at(), zone)) }
+                h3 { "The first of them: " (first.member.display_id()) " at " (clock.say(first.failed_at())) }
             }
-            (job(run, first, only, zone))
+            (job(run, first, only, clock))
         }
     }
 }
 
-fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZone) -> Markup {
+fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, clock: &Clock<'_>) -> Markup {
     let Some(verdict) = &subject.member.verdict else {
         return html! {
             p { "It has not ended yet, so there is no verdict." }
@@ -247,8 +249,8 @@ fn job(run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZ
     html! {
         p { (clean(&verdict.detail)) }
         (log(subject))
-        (happened(verdict, only, zone))
-        (inside(subject, verdict, only, zone))
+        (happened(verdict, only, clock))
+        (inside(subject, verdict, only, clock))
         @if !advice.is_empty() {
             h3 class="part" { "Advice" }
             ul class="advice" { @for a in &advice { li { (clean(a)) } } }
@@ -324,7 +326,7 @@ fn log(subject: &Subject<'_>) -> Markup {
     }
 }
 
-fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup {
+fn happened(verdict: &Verdict, only: Option<StepId>, clock: &Clock<'_>) -> Markup {
     let told = told(verdict, only);
     html! {
         @if !told.is_empty() {
@@ -340,7 +342,7 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
                     tbody {
                         @for t in told.iter().take(DEATHS) {
                             tr {
-                                td class="time" { (clock(t.first.at.wall, zone)) }
+                                td class="time" { (clock.say(t.first.at.wall)) }
                                 td class="time" { (t.first.offset()) }
                                 td class="wide" { (clean(&t.place)) }
                                 td class="wide" {
@@ -361,14 +363,14 @@ fn happened(verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup 
 }
 
 /// What died inside of the tasks.
-fn inside(subject: &Subject<'_>, verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) -> Markup {
+fn inside(subject: &Subject<'_>, verdict: &Verdict, only: Option<StepId>, clock: &Clock<'_>) -> Markup {
     let (children, more) = children(subject, verdict, only);
     html! {
         @if !children.is_empty() {
             h3 class="part" { "What died inside" }
             ul {
                 @for child in &children {
-                    li { (clock(child.at.wall, zone)) " " (child.offset) " " (child.text) }
+                    li { (clock.say(child.at.wall)) " " (child.offset) " " (child.text) }
                 }
             }
             @if more > 0 { p class="meta" { "and " (more) " more" } }

@@ -11,6 +11,7 @@ mod text;
 use std::collections::BTreeSet;
 
 use inquest_journal::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 pub use groups::{Group, groups, members};
@@ -18,7 +19,7 @@ pub use html::{html, report};
 pub use text::text;
 
 use super::failures::{Failure, FromLog, log_decides};
-use super::{JSON_SCHEMA, clean};
+use super::{Clock, JSON_SCHEMA, clean};
 use crate::runs::{Member, RunState};
 use crate::story::clocks::seconds;
 use crate::story::{Attempt, Orphan, Story};
@@ -74,6 +75,14 @@ impl Subject<'_> {
         death
             .map(|d| d.at.node.as_ref())
             .or_else(|| self.attempt().and_then(|a| a.nodes.first()).map(AsRef::as_ref))
+    }
+}
+
+/// For the times of a report.
+fn clock<'a>(run: &RunState, subjects: &[Subject<'_>], zone: &'a TimeZone) -> Clock<'a> {
+    match subjects {
+        [one] => Clock::between(one.member.started, one.member.last, zone),
+        _ => Clock::between(run.started, run.last, zone),
     }
 }
 

@@ -10,13 +10,13 @@ use jiff::tz::TimeZone;
 use super::children::children;
 use super::deaths::told;
 use super::{
-    ENDING, LOGS_READ, SHOWN, Subject, advice, before, clocks, confidence, groups, killed, members, message,
-    stalled, unknown,
+    ENDING, LOGS_READ, SHOWN, Subject, advice, before, clock, clocks, confidence, groups, killed, members,
+    message, stalled, unknown,
 };
 use crate::report::failures::Failure;
 use crate::report::logfiles::log_files;
 use crate::report::wrap::{cut, hang, width};
-use crate::report::{clean, clock, nodes, time};
+use crate::report::{Clock, clean, nodes, time};
 use crate::runs::{KeyKind, RunState};
 use crate::slurm::hostlist;
 use crate::units::{count, duration};
@@ -47,14 +47,15 @@ const SOON_US: i64 = 60_000_000;
 /// The report as text. `only` restricts what happened to one step.
 pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone: &TimeZone) -> String {
     let mut out = String::new();
+    let clock = &clock(run, subjects, zone);
     if let [subject] = subjects {
-        heading(&mut out, run, subject);
-        body(&mut out, run, subject, only, zone);
+        heading(&mut out, run, subject, zone);
+        body(&mut out, run, subject, only, clock);
         return out;
     }
     head(&mut out, run, subjects, zone);
     summary(&mut out, subjects);
-    first_failure(&mut out, subjects, zone);
+    first_failure(&mut out, subjects, clock);
     let groups = groups(subjects);
     for (index, group) in groups.iter().take(SHOWN).enumerate() {
         let first = group.first();
@@ -68,11 +69,11 @@ pub fn text(run: &RunState, subjects: &[Subject<'_>], only: Option<StepId>, zone
         };
         hang(&mut out, &styled, columns, 4, &format!("{}{on}", group.members()));
         if group.subjects.len() > 1 {
-            let at = clock(first.failed_at(), zone);
+            let at = clock.say(first.failed_at());
             let id = full_id(first);
             let _ = writeln!(out, "  the first of them is {id} at {at}:");
         }
-        body(&mut out, run, first, only, zone);
+        body(&mut out, run, first, only, clock);
         out.push('\n');
     }
     if groups.len() > SHOWN {
@@ -161,14 +162,15 @@ fn summary(out: &mut String, subjects: &[Subject<'_>]) {
 }
 
 /// The first failure of a run, and what came soon after it.
-fn first_failure(out: &mut String, subjects: &[Subject<'_>], zone: &TimeZone) {
+fn first_failure(out: &mut String, subjects: &[Subject<'_>], clock: &Clock<'_>) {
     let mut failed: Vec<&Subject<'_>> = subjects.iter().filter(|s| s.failed()).collect();
     failed.sort_by_key(|s| (s.failed_at(), s.number));
     let [first, rest @ ..] = failed.as_slice() else { return };
     let _ = writeln!(out, "{HEAD}First failure{HEAD:#}");
-    let (at, id) = (clock(first.failed_at(), zone), first.member.display_id());
+    let (at, id) = (clock.say(first.failed_at()), first.member.display_id());
+    let deep = INDENT + 2 + clock.wider();
     let columns = format!("  {at}  {id}: ").chars().count();
-    hang(out, &format!("  {at}  {HEAD}{id}{HEAD:#}: "), columns, INDENT + 2, &clean(message(first)));
+    hang(out, &format!("  {at}  {HEAD}{id}{HEAD:#}: "), columns, deep, &clean(message(first)));
     let soon: Vec<&Subject<'_>> =
         rest.iter().filter(|s| s.failed_at().since(first.failed_at()) <= SOON_US).copied().collect();
     if let Some(last) = soon.last() {
@@ -179,7 +181,7 @@ fn first_failure(out: &mut String, subjects: &[Subject<'_>], zone: &TimeZone) {
             duration(last.failed_at().since(first.failed_at())),
             clean(&hostlist::fold(hosts))
         );
-        hang(out, &format!("{:1$}", "", INDENT + 2), INDENT + 2, INDENT + 2, &text);
+        hang(out, &format!("{:deep$}", ""), deep, deep, &text);
     }
     for n in nodes::bad(subjects.iter().filter_map(Subject::end)) {
         let first = format!("  Node {}: ", clean(&n.node));
@@ -188,7 +190,7 @@ fn first_failure(out: &mut String, subjects: &[Subject<'_>], zone: &TimeZone) {
     out.push('\n');
 }
 
-fn heading(out: &mut String, run: &RunState, subject: &Subject<'_>) {
+fn heading(out: &mut String, run: &RunState, subject: &Subject<'_>, zone: &TimeZone) {
     let attempt = subject.attempt();
     let (colour, label) = match subject.member.verdict.as_ref() {
         None => (Style::new(), "RUNNING"),
@@ -204,10 +206,16 @@ fn heading(out: &mut String, run: &RunState, subject: &Subject<'_>) {
         name(job_name),
         clean(&nodes)
     );
+    let member = subject.member;
+    let took = member.last.since(member.started);
+    if took > 0 {
+        let so_far = if member.verdict.is_none() { " so far" } else { "" };
+        let _ = writeln!(out, "  started {}, took {}{so_far}", time(member.started, zone), duration(took));
+    }
 }
 
 /// Everything of one job below its heading.
-fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<StepId>, zone: &TimeZone) {
+fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<StepId>, clock: &Clock<'_>) {
     let member = subject.member;
     if member.attempts > 1 {
         let _ = writeln!(
@@ -225,8 +233,8 @@ fn body(out: &mut String, run: &RunState, subject: &Subject<'_>, only: Option<St
     if let Some(failure) = &subject.failure {
         quote(out, failure);
     }
-    what_happened(out, verdict, only, zone);
-    inside(out, subject, verdict, only, zone);
+    what_happened(out, verdict, only, clock);
+    inside(out, subject, verdict, only, clock);
     if let Some(said) = &verdict.slurm {
         let silent = verdict.class != Class::Ok && said.state_word() == "COMPLETED";
         let silent = if silent { ", and does not know" } else { "" };
@@ -258,12 +266,13 @@ fn value(out: &mut String, key: &str, text: &str) {
     hang(out, &format!("  {key:<12}"), INDENT, INDENT, text);
 }
 
-fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) {
+fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, clock: &Clock<'_>) {
     let told = told(verdict, only);
     if told.is_empty() {
         return;
     }
     let _ = writeln!(out, "  {HEAD}What happened{HEAD:#}");
+    let deep = DEEP + clock.wider();
     for t in told.iter().take(DEATHS) {
         let death = t.first;
         let mark = match (t.root, &verdict.unordered) {
@@ -275,14 +284,14 @@ fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone
             1 => String::new(),
             _ => format!(", until +{}", duration(t.last.offset_us)),
         };
-        let first = format!("    {}  {:>9}  ", clock(death.at.wall, zone), death.offset());
-        hang(out, &first, DEEP, DEEP, &format!("{}: {}{until}{mark}", clean(&t.place), death.end()));
-        let deeper = format!("{:DEEP$}", "");
+        let first = format!("    {}  {:>9}  ", clock.say(death.at.wall), death.offset());
+        hang(out, &first, deep, deep, &format!("{}: {}{until}{mark}", clean(&t.place), death.end()));
+        let deeper = format!("{:deep$}", "");
         if death.oom_kills > 0 {
-            hang(out, &deeper, DEEP, DEEP, &format!("killed for memory: {}", killed(death)));
+            hang(out, &deeper, deep, deep, &format!("killed for memory: {}", killed(death)));
         }
         if let Some(memory) = death.memory().filter(|_| t.count == 1) {
-            hang(out, &deeper, DEEP, DEEP, &memory);
+            hang(out, &deeper, deep, deep, &memory);
         }
     }
     if told.len() > DEATHS {
@@ -291,15 +300,22 @@ fn what_happened(out: &mut String, verdict: &Verdict, only: Option<StepId>, zone
 }
 
 /// What died inside of the tasks.
-fn inside(out: &mut String, subject: &Subject<'_>, verdict: &Verdict, only: Option<StepId>, zone: &TimeZone) {
+fn inside(
+    out: &mut String,
+    subject: &Subject<'_>,
+    verdict: &Verdict,
+    only: Option<StepId>,
+    clock: &Clock<'_>,
+) {
     let (children, more) = children(subject, verdict, only);
     if children.is_empty() {
         return;
     }
     let _ = writeln!(out, "  {HEAD}What died inside{HEAD:#}");
+    let deep = DEEP + clock.wider();
     for child in &children {
-        let first = format!("    {}  {:>9}  ", clock(child.at.wall, zone), child.offset);
-        hang(out, &first, DEEP, DEEP, &child.text);
+        let first = format!("    {}  {:>9}  ", clock.say(child.at.wall), child.offset);
+        hang(out, &first, deep, deep, &child.text);
     }
     if more > 0 {
         let _ = writeln!(out, "    ... and {more} more");
