@@ -532,10 +532,12 @@ fn every_misconfiguration_is_named_with_its_mend() {
     // Before the collector has ever run, and while it does not.
     let (code, wrong) = site.findings("collector");
     assert!(code == 1 && wrong.iter().any(|f| f[2].contains("has never run")), "{wrong:?}");
+    assert!(wrong.iter().any(|f| f[1] == "index" && f[2].contains("there is no index")), "{wrong:?}");
     let collector = site.collector();
     site.until("a run is stored", || {
         fs::read_dir(site.store()).unwrap().flatten().any(|e| e.path().is_dir())
     });
+    site.until("the index answers", || site.findings("collector").1.iter().all(|f| f[1] != "index"));
 
     for role in ["node", "collector", "login"] {
         assert_eq!(

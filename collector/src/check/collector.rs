@@ -13,6 +13,7 @@ use super::{Finding, Level, Options, slurm_says};
 use crate::collect::health::{HEALTH, Health, NodeSeen};
 use crate::slurm::hostlist;
 use crate::store::LEDGER;
+use crate::store::index::{Index, Standing};
 use crate::units::{self, count};
 
 /// An event that is read by so many milliseconds before its time was written by a wrong clock, or is
@@ -40,6 +41,7 @@ pub(super) fn check(options: &Options, now: SystemTime) -> Vec<Finding> {
     }
     findings.push(runs(&store));
     findings.extend(met(&store));
+    findings.push(index(&store));
     findings
 }
 
@@ -222,6 +224,29 @@ fn runs(store: &Path) -> Finding {
         Finding::ok("collector", format!("runs, pid {}", lock.l_pid))
     } else {
         Finding::wrong("collector", "does not run: what the nodes record stays in their journals", start)
+    }
+}
+
+/// Whether questions across runs have an index to ask.
+fn index(store: &Path) -> Finding {
+    let subject = "index";
+    match Index::open(store).map(|_| ()) {
+        Ok(()) => Finding::ok(subject, "answers"),
+        Err(Standing::Denied) => Finding::warning(
+            subject,
+            "whether it answers cannot be seen: it is for operators",
+            "look as root, or as the collector's account",
+        ),
+        Err(Standing::Building) => Finding::warning(
+            subject,
+            Standing::Building.to_string(),
+            "wait; where it stays so, journalctl -u inquest-collect says why, and inquest index update does",
+        ),
+        Err(other) => Finding::warning(
+            subject,
+            other.to_string(),
+            "start the collector of this version on this machine, which makes it",
+        ),
     }
 }
 

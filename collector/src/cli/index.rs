@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{GOOD, NOT_FOUND, NoPermission, print, print_json, store_dir};
 use crate::config::help;
-use crate::report::JSON_SCHEMA;
+use crate::report::{JSON_SCHEMA, clean};
 use crate::store::Store;
 use crate::store::index::{
     Filter, Group, INDEX, Index, IndexError, Progress, Standing, Writer, catch_up, rebuild,
@@ -86,7 +86,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             if arguments.json {
                 print_json(&json!({
                     "schema": JSON_SCHEMA, "runs": done.of, "jobs": done.jobs, "bytes": done.bytes,
-                    "unread": done.unread, "seconds": seconds,
+                    "unread": done.unread, "closed": done.closed, "seconds": seconds,
                 }))?;
             } else {
                 print(&format!(
@@ -96,14 +96,20 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                     bytes(done.bytes)
                 ))?;
             }
+            for dir in &done.closed {
+                eprintln!(
+                    "inquest: what is in {} is not in the index: it cannot be listed; let the collector's account \
+                     read it, or move it out of the store",
+                    clean(&dir.to_string_lossy())
+                );
+            }
             if done.unread > 0 {
                 eprintln!(
                     "inquest: {} not in the index, because the files could not be read",
                     count(done.unread, "run is", "runs are")
                 );
-                return Ok(NOT_FOUND);
             }
-            Ok(GOOD)
+            Ok(if done.unread > 0 || !done.closed.is_empty() { NOT_FOUND } else { GOOD })
         }
     }
 }

@@ -231,7 +231,9 @@ fn write(shared: &Shared, writer: &mut Option<Writer>, store: &Path, next: Next)
         Next::All => {
             let go_on =
                 |_| if shared.lock().end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-            catch_up(writer, &mut { go_on })?;
+            for dir in catch_up(writer, &mut { go_on })?.closed {
+                tracing::warn!("what is in {} is not indexed: it cannot be listed", dir.display());
+            }
         }
         Next::Runs(runs) => {
             let done = writer.update(runs)?;

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::scan::RunScan;
 use super::{IndexError, Writer};
 use crate::ledger::RunName;
-use crate::store::read::{subdirectories, unreadable};
+use crate::store::read::subdirectories;
 use crate::store::{EventsFile, ReadError, run_dir};
 
 /// Runs that are written in one transaction.
@@ -23,7 +23,7 @@ const BATCH_BYTES: u64 = 64 << 20;
 const THREADS: usize = 8;
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Runs that were looked at.
     pub runs: u64,
@@ -35,13 +35,15 @@ pub struct Progress {
     pub bytes: u64,
     /// Runs that could not be read.
     pub unread: u64,
+    /// Directories that could not be listed, and so no run in them be looked at.
+    pub closed: Vec<PathBuf>,
 }
 
 /// Makes the whole index again. Readers do without it meanwhile.
 ///
 /// # Errors
 ///
-/// When the index cannot be written, or the store not be listed. What is there
+/// When the index cannot be written, or nothing of the store be listed. What is there
 /// then is no index for readers until this, or [`catch_up`], has succeeded.
 pub fn rebuild(
     writer: &mut Writer,
@@ -65,7 +67,7 @@ pub fn catch_up(
     let mut known = writer.lengths()?;
     let mut behind: Vec<(RunName, u64, bool)> = Vec::new();
     let mut at = Progress::default();
-    each_run(writer.store(), &mut |name, length| {
+    let closed = each_run(writer.store(), &mut |name, length| {
         at.of += 1;
         match known.remove(&name) {
             Some(indexed) if indexed == length => at.runs += 1,
@@ -73,12 +75,18 @@ pub fn catch_up(
             None => behind.push((name, length, true)),
         }
     })?;
-    let gone: Vec<RunName> = known.into_keys().collect();
+    at.closed = closed;
+    let store = writer.store();
+    let is_closed = |(cluster, user, _): &RunName| {
+        let dir = store.join(cluster).join(user).join("runs");
+        at.closed.iter().any(|closed| dir.starts_with(closed))
+    };
+    let gone: Vec<RunName> = known.into_keys().filter(|name| !is_closed(name)).collect();
     for some in gone.chunks(BATCH) {
         writer.forget(some)?;
     }
     let mut rest = behind.as_slice();
-    while progress(at).is_continue() {
+    while progress(at.clone()).is_continue() {
         if rest.is_empty() {
             if writer.is_building()? {
                 writer.is_whole()?;
@@ -145,15 +153,25 @@ fn read(store: &Path, runs: &[&(RunName, u64, bool)]) -> (Vec<(RunName, RunScan)
     all
 }
 
-/// Calls `each` with every run of the store and the length of its events.
-fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<(), ReadError> {
+/// Calls `each` with every run of the store and the length of its events. Says which directories could not
+/// be listed: one that is closed must not cost the index of all others.
+fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<Vec<PathBuf>, ReadError> {
+    let mut closed = Vec::new();
     for cluster in subdirectories(store)? {
-        for user in subdirectories(&store.join(&cluster))? {
-            let runs = store.join(&cluster).join(&user).join("runs");
+        let dir = store.join(&cluster);
+        let Ok(users) = subdirectories(&dir) else {
+            closed.push(dir);
+            continue;
+        };
+        for user in users {
+            let runs = dir.join(&user).join("runs");
             let entries = match fs::read_dir(&runs) {
                 Ok(entries) => entries,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(unreadable(&runs, &e)),
+                Err(_) => {
+                    closed.push(runs);
+                    continue;
+                }
             };
             for entry in entries.flatten() {
                 let Ok(run) = entry.file_name().into_string() else { continue };
@@ -166,5 +184,5 @@ fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<(), Read
             }
         }
     }
-    Ok(())
+    Ok(closed)
 }
