@@ -264,7 +264,29 @@ fn every_question_has_the_answer_that_reading_all_gives() {
         members.sort_by_key(|j| (j.chunk_id, j.entry.attempt));
         let numbers: BTreeSet<u32> = all.iter().filter(|j| model(j, &of_run)).map(|j| j.chunk_id).collect();
         assert_eq!(index.members(&of_run, from, EVERYTHING).unwrap(), members, "{of_run:?}");
-        assert_eq!(index.member_numbers(&of_run, EVERYTHING).unwrap(), numbers, "{of_run:?}");
+        let (first, last) = (numbers.first().copied().unwrap_or(0), numbers.last().copied().unwrap_or(0));
+        assert_eq!(index.member_numbers(&of_run, first..=last).unwrap(), numbers, "{of_run:?}");
+        let inner = numbers.iter().copied().filter(|n| *n > first && *n < last).collect();
+        assert_eq!(
+            index.member_numbers(&of_run, first + 1..=last.saturating_sub(1)).unwrap(),
+            inner,
+            "{of_run:?}"
+        );
+        let mut last: BTreeMap<u32, &JobEntry> = BTreeMap::new();
+        for job in all.iter().filter(|j| model(j, &of_run)) {
+            let newest = last.entry(job.chunk_id).or_insert(job);
+            if job.entry.attempt > newest.entry.attempt {
+                *newest = job;
+            }
+        }
+        let (mut classes, mut running) = (BTreeMap::new(), 0);
+        for job in last.values() {
+            match job.class() {
+                Some(class) => *classes.entry(class).or_insert(0) += 1,
+                None => running += 1,
+            }
+        }
+        assert_eq!(index.come_to(&of_run).unwrap(), (classes, running), "{of_run:?}");
 
         let group = [
             Group::All,
@@ -445,4 +467,31 @@ fn readers_see_whole_runs_while_the_writer_writes() {
             assert!(reader.join().unwrap() > 0);
         }
     });
+}
+
+#[test]
+fn what_cannot_be_listed_does_not_cost_the_rest() {
+    let site = Site::new(60, 1, 3);
+    site.grow(100);
+    site.collect(true);
+    let cluster = inquest::store::Store::open(&site.store()).unwrap().clusters().unwrap().remove(0);
+    let backup = site.store().join(cluster).join("backup");
+    fs::create_dir(&backup).unwrap();
+    let run = |index: &Index| index.runs(&Filter::default(), EVERYTHING).unwrap().len();
+    let whole = run(&site.index());
+    // Root may list everything, but no file.
+    fs::write(backup.join("runs"), "").unwrap();
+    fs::remove_file(site.store().join("index.db")).unwrap();
+    let done = catch_up(&mut Writer::open(&site.store()).unwrap(), &mut go_on).unwrap();
+    assert_eq!(done.closed, [backup.join("runs")]);
+    let index = Index::open(&site.store()).unwrap();
+    assert!(whole > 0 && run(&index) == whole);
+    drop(index);
+    // What was known of a user whose directory is closed for a while is not forgotten.
+    let (cluster, user) = inquest::store::Store::open(&site.store()).unwrap().users().unwrap().remove(0);
+    let runs = site.store().join(cluster).join(user).join("runs");
+    fs::rename(&runs, runs.with_file_name("away")).unwrap();
+    fs::write(&runs, "").unwrap();
+    let done = catch_up(&mut Writer::open(&site.store()).unwrap(), &mut go_on).unwrap();
+    assert_eq!((done.closed.len(), run(&Index::open(&site.store()).unwrap())), (2, whole));
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use inquest_journal::{JobId, JobStarted, StepId};
 use server::{Answer, Server, is_root, uid};
 use support::{EPOCH, End, Job, Lab};
 
@@ -140,6 +141,45 @@ fn a_coordinator_sees_the_jobs_of_the_account_and_no_more() {
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/job-777123")).status, 200);
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/job-777123/jobs/1")).status, 200);
     assert_eq!(server.get(ann, &format!("/runs/lab/{BOB}/bobs-secret-run")).status, 404);
+}
+
+/// A run of more members than one answer has.
+#[test]
+fn a_coordinator_is_told_of_all_members_of_a_large_run() {
+    if !is_root() {
+        return;
+    }
+    const JOBS: u32 = 10_020;
+    let lab = Lab::new();
+    let (bob, account) = (uid(BOB), Some("secret-account"));
+    for n in 0..JOBS - 1 {
+        let begun = JobStarted {
+            uid: Some(bob),
+            account: account.map(str::to_owned),
+            array_job_id: Some(JobId(500)),
+            array_task_id: Some(n),
+            restart: Some(0),
+            ..JobStarted::default()
+        };
+        lab.event(("n1", "0badc0de", 500 + n), 0, Some((500 + n, StepId::Batch)), begun);
+    }
+    let last = Job::new(500 + JOBS - 1, End::Code(3));
+    lab.job(&Job { uid: bob, account, array: Some((500, JOBS - 1)), ..last });
+    let journal = lab.journal();
+    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+    assert_eq!(lab.run(&once).0, 0);
+    let path = fake(&lab, "sacctmgr", &format!("secret-account|{ANN}"));
+    let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
+        command.env("PATH", path);
+    });
+    let ann = uid(ANN);
+    until("what sacctmgr says", || server.get(ann, "/api/v1/me").json()["role"] == "coordinator");
+    let run = format!("/runs/lab/{BOB}/array-500");
+    let told = server.get(ann, &format!("/api/v1{run}?limit=1")).json();
+    assert_eq!(told["run"]["members"], JOBS, "{told}");
+    let page = server.get(ann, &run).body;
+    assert!(page.contains("1 of 1 job failed"), "{page}");
+    assert_eq!(server.get(ann, &format!("{run}/jobs/{}", JOBS - 1)).status, 200);
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {

@@ -122,7 +122,8 @@ async fn run(
             let jobs = look::members(&s, &look::members_of(&name, &viewer), from, limit)?;
             let mut run = shown(&run, &viewer);
             if let Some(members) = members {
-                run["members"] = json!(members.len());
+                let (ended, running) = s.index.come_to(&members)?;
+                run["members"] = json!(ended.values().sum::<u32>() + running);
             }
             Ok((run, jobs))
         })

@@ -1,16 +1,13 @@
 //! Runs and jobs, for somebody who may see them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::access::Viewer;
 use super::data::{Problem, Sources};
 use crate::store::index::{Filter, JobEntry, Place, RunEntry};
 use crate::store::{EventsFile, read_head, read_line, run_dir};
 use crate::story::Story;
-use crate::verdict::{Class, Verdict};
-
-/// Members that a coordinator's view of a run looks through.
-const MEMBERS: usize = 10_000;
+use crate::verdict::Verdict;
 
 /// Runs that are looked at together.
 const RUNS: usize = 200;
@@ -21,8 +18,7 @@ const BYTES: u64 = 32 << 20;
 /// Cluster, user and run id, as a URL names them.
 pub type Name = (String, String, String);
 
-/// A run that the viewer may see, and the numbers of the members they may see
-/// (`None`: all).
+/// A run that the viewer may see, and which members of it (`None`: all).
 ///
 /// # Errors
 ///
@@ -31,20 +27,21 @@ pub fn run(
     sources: &Sources<'_>,
     viewer: &Viewer,
     name: &Name,
-) -> Result<(RunEntry, Option<BTreeSet<u32>>), Problem> {
+) -> Result<(RunEntry, Option<Filter>), Problem> {
     let found = sources.index.run(name)?;
     if viewer.sees_all_of(&name.1) {
         return Ok((found.ok_or(Problem::NotFound)?, None));
     }
-    let filter = members_of(name, viewer);
-    let members: BTreeSet<u32> = match &viewer.accounts {
-        accounts if accounts.is_empty() => BTreeSet::new(),
-        _ => sources.index.member_numbers(&filter, MEMBERS)?,
-    };
+    let members = members_of(name, viewer);
     match found {
-        Some(run) if !members.is_empty() => Ok((run, Some(members))),
+        Some(run) if !viewer.accounts.is_empty() && any(sources, &members)? => Ok((run, Some(members))),
         _ => Err(Problem::NotFound),
     }
+}
+
+/// Whether a filter leaves anything of its run.
+fn any(sources: &Sources<'_>, members: &Filter) -> Result<bool, Problem> {
+    Ok(!sources.index.members(members, 0, 1)?.is_empty())
 }
 
 /// The attempts of a run that the viewer may see.
@@ -56,26 +53,6 @@ pub fn members_of(name: &Name, viewer: &Viewer) -> Filter {
         visible: viewer.visible(),
         ..Filter::default()
     }
-}
-
-/// What the jobs of a run that a filter does not leave out have come to: by class, each by its last attempt, and
-/// how many run.
-///
-/// # Errors
-///
-/// When the index cannot be read.
-pub fn come_to(sources: &Sources<'_>, members: &Filter) -> Result<(BTreeMap<Class, u32>, u32), Problem> {
-    let attempts = sources.index.members(members, 0, MEMBERS)?;
-    // They are in the order of the members and of their attempts.
-    let last: BTreeMap<u32, Option<Class>> = attempts.iter().map(|a| (a.chunk_id, a.class())).collect();
-    let (mut classes, mut running) = (BTreeMap::new(), 0);
-    for class in last.into_values() {
-        match class {
-            Some(class) => *classes.entry(class).or_default() += 1,
-            None => running += 1,
-        }
-    }
-    Ok((classes, running))
 }
 
 /// Runs, the newest event first, at most `limit`. A run of which the viewer
@@ -104,7 +81,7 @@ pub fn runs(
                 (run.failed, run.running)
             } else {
                 let name = (run.cluster.clone(), run.user.clone(), run.run_id.clone());
-                let (classes, running) = come_to(sources, &members_of(&name, viewer))?;
+                let (classes, running) = sources.index.come_to(&members_of(&name, viewer))?;
                 (crate::runs::failed(&classes), running)
             };
             if (!filter.failed || failed > 0) && filter.open.is_none_or(|open| open == (running > 0)) {
@@ -163,13 +140,15 @@ pub struct Job {
 /// As [`run`].
 pub fn job(sources: &Sources<'_>, viewer: &Viewer, name: &Name, chunk: u32) -> Result<Job, Problem> {
     let (entry, members) = run(sources, viewer, name)?;
-    if members.is_some_and(|m| !m.contains(&chunk)) {
+    if let Some(members) = members
+        && !any(sources, &Filter { chunk: Some(chunk), ..members })?
+    {
         return Err(Problem::NotFound);
     }
     let place = sources.index.place(entry.id, chunk)?.ok_or(Problem::NotFound)?;
     let file = EventsFile::open(&sources.root.join(run_dir(&name.0, &name.1, &name.2)))?;
     let mut story = Story::default();
-    let cut = each_line(&file, &place, &mut |line| {
+    let cut = each_line(&file, &place.extents, &mut |line| {
         let mut scratch = Vec::new();
         if let Some((head, mut body)) = read_line(line, &mut scratch)
             && head.job_id == Some(place.job_id)
@@ -185,17 +164,23 @@ pub fn job(sources: &Sources<'_>, viewer: &Viewer, name: &Name, chunk: u32) -> R
 }
 
 /// Calls `each` with the job's own lines; true when there were too many.
-fn each_line(file: &EventsFile, place: &Place, each: &mut dyn FnMut(&[u8])) -> Result<bool, Problem> {
+fn each_line(
+    file: &EventsFile,
+    extents: &[(u64, u32)],
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<bool, Problem> {
     let mut left = BYTES;
-    for &(at, length) in &place.extents {
-        if u64::from(length) > left {
-            return Ok(true);
-        }
-        left -= u64::from(length);
-        let bytes = file.read(at, length as usize)?;
+    for &(at, length) in extents {
+        // The part of a line at the end is no event.
+        let part = u64::from(length).min(left);
+        let bytes = file.read(at, part as usize)?;
         for (_, line) in inquest_journal::Lines::new(&bytes) {
             each(line);
         }
+        if part < u64::from(length) {
+            return Ok(true);
+        }
+        left -= part;
     }
     Ok(false)
 }
@@ -233,6 +218,12 @@ pub fn events(
     let bytes = file.read(from, PAGE_BYTES)?;
     let mut at = from;
     let mut events = Vec::new();
+    let chunks = || bytes.split_inclusive(|b| *b == b'\n').filter_map(|line| read_head(line)?.1);
+    let seen = |members: Filter| match (chunks().min(), chunks().max()) {
+        (Some(from), Some(to)) => sources.index.member_numbers(&members, from..=to),
+        _ => Ok(BTreeSet::new()),
+    };
+    let members = members.map(seen).transpose()?;
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         if events.len() >= limit || line.last() != Some(&b'\n') {
             break;
@@ -246,4 +237,28 @@ pub fn events(
         }
     }
     Ok(Page { events, next: (at < file.len() && at > from).then_some(at) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::EVENTS;
+
+    #[test]
+    fn a_job_in_one_large_piece_has_its_first_events() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        std::fs::write(dir.path().join(EVENTS), line.repeat(33 << 10)).unwrap();
+        let file = EventsFile::open(dir.path()).unwrap();
+        let count = |extents: &[(u64, u32)]| {
+            let mut lines = 0;
+            let cut =
+                each_line(&file, extents, &mut |line| lines += usize::from(line.len() == 1023)).unwrap();
+            (lines, cut)
+        };
+        assert_eq!(count(&[(0, 33 << 20)]), (32 << 10, true));
+        assert_eq!(count(&[(0, 1 << 20), (1 << 20, 32 << 20)]), (32 << 10, true));
+        assert_eq!(count(&[(0, 32 << 20)]), (32 << 10, false));
+        assert_eq!(count(&[(0, 1 << 20), (32 << 20, 1 << 20)]), (2 << 10, false));
+    }
 }

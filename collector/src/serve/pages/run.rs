@@ -71,7 +71,7 @@ fn look_at(
     let (classes, running) = match seen {
         // The run has its own figures; what it has of jobs need not be counted.
         None => (entry.classes.clone(), entry.running),
-        Some(_) => look::come_to(sources, &all)?,
+        Some(_) => index.come_to(&all)?,
     };
     let failed = Filter { failed: true, open: Some(false), before: question.before, ..all.clone() };
     let (members, next) = look::members(sources, &all, from, MEMBERS)?;

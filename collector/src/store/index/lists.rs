@@ -1,6 +1,7 @@
 //! Lists of attempts and of runs, page by page.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use inquest_journal::{JobId, Timestamp};
 use rusqlite::types::Value;
@@ -129,19 +130,55 @@ impl Index {
         })
     }
 
-    /// Numbers of the members of one run that the filter does not leave out;
-    /// at most `limit`.
+    /// Numbers of the members of one run that the filter does not leave out,
+    /// between two numbers.
     ///
     /// # Errors
     ///
     /// When the index cannot be read.
-    pub fn member_numbers(&self, filter: &Filter, limit: usize) -> Result<BTreeSet<u32>, IndexError> {
+    pub fn member_numbers(
+        &self,
+        filter: &Filter,
+        between: RangeInclusive<u32>,
+    ) -> Result<BTreeSet<u32>, IndexError> {
         self.wrap(|| {
-            let Some(terms) = self.terms(filter)? else { return Ok(BTreeSet::new()) };
-            let sql =
-                format!("SELECT DISTINCT job.chunk FROM job WHERE {} ORDER BY 1 LIMIT {limit}", terms.sql());
+            let Some(mut terms) = self.terms(filter)? else { return Ok(BTreeSet::new()) };
+            terms.add("job.chunk >= ?", i64::from(*between.start()));
+            terms.add("job.chunk <= ?", i64::from(*between.end()));
+            let sql = format!("SELECT DISTINCT job.chunk FROM job WHERE {} ORDER BY 1", terms.sql());
             let mut query = self.db().prepare_cached(&sql)?;
             query.query_map(params_from_iter(&terms.values), |r| r.get(0))?.collect()
+        })
+    }
+
+    /// What the members of one run that the filter does not leave out have come
+    /// to: by class, each by its last attempt, and how many run.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn come_to(&self, filter: &Filter) -> Result<(BTreeMap<Class, u32>, u32), IndexError> {
+        self.wrap(|| {
+            let (mut classes, mut running) = (BTreeMap::new(), 0);
+            let Some(terms) = self.terms(filter)? else { return Ok((classes, running)) };
+            // Columns beside max() are of the row that has it.
+            let sql = format!(
+                "SELECT ended = {OPEN}, class, count(*) \
+                 FROM (SELECT job.ended AS ended, job.class AS class, max(job.attempt) \
+                 FROM job WHERE {} GROUP BY job.chunk) GROUP BY 1, 2",
+                terms.sql()
+            );
+            let mut query = self.db().prepare_cached(&sql)?;
+            let mut rows = query.query(params_from_iter(&terms.values))?;
+            while let Some(row) = rows.next()? {
+                let jobs: u32 = row.get(2)?;
+                if row.get(0)? {
+                    running += jobs;
+                } else {
+                    *classes.entry(class_of(row.get(1)?)).or_default() += jobs;
+                }
+            }
+            Ok((classes, running))
         })
     }
 
