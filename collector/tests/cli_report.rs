@@ -4,6 +4,10 @@ mod support;
 
 use std::fs;
 
+use inquest::serve::site::kinds;
+use inquest::store::index::{Filter, Index};
+use inquest::verdict::Class;
+use inquest_journal::Timestamp;
 use support::{EPOCH, End, Job, Lab};
 
 fn lab(jobs: impl IntoIterator<Item = (u32, i64, End)>) -> Lab {
@@ -77,4 +81,18 @@ fn one_of_something_is_not_many() {
     );
     let (_, text, _) = lab.run(&["rules", "--check", &rules]);
     assert!(text.ends_with(": 1 rule, nothing is wrong with it\n"), "{text}");
+}
+
+/// However many kinds were there before, and however often.
+#[test]
+fn what_was_there_before_leaves_room_for_what_is_new() {
+    let lab = lab([(1, 10, End::Code(3)), (2, 0, End::Code(3)), (3, 0, End::Code(3)), (4, 0, End::Oom(64))]);
+    let index = Index::open(&lab.store()).unwrap();
+    let since = Timestamp(jiff::Timestamp::now().as_microsecond() - 7 * 86_400_000_000);
+    let filter = Filter { since: Some(since), ..Filter::default() };
+    let classes = |wanted: &dyn Fn(&str, bool) -> bool| -> Vec<Option<Class>> {
+        kinds(&index, &filter, wanted, 1).unwrap().iter().map(|k| k.class).collect()
+    };
+    assert_eq!(classes(&|_, _| true), [Some(Class::AppError)]);
+    assert_eq!(classes(&|_, new| new), [Some(Class::Oom)]);
 }

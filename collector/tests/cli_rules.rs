@@ -73,6 +73,8 @@ fn rules_of_a_site_come_first() {
             "6|app_error|app_error|ERROR"
         ]
     );
+    let told = lab.json(&["rules", "--rules", &rules, "--json"]);
+    assert_eq!(told["path"], rules.as_str());
     assert_eq!(causes(&lab, &[])[0], "1|app_error|app_error|ERROR");
     assert_eq!(causes(&lab, &["--success", "working"])[4..], ["5|ok|ok|OK", "6|app_error|app_error|ERROR"]);
     assert_eq!(causes(&lab, &["--success", "ALL"])[4], "5|validation|no_success_marker|NO_MARKER");

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,7 +91,17 @@ fn a_file_of_metrics_for_node_exporter() {
     let dir = lab.path().join("node-exporter");
     fs::create_dir(&dir).unwrap();
     let file = dir.join("inquest.prom");
-    let server = Server::start(lab.path(), &lab.store(), &format!("textfile = {:?}", file.to_str().unwrap()));
+    // With the umask that the unit gives it.
+    let settings = format!("textfile = {:?}", file.to_str().unwrap());
+    let server = Server::with(lab.path(), &lab.store(), &settings, |command| {
+        // SAFETY: umask is one system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::umask(0o027);
+                Ok(())
+            })
+        };
+    });
     let deadline = Instant::now() + Duration::from_secs(60);
     while !file.exists() {
         assert!(Instant::now() < deadline, "no {}", file.display());

@@ -87,8 +87,7 @@ fn new(arguments: &Arguments, index: &Index, file: &Path, since: Timestamp) -> a
         Err(e) => anyhow::bail!("cannot read {}: {e}; name another file", file.display()),
     };
     let filter = Filter { since: Some(since), cluster: arguments.cluster.clone(), ..Filter::default() };
-    let mut kinds = kinds(index, &filter, &|name| !told.contains(name), TOLD)?;
-    kinds.retain(|k| k.new);
+    let kinds = kinds(index, &filter, &|name, new| new && !told.contains(name), TOLD)?;
     if kinds.is_empty() {
         return Ok(GOOD);
     }

@@ -63,12 +63,16 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn load(&self) -> anyhow::Result<SiteRules> {
-        let path = match &self.rules {
+    /// The file that was named here or in the configuration.
+    fn path(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(match &self.rules {
             Some(path) => Some(path.clone()),
             None => Config::load(None)?.site.rules,
-        };
-        Ok(SiteRules::load(path.as_deref())?)
+        })
+    }
+
+    pub(super) fn load(&self) -> anyhow::Result<SiteRules> {
+        Ok(SiteRules::load(self.path()?.as_deref())?)
     }
 }
 
@@ -104,8 +108,9 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let rules = arguments.rules.load()?;
     let table = site::table(&rules);
     if arguments.form.json {
+        let path = arguments.rules.path()?.unwrap_or_else(|| SITE_PATH.into());
         print_json(
-            &serde_json::json!({ "schema": crate::report::JSON_SCHEMA, "path": SITE_PATH, "rules": table.json() }),
+            &serde_json::json!({ "schema": crate::report::JSON_SCHEMA, "path": path, "rules": table.json() }),
         )?;
     } else {
         print(&arguments.form.print(&table)?)?;

@@ -12,7 +12,9 @@ mod found;
 mod node_exporter;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -240,6 +242,7 @@ impl Meters {
             }
         }
         seen.sums = Some(sums);
+        self.newest.clear();
         for (cluster, at) in found.newest {
             self.newest.get_or_create(&ClusterLabel { cluster }).set(at.0 as f64 / 1e6);
         }
@@ -274,6 +277,8 @@ fn name_nodes(
     names: Option<&Family<NodeLabels, Gauge>>,
     found: BTreeMap<String, Vec<String>>,
 ) {
+    // A cluster that is gone has no nodes.
+    counts.clear();
     if let Some(names) = names {
         names.clear();
     }
@@ -345,6 +350,8 @@ pub async fn textfile(app: &Arc<App>, path: &Path) -> io::Result<()> {
         // node_exporter reads *.prom only.
         let new = path.with_extension("new");
         std::fs::write(&new, text)?;
+        // node_exporter is another user, whatever umask the service has.
+        std::fs::set_permissions(&new, Permissions::from_mode(0o644))?;
         std::fs::rename(&new, &path)
     };
     tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
@@ -352,6 +359,8 @@ pub async fn textfile(app: &Arc<App>, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use inquest_journal::Timestamp;
+
     use super::found::{LABEL_MAX, label};
     use super::*;
 
@@ -385,6 +394,20 @@ mod tests {
         meters.take(found(2, 6));
         assert_eq!(counted(&meters), 5, "a new day begins at nothing");
         assert!((meters.node_seconds.get_or_create(&labels()).get() - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_cluster_that_is_gone_has_no_gauges() {
+        let meters = Meters::new(true);
+        let newest = [("lab".to_owned(), Timestamp(5_000_000))].into();
+        meters.take(Found { newest, silent: found(1, 5).suspects, ..found(1, 5) });
+        let gauges = |text: String| {
+            let of = |line: &&str| line.contains("cluster=\"lab\"") && !line.starts_with("inquest_job");
+            text.lines().filter(of).count()
+        };
+        assert_eq!(gauges(meters.text()), 5, "{}", meters.text());
+        meters.take(Found { suspects: BTreeMap::new(), ..found(1, 5) });
+        assert_eq!(gauges(meters.text()), 0, "{}", meters.text());
     }
 
     #[test]

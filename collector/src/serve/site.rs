@@ -112,7 +112,7 @@ impl Site {
             days: index.count(&filter, Group::Day, MANY)?,
             lists,
             suspects: judge(&nodes).into_iter().filter(|n| n.suspect).collect(),
-            kinds: kinds(index, &filter, &|_| true, TOP)?,
+            kinds: kinds(index, &filter, &|_, _| true, TOP)?,
         })
     }
 
@@ -280,7 +280,8 @@ pub fn kinds_json(kinds: &[Kind]) -> Value {
     kinds.iter().map(kind).collect()
 }
 
-/// Kinds of failure since some time that `wanted` does not leave out.
+/// Kinds of failure since some time that `wanted` does not leave out: it is told the fingerprint of each, and
+/// whether it is new.
 ///
 /// # Errors
 ///
@@ -288,7 +289,7 @@ pub fn kinds_json(kinds: &[Kind]) -> Value {
 pub fn kinds(
     index: &Index,
     filter: &Filter,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &dyn Fn(&str, bool) -> bool,
     limit: usize,
 ) -> Result<Vec<Kind>, IndexError> {
     let since = filter.since.unwrap_or(Timestamp(0));
@@ -301,7 +302,8 @@ pub fn kinds(
         if kinds.len() >= limit {
             break;
         }
-        if !wanted(&counts.key) {
+        let new = !known.contains(&counts.key);
+        if !wanted(&counts.key, new) {
             continue;
         }
         let newest = Filter {
@@ -317,7 +319,7 @@ pub fn kinds(
             class: example.class(),
             message: example.entry.end.as_ref().and_then(|e| e.message.clone()).unwrap_or_default(),
             example: example.display_id(),
-            new: !known.contains(&counts.key),
+            new,
             fingerprint: counts.key,
         });
     }
