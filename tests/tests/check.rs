@@ -391,7 +391,7 @@ const CASES: &[Case] = &[
         name: "no cgroup to track",
         role: "node",
         level: "wrong",
-        says: ["ProctrackType=proctrack/cgroup", "restart slurmd"],
+        says: ["ProctrackType=proctrack/linuxproc", "restart slurmd"],
         harm: |site| {
             edited(site, "slurm.conf", |site| {
                 site.edit("slurm.conf", "proctrack/cgroup", "proctrack/linuxproc")
