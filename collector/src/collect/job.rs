@@ -33,8 +33,8 @@ pub(super) struct Job {
     /// Its story with all its events, as long as it was followed from the first
     /// one on: until the next checkpoint, which bounds how many are kept.
     pub(super) story: Option<Story>,
-    /// It was brought back from the ledger when the run's file had this
-    /// length; where its events before that are is not known yet.
+    /// It was brought back from the ledger, which knows that its last line ends
+    /// here; where its events before that are is not known yet.
     unknown_before: Option<u64>,
     /// How its story stands, as of the last time it was folded.
     pub(super) over: bool,
@@ -113,7 +113,9 @@ impl Collector {
         let mut job = Job::new(member, place, course, self.now);
         job.open = row.open;
         job.story = None;
-        job.unknown_before = self.runs.get(&row.run).map(|r| r.tail.flushed());
+        // What a large run holds behind the job's last line need not be read.
+        let end = job.member.end;
+        job.unknown_before = self.runs.get(&row.run).map(|r| r.tail.flushed().min(end));
         job.requeued = self.runs.get(&row.run).is_some_and(|r| r.head.requeued.contains(&row.chunk));
         job.unsure = true;
         job.class = self.stored_verdict(&job.member)?.map(|v| v.class);
