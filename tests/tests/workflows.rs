@@ -134,7 +134,7 @@ fn grid(cluster: &Cluster, page: &mut Transcript<'_>) {
     judged(page, &run, 8, 8);
     page.run("inquest why --last");
     page.say("The order of what happened, where the logs are, and what they say around a word:");
-    page.run(&format!("inquest timeline {run} --around 0 -o OFFSET,EVENT,NODE,JOB,DETAIL"));
+    page.run(&format!("inquest timeline '{job}_[3,5,7]' --around 0 -o OFFSET,EVENT,NODE,JOB,DETAIL"));
     page.run(&format!("inquest logs {run} -o JOB,LINES,PATH"));
     page.run(&format!("inquest grep -C 1 'gauge' {run}"));
     page.say(

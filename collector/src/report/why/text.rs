@@ -208,7 +208,8 @@ fn heading(out: &mut String, run: &RunState, subject: &Subject<'_>, zone: &TimeZ
     );
     let member = subject.member;
     let took = member.last.since(member.started);
-    if took > 0 {
+    // What Slurm alone tells of has whole seconds: it may have taken none.
+    if took >= 0 && member.started.0 > 0 {
         let so_far = if member.verdict.is_none() { " so far" } else { "" };
         let _ = writeln!(out, "  started {}, took {}{so_far}", time(member.started, zone), duration(took));
     }
