@@ -50,6 +50,16 @@ fn true_times_and_what_happened_together() {
 }
 
 #[test]
+fn a_run_ends_with_the_job_that_ended_last() {
+    let job = |index, secs| Job { array: Some((20, index)), secs, ..Job::new(20 + index, End::Code(0)) };
+    // The first one is judged first.
+    let lab = Lab::with([job(1, 100), job(2, 10)]);
+    let (_, out, _) = lab.run(&["timeline", "array-20", "-o", "TIME,EVENT,DETAIL"]);
+    let end = out.lines().find(|l| l.contains("the run ends")).unwrap_or(&out);
+    assert!(end.starts_with("14:01:40.000"), "{out}");
+}
+
+#[test]
 fn around_failures_only() {
     let lab = lab();
     let (_, out, _) = lab.run(&["timeline", "array-20", "--around", "5"]);

@@ -36,7 +36,10 @@ pub(super) struct Head {
     pub(super) classes: BTreeMap<Class, u32>,
     /// How it ended, as the run's own last event says.
     pub(super) ended: Option<RunStatus>,
-    /// The end of its last member, when the run's has not been told yet.
+    /// The end of the member that ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_end: Option<Moment>,
+    /// The same, when the run's end has not been told yet.
     pub(super) closing: Option<Moment>,
     /// Members that wait in the queue again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -85,6 +88,7 @@ impl Run {
             running: 0,
             classes: BTreeMap::new(),
             ended: None,
+            last_end: None,
             closing: None,
             requeued: BTreeSet::new(),
         };

@@ -310,8 +310,13 @@ impl Collector {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.count(before, Some(class));
         self.touched.push(id);
+        // Members are judged in another order than they ended in.
+        let known = run.head.last_end.as_ref().map(|end| (end.wall, &end.event));
+        if known < Some((after.wall, &after.event)) {
+            run.head.last_end = Some(after.clone());
+        }
         if run.status() != RunStatus::Running {
-            run.head.closing = Some(after.clone());
+            run.head.closing.clone_from(&run.head.last_end);
             // A run of one job has no further members to wait for, and nobody
             // knows which jobs will look like these.
             match run.head.key.won.kind {
