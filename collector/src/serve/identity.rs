@@ -10,15 +10,14 @@ the socket or from whoever shows the proxy's secret.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
+use crate::slurm::command;
 use crate::store::user_name;
 
 /// Header of the proxy's secret.
@@ -33,6 +32,9 @@ const REMEMBER: Duration = Duration::from_secs(60);
 
 /// How many are.
 const REMEMBERED: usize = 10_000;
+
+/// How long munged is waited for: a few who answer questions wait with it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -228,20 +230,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// Has munged decode a credential, which it does once: a second use is a
 /// replay. Gives the uid that made it for this very request.
 fn unmunge(credential: &str, request: &str) -> Option<u32> {
-    let mut child = Command::new("unmunge")
-        .args(["--keys", "STATUS,UID"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let written = child.stdin.take().map(|mut stdin| stdin.write_all(credential.as_bytes()));
-    let mut text = String::new();
-    let read = child.stdout.take().map(|out| out.take(1 << 16).read_to_string(&mut text));
-    let status = child.wait().ok()?;
-    if !status.success() || !matches!(written, Some(Ok(()))) || !matches!(read, Some(Ok(_))) {
-        return None;
-    }
+    let text = command::tell("unmunge", &["--keys", "STATUS,UID"], credential.as_bytes(), PATIENCE).ok()?;
     let (head, payload) = text.split_once("\n\n")?;
     let value = |key: &str| {
         let line = head.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;

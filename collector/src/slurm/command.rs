@@ -8,11 +8,11 @@ bound on what it says, and leads a process group of its own, which ends with it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -83,6 +83,7 @@ impl fmt::Display for Failure {
         let program = &self.program;
         let (daemon, how) = match program.as_str() {
             "sacct" | "sacctmgr" => ("slurmdbd", "sacctmgr show cluster"),
+            "unmunge" => ("munged", "munge -n | unmunge"),
             _ => ("slurmctld", "scontrol ping"),
         };
         match &self.why {
@@ -116,15 +117,32 @@ pub fn ask(
     arguments: &[impl AsRef<OsStr>],
     patience: Duration,
 ) -> Result<String, Failure> {
+    tell(program, arguments, b"", patience)
+}
+
+/// The same, of a command that is given something to read: at most what a pipe holds, so that nobody waits for
+/// it to be read.
+///
+/// # Errors
+///
+/// When it does not end well.
+pub fn tell(
+    program: impl AsRef<OsStr>,
+    arguments: &[impl AsRef<OsStr>],
+    words: &[u8],
+    patience: Duration,
+) -> Result<String, Failure> {
     let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let failure = |why| Failure { program: name.clone(), why };
     let mut command = Command::new(&program);
     command.args(arguments).env_clear().envs(kept()).envs(SET).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if words.is_empty() { Stdio::null() } else { Stdio::piped() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: between fork and exec there is one system call. Who asked may be gone before the deadline.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     let mut child = command.spawn().map_err(|e| failure(Why::NotStarted(e)))?;
-    match hear(&mut child, patience) {
+    let told = child.stdin.take().map_or(Ok(()), |pipe| put(pipe, words)).map_err(Why::Io);
+    match told.and_then(|()| hear(&mut child, patience)) {
         Ok((status, said, _)) if status.success() => Ok(into_text(said)),
         Ok((status, _, words)) => Err(failure(Why::Ended(status, into_text(words).trim().to_owned()))),
         Err(why) => {
@@ -132,6 +150,12 @@ pub fn ask(
             Err(failure(why))
         }
     }
+}
+
+/// Writes at once or not at all. Who has ended without reading says by that how it went.
+fn put(mut pipe: ChildStdin, words: &[u8]) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    pipe.write_all(words).or_else(|e| if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) })
 }
 
 fn kept() -> impl Iterator<Item = (&'static str, OsString)> {
@@ -225,6 +249,15 @@ mod tests {
             assert!(KEPT.contains(&name) || SET.iter().any(|(set, _)| *set == name), "{name}");
         }
         assert_eq!(shell("echo $LC_ALL $SLURM_TIME_FORMAT", LONG).unwrap(), "C %s\n");
+    }
+
+    #[test]
+    fn what_it_is_told_it_reads_and_nobody_waits_for_that() {
+        let tell = |script: &str, words: &[u8]| tell("/bin/sh", &["-c", script], words, LONG);
+        assert_eq!(tell("cat", b"a credential").unwrap(), "a credential");
+        assert_eq!(tell("echo heard", b"not read").unwrap(), "heard\n");
+        let said = tell("sleep 600", &[b'x'; 1 << 20]).unwrap_err().to_string();
+        assert!(said.starts_with("sh could not be heard: "), "{said}");
     }
 
     #[test]
