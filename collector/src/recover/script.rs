@@ -90,6 +90,7 @@ mod tests {
         assert_eq!(script("slurm_load_jobs error: Invalid job id specified\n", |_| true), None);
         assert_eq!(script("", |_| true), None);
     }
+
     #[test]
     fn the_throttle_of_an_array() {
         let of = |words: &str| throttle(&format!("JobId=7 {words}JobName=a ArrayTaskThrottle=9 UserId=x\n"));

@@ -37,15 +37,18 @@ fn group(death: &Death) -> String {
     })
 }
 
-/// The slurmstepd that died with the victims, and a sentence for it.
+/// The slurmstepd that died with the victims.
 fn stepd<'a>(case: &'a Case<'_>, death: &Death) -> Option<Orphan<'a>> {
     case.attempt.orphans().find(|o| o.for_memory && o.step == death.step && *o.node == *death.at.node)
 }
+
+/// A sentence for it.
 fn unheard(case: &Case<'_>, death: &Death) -> String {
     stepd(case, death).map_or(String::new(), |stepd| {
         format!(" Its slurmstepd (pid {}) was killed, too, so Slurm was not told of the end.", stepd.pid)
     })
 }
+
 fn with_stepd(case: &Case<'_>, index: usize) -> Match {
     let evidence = stepd(case, &case.deaths[index]).map(|o| o.at.event.clone()).into_iter().collect();
     Match { confidence: Confidence::Fact, death: Some(index), evidence }
