@@ -4,17 +4,16 @@ The collector: moves events from journals into run stores, exactly once.
 One pass looks at every journal, merges what is new and settles jobs that are
 over. What comes out depends on the committed state and on the lines that are
 read, in their order, and on nothing else: not on where checkpoints fall and not
-on how often the collector was killed. A checkpoint makes the result durable: run files are appended to
-and synced, and then positions, seen events, file lengths and the state of jobs
-and runs are committed to the ledger in one transaction. Killed
-at any moment, the collector continues from the last checkpoint as if nothing
-had happened. It does the same by itself where single runs cannot be written,
-and sets those aside.
+on how often the collector was killed. A checkpoint makes the result durable.
+Killed at any moment, the collector continues from the last checkpoint as if
+nothing had happened. It does the same by itself where single runs cannot be
+written, and sets those aside.
 */
 
 mod accounting;
 mod aside;
 mod asker;
+mod checkpoint;
 mod course;
 mod daemon;
 mod gone;
@@ -24,13 +23,14 @@ mod job;
 mod lost;
 mod manager;
 mod merge;
+mod resume;
 mod run;
 mod settle;
 pub mod tidy;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use inquest_journal::{Lines, Timestamp};
@@ -38,13 +38,9 @@ use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
 use crate::follow::{self, Chunks, FollowError, Look, Position, Usual, Watch};
-use crate::ledger::{
-    Changes, Counts, FastHash, HeldRow, JobRow, Ledger, LedgerError, MemberRow, Output, RunName, StreamState,
-};
+use crate::ledger::{Counts, FastHash, HeldRow, Ledger, LedgerError, MemberRow, RunName, StreamState};
 use crate::slurm::accounting::Accounting;
-use crate::store::{
-    Appender, Clock, EVENTS, LEDGER, REGISTRY, RUN, ReadError, StoreError, Tail, for_operators, run_dir,
-};
+use crate::store::{Appender, Clock, LEDGER, ReadError, StoreError, Tail, for_operators};
 use crate::verdict::SiteRules;
 use accounting::Backlog;
 use aside::Aside;
@@ -57,7 +53,6 @@ use job::Job;
 pub use manager::Manager;
 use run::Run;
 use tidy::Tidier;
-use window::Window;
 
 /// What keeps the collector from going on.
 #[derive(Debug, thiserror::Error)]
@@ -82,10 +77,6 @@ pub enum CollectError {
 /// Bytes read or waiting to be written before a checkpoint is made even inside
 /// a pass, unless told otherwise. Bounds the memory of one.
 pub const CHECKPOINT_BYTES: usize = 64 << 20;
-
-/// Showing a large run takes time; at most this share of it is spent so while
-/// its members go on (one part in so many).
-const SHOW_SHARE: u32 = 10;
 
 /// Where the collector reads and writes.
 #[derive(Clone, Debug)]
@@ -300,68 +291,6 @@ impl Collector {
         Ok(collector)
     }
 
-    /// Takes up what is committed. What cannot be used of single runs is set aside.
-    fn load(&mut self) -> Result<(), CollectError> {
-        loop {
-            let known = self.count_aside();
-            match self.load_all() {
-                Err(CollectError::Store(e))
-                    if self.aside.note(&self.options.store, &e) && self.count_aside() > known => {}
-                done => return done,
-            }
-        }
-    }
-
-    fn load_all(&mut self) -> Result<(), CollectError> {
-        self.forget();
-        self.removed_runs += self.cut_back()?;
-        self.positions = self.ledger.journals()?.into_iter().collect();
-        self.last_run = self.ledger.last_run()?;
-        self.news_since = self.ledger.cursor()?;
-        for row in self.ledger.open_jobs()? {
-            if !self.is_aside(row.run)? {
-                self.load_job(row)?;
-            }
-        }
-        for id in self.ledger.stale_runs()? {
-            if !self.is_aside(id)? {
-                self.load_run(id)?;
-            }
-        }
-        let closing = self.runs.values().filter(|r| r.head.closing.is_some()).map(|r| r.id);
-        self.closing = closing.collect();
-        self.load_held()
-    }
-
-    /// Forgets what is of a store, and of what was read since the last commit.
-    /// Numbers of clusters stay: an answer of Slurm may have them.
-    fn forget(&mut self) {
-        self.news = None;
-        self.news_due = None;
-        self.moved.clear();
-        self.forgotten.clear();
-        self.streams.clear();
-        self.jobs.clear();
-        self.changed.clear();
-        self.ending.clear();
-        self.runs.clear();
-        self.run_names.clear();
-        self.alike.clear();
-        self.touched.clear();
-        self.boot = (u16::MAX, "".into(), "".into());
-        self.boots.clear();
-        self.brought_back.clear();
-        self.closing.clear();
-        self.others.clear();
-        self.held.clear();
-        self.released.clear();
-        self.forget_waiting();
-        self.read = 0;
-        self.put = None;
-        self.watch = Watch::new(&self.options.journal);
-        self.grown.clear();
-    }
-
     /// Makes a checkpoint at least every so many bytes. Less memory, more
     /// waiting for the disk; the result is the same.
     pub fn checkpoint_every(&mut self, bytes: usize) {
@@ -514,275 +443,8 @@ impl Collector {
         Ok(())
     }
 
-    /// Makes everything merged so far durable. Order is the whole point: see
-    /// the head of this file. At the `end` of a pass runs are shown as they
-    /// stand; inside of one, only those whose status changed, and the disk may
-    /// take until the next checkpoint, so that it works while the next lines
-    /// are read. With `last` nothing is put off.
-    fn checkpoint(&mut self, end: bool, last: bool) -> Result<(), CollectError> {
-        // Nothing may be written over what the ledger has not committed.
-        self.commit()?;
-        let began = Instant::now();
-        let show = self.runs_to_show(end, last);
-        if self.moved.is_empty()
-            && self.touched.is_empty()
-            && show.is_empty()
-            && self.streams.is_empty()
-            && self.released.is_empty()
-            && self.forgotten.is_empty()
-        {
-            return Ok(());
-        }
-        for &id in &show {
-            self.register(id)?;
-        }
-        self.touched.sort_unstable();
-        self.touched.dedup();
-        for &id in &self.touched {
-            let Some(run) = self.runs.get_mut(&id).filter(|r| r.tail.waits()) else { continue };
-            let (dir, file) = (run.dir(), run.file(EVENTS));
-            self.appender.flush(&dir, &file, &mut run.tail)?;
-        }
-        let mut changes = Changes::default();
-        for (path, tail) in self.others.iter_mut().filter(|(_, t)| t.waits()) {
-            let (dir, file) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
-            self.appender.flush(dir, Path::new(file), tail)?;
-            changes.outputs.push((path.to_string_lossy().into_owned(), tail.flushed()));
-        }
-        self.appender.clear();
-        let mut members: HashMap<i64, Vec<Changed>, FastHash> = HashMap::default();
-        for key in std::mem::take(&mut self.changed) {
-            let Some(job) = self.jobs.get_mut(&key) else { continue };
-            job.changed = false;
-            job.story = None;
-            changes.jobs.push(JobRow {
-                key: (self.clusters[usize::from(key.0)].1.clone(), key.1),
-                run: job.member.run,
-                chunk: job.member.chunk,
-                open: job.open,
-                course: job.open.then(|| job.course.save()),
-            });
-            let verdict = job.verdict.take();
-            members.entry(job.member.run).or_default().push((job.member.clone(), verdict));
-            if !job.open {
-                // What is settled and durable need not stay in memory.
-                let run = job.member.run;
-                self.jobs.remove(&key);
-                self.drop_user(run);
-            }
-        }
-        for &id in &show {
-            self.show(id, members.get(&id).map_or(&[], Vec::as_slice))?;
-        }
-        let touched = std::mem::take(&mut self.touched);
-        for &id in touched.iter().chain(&show) {
-            if let Some(run) = self.runs.get_mut(&id).filter(|r| r.dirty) {
-                changes.runs.push(run.row());
-                run.dirty = false;
-                run.committed = true;
-                run.fresh.clear();
-            }
-        }
-        changes.members = members.into_values().flatten().map(|(member, _)| member).collect();
-        for (name, met) in std::mem::take(&mut self.moved) {
-            if let Some(position) = self.positions.get(&name) {
-                changes.journals.push((name, position.clone(), met));
-            }
-        }
-        changes.gone = std::mem::take(&mut self.forgotten);
-        changes.streams = std::mem::take(&mut self.streams);
-        changes.cursor = self.news_since;
-        changes.alike = self.alike.drain().collect();
-        changes.released = std::mem::take(&mut self.released)
-            .into_iter()
-            .map(|key| (self.clusters[usize::from(key.0)].1.clone(), key.1))
-            .collect();
-        for held in self.held.values_mut().filter(|h| h.committed < h.rows.len()) {
-            changes.held.extend_from_slice(&held.rows[held.committed..]);
-            held.committed = held.rows.len();
-        }
-        changes.held.append(&mut self.aside.rows);
-        self.ledger.put(&changes)?;
-        self.put = Some(began.elapsed());
-        if self.indexer.is_some() {
-            let grown = touched.iter().chain(&show).filter_map(|id| self.runs.get(id));
-            self.grown.extend(grown.map(|run| (run.name.clone(), run.tail.flushed())));
-        }
-        if end {
-            self.commit()?;
-        }
-        self.read = 0;
-        for id in touched.into_iter().chain(show) {
-            if let Some(run) = self.runs.get(&id)
-                && run.users == 0
-                && !run.stale
-                && let Some(run) = self.runs.remove(&id)
-            {
-                self.run_names.remove(&run.name);
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits the last checkpoint, if that is still to be done.
-    fn commit(&mut self) -> Result<(), CollectError> {
-        if let Some(writing) = self.put.take() {
-            let began = Instant::now();
-            self.appender.sync()?;
-            self.ledger.commit()?;
-            if let Some(indexer) = &self.indexer {
-                indexer.tell(self.grown.drain(..));
-            }
-            if let Some(watchman) = &mut self.watchman {
-                watchman.committed(writing + began.elapsed());
-            }
-        }
-        Ok(())
-    }
-
     /// Whether it has not been asked to end.
     fn goes_on(&mut self) -> bool {
         self.watchman.as_mut().is_none_or(Watchman::goes_on)
-    }
-
-    fn drop_user(&mut self, run: i64) {
-        if let Some(run) = self.runs.get_mut(&run) {
-            run.users -= 1;
-        }
-    }
-
-    /// Runs whose `run.json` and registry line are to be written now.
-    fn runs_to_show(&self, end: bool, last: bool) -> Vec<i64> {
-        let now = Instant::now();
-        let due = |r: &&Run| {
-            let all = end && (last || r.due.is_none_or(|due| now >= due));
-            // Inside of a pass a run that goes on and on ends again and again: by then it must have doubled, or
-            // all its members would be written at every checkpoint.
-            let grown = r.head.count / 2 >= r.shown;
-            r.stale && (all || r.turned && grown)
-        };
-        let mut ids: Vec<i64> = if end {
-            self.runs.values().filter(due).map(|r| r.id).collect()
-        } else {
-            self.touched.iter().filter_map(|id| self.runs.get(id)).filter(due).map(|r| r.id).collect()
-        };
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-
-    /// Appends the run's line to its user's registry.
-    fn register(&mut self, id: i64) -> Result<(), CollectError> {
-        let Some(run) = self.runs.get(&id) else { return Ok(()) };
-        let mut line = serde_json::to_vec(&run.registry_entry()).unwrap_or_default();
-        line.push(b'\n');
-        let path = run.dir().join(REGISTRY);
-        self.append_other(path, |out| out.extend_from_slice(&line))
-    }
-
-    /// Appends to a file that is no run's.
-    fn append_other(&mut self, path: PathBuf, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), CollectError> {
-        if !self.others.contains_key(&path) {
-            let committed = self.ledger.output(&path.to_string_lossy())?;
-            self.others.insert(path.clone(), Tail::new(committed));
-        }
-        if let Some(tail) = self.others.get_mut(&path) {
-            self.appender.append(tail, write);
-        }
-        Ok(())
-    }
-
-    /// Writes a run's `run.json`; `changed` are the members that the ledger
-    /// does not know as they are, with the verdicts that are new.
-    fn show(&mut self, id: i64, changed: &[Changed]) -> Result<(), CollectError> {
-        let Some(run) = self.runs.get(&id) else { return Ok(()) };
-        let began = Instant::now();
-        let mut members: BTreeMap<u32, (MemberRow, Option<&RawValue>)> = BTreeMap::new();
-        if run.committed {
-            self.ledger.members(id, |m| {
-                members.insert(m.chunk, (m, None));
-            })?;
-        }
-        members.extend(changed.iter().map(|(m, text)| (m.chunk, (m.clone(), text.as_deref()))));
-        // Verdicts of before stand in the file.
-        let mut verdicts = Vec::new();
-        let mut places = Vec::with_capacity(members.len());
-        let mut window = None;
-        for (m, text) in members.values() {
-            let Some((at, length)) = m.verdict.filter(|_| text.is_none()) else {
-                places.push(0..0);
-                continue;
-            };
-            let window = match &mut window {
-                Some(window) => window,
-                None => window.insert(Window::open(&self.appender, &run.events())?),
-            };
-            let from = verdicts.len();
-            verdicts.extend_from_slice(window.part(at..at + u64::from(length))?);
-            places.push(from..verdicts.len());
-        }
-        let stored = |place| serde_json::from_slice::<&RawValue>(&verdicts[place]).ok();
-        let each = members.values().zip(places);
-        let text = run.json(each.map(|((m, text), place)| (m, text.or_else(|| stored(place)))));
-        let (dir, file) = (run.dir(), run.file(RUN));
-        self.appender.replace(&dir, &file, &text)?;
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.stale = false;
-            run.turned = false;
-            run.shown = run.head.count;
-            run.dirty = true;
-            run.due = Some(Instant::now() + began.elapsed() * SHOW_SHARE);
-        }
-        Ok(())
-    }
-
-    /// Cuts every file of the store back to its committed length, and forgets
-    /// runs whose directory was moved away: how many.
-    fn cut_back(&mut self) -> Result<u64, CollectError> {
-        let mut gone = Vec::new();
-        let (appender, aside, store) = (&self.appender, &mut self.aside, &self.options.store);
-        self.ledger.lengths(|file, length| -> Result<(), CollectError> {
-            let (path, replaced) = match file {
-                Output::Run(cluster, user, run_id) => (run_dir(cluster, user, run_id).join(EVENTS), Ok(())),
-                Output::Other(path) => {
-                    (PathBuf::from(path), appender.finish_replacement(Path::new(path), length))
-                }
-            };
-            match replaced.and_then(|()| appender.cut_back(&path, length)) {
-                Ok(true) => {}
-                Ok(false) => gone.push(match file {
-                    Output::Run(cluster, user, run_id) => Ok((cluster.into(), user.into(), run_id.into())),
-                    Output::Other(path) => Err(path.to_owned()),
-                }),
-                Err(e) if aside.note(store, &e) => {}
-                Err(e) => return Err(e.into()),
-            }
-            Ok(())
-        })?;
-        let mut removed = 0;
-        for file in gone {
-            match file {
-                Ok(run) => {
-                    let (cluster, user, id) = &run;
-                    tracing::warn!(
-                        cluster,
-                        user,
-                        run = id,
-                        "its directory is gone; the collector goes on without this run"
-                    );
-                    self.ledger.forget_run(&run)?;
-                    if let Some(indexer) = &self.indexer {
-                        indexer.tell([(run, 0)]);
-                    }
-                    removed += 1;
-                }
-                Err(path) => {
-                    let outputs = vec![(path, 0)];
-                    self.ledger.put(&Changes { outputs, ..Changes::default() })?;
-                    self.ledger.commit()?;
-                }
-            }
-        }
-        Ok(removed)
     }
 }
