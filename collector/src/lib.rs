@@ -13,6 +13,15 @@ it to other tools; [`mcp`] is what an assistant's client speaks. [`config`] is t
 file that says how both of them run.
 */
 
+/// In place of the standard library's, which panics where nobody reads standard error any more, as a daemon's whose
+/// journald has crashed. It stands before the modules, so that it holds in all of them.
+macro_rules! eprintln {
+    ($($said:tt)*) => {{
+        let said = format_args!($($said)*);
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{said}\n"));
+    }};
+}
+
 pub mod agent;
 pub mod check;
 pub mod cli;

@@ -1,14 +1,5 @@
 //! What a person types: arguments in, exit code out, no logic of its own.
 
-/// In place of the standard library's, which panics where nobody reads standard error any more. It stands before the
-/// modules, so that it holds in all of them.
-macro_rules! eprintln {
-    ($($said:tt)*) => {{
-        let said = format_args!($($said)*);
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{said}\n"));
-    }};
-}
-
 mod agent;
 mod check;
 mod collect;

@@ -1,6 +1,6 @@
 //! Reading many logs at once.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,19 +52,19 @@ struct Progress {
 
 impl Progress {
     fn shown(&self) -> bool {
-        self.began.elapsed() > Duration::from_secs(1) && std::io::stderr().is_terminal()
+        self.began.elapsed() > Duration::from_secs(1) && io::stderr().is_terminal()
     }
 
     fn step(&self) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if self.shown() {
-            eprint!("\r{done} of {} read\x1b[K", count(self.total, "job", "jobs"));
+            let _ = write!(io::stderr(), "\r{done} of {} read\x1b[K", count(self.total, "job", "jobs"));
         }
     }
 
     fn end(&self) {
         if self.shown() {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
