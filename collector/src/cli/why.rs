@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use clap::Args;
 use inquest_journal::{JobId, Source, StepId};
@@ -10,7 +10,7 @@ use crate::report::failures::failures;
 use crate::report::why::{self, LOGS_READ, Subject};
 use crate::report::{JSON_SCHEMA, clean};
 use crate::report::{parallel, site, unrecorded};
-use crate::runs::RunState;
+use crate::runs::{Member, RunState};
 use crate::slurm::past;
 use crate::slurm::target::Target;
 use crate::store::{Found, ReadError, read_parts};
@@ -66,6 +66,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
                 let closed = self::closed(&arguments.place, &found.run);
                 subjects_of(found, told.clone(), closed)
             }
+            None if arguments.json || arguments.html.is_some() => subjects_of(found, stories(found)?, false),
             None => subjects(found)?,
         };
         if subjects.iter().any(Subject::failed) {
@@ -143,10 +144,11 @@ impl Arguments {
 
 pub(super) type Stories = BTreeMap<JobId, Story>;
 
-/// The members that were asked for, with their stories, and what the logs of
-/// the first failed ones say.
+/// The members that were asked for as a report in text tells of them: with their stories, and what the logs of
+/// the first failed ones say. Of several, those that ended well are told of by their nodes alone.
 pub(super) fn subjects(found: &Found) -> Result<Vec<Subject<'_>>, ReadError> {
-    Ok(subjects_of(found, stories(found)?, false))
+    let brief = |m: &Member| found.members.len() > 1 && m.verdict.is_some() && !m.failed() && m.attempts == 1;
+    Ok(subjects_of(found, stories_told(found, &found.members, brief)?, false))
 }
 
 /// Whether what may be recorded of a job that was not found is for others to read.
@@ -185,8 +187,18 @@ pub(super) fn stories(found: &Found) -> Result<Stories, ReadError> {
 /// The stories of these members, from one pass over the part of the file that
 /// holds them.
 pub(super) fn stories_of(found: &Found, members: &[u32]) -> Result<Stories, ReadError> {
+    stories_told(found, members, |_| false)
+}
+
+/// The same; a `brief` member's first event on every node is all of its story.
+fn stories_told(
+    found: &Found,
+    members: &[u32],
+    brief: impl Fn(&Member) -> bool,
+) -> Result<Stories, ReadError> {
     let members = members.iter().map(|n| &found.run.members[n]);
-    let mut stories: BTreeMap<JobId, Story> = members.clone().map(|m| (m.job_id, Story::default())).collect();
+    let mut stories: HashMap<JobId, (Story, bool)> =
+        members.clone().map(|m| (m.job_id, (Story::default(), brief(m)))).collect();
     let from = members.clone().map(|m| m.range.0).min().unwrap_or(0);
     let to = members.map(|m| m.range.1).max().unwrap_or(0);
     let between = [(from, to)];
@@ -195,11 +207,13 @@ pub(super) fn stories_of(found: &Found, members: &[u32]) -> Result<Stories, Read
         if line.source == Source::Collector && line.event_type != "node_booted" {
             return;
         }
-        if let Some(story) = line.job_id.and_then(|id| stories.get_mut(&id))
-            && let Some(mut body) = line.body(raw)
-        {
+        let Some((story, brief)) = line.job_id.and_then(|id| stories.get_mut(&id)) else { return };
+        if *brief && story.attempts.last().is_some_and(|a| a.nodes.contains(&*line.node)) {
+            return;
+        }
+        if let Some(mut body) = line.body(raw) {
             story.apply(&line.into_head(), &mut body);
         }
     })?;
-    Ok(stories)
+    Ok(stories.into_iter().map(|(id, (story, _))| (id, story)).collect())
 }
