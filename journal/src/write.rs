@@ -52,6 +52,8 @@ pub struct Writer {
     journal: CString,
     node: CString,
     file: Option<File>,
+    /// Of the line that was written last.
+    last: Option<Stamp>,
     next_seq: u64,
     /// The last write was short, so the file may end in the middle of a line.
     torn: bool,
@@ -119,6 +121,7 @@ impl Writer {
             journal: path,
             node,
             file: None,
+            last: None,
             next_seq: 0,
             torn: false,
             untold: 0,
@@ -253,11 +256,18 @@ impl Writer {
     /// Asks the disk to keep what was written (about 4 ms). Only worth it
     /// after something that will be asked about.
     pub fn sync(&self) {
-        if let Some(file) = &self.file
-            && file.is_ours()
+        // SAFETY: the descriptor is open and was just seen to be ours.
+        let sync = |file: &File| unsafe { libc::fdatasync(file.fd.as_raw_fd()) };
+        let held = self.file.as_ref().filter(|file| file.is_ours());
+        if let Some(file) = held {
+            sync(file);
+        }
+        // What was written last went elsewhere: another day has begun, or the file was deleted.
+        if let Some(stamp) = self.last
+            && held.is_none_or(|file| file.day != stamp.wall.day_number())
+            && let Ok(file) = self.open_file(stamp)
         {
-            // SAFETY: the descriptor is open and was just seen to be ours.
-            unsafe { libc::fdatasync(file.fd.as_raw_fd()) };
+            sync(&file);
         }
     }
 
@@ -319,6 +329,9 @@ impl Writer {
                 Err(e) => Err(e.source.raw_os_error().unwrap_or(libc::EIO)),
             },
         };
+        if wrote.is_ok() {
+            self.last = Some(stamp);
+        }
         match wrote {
             Ok(n) if n == line.len() => {
                 self.torn = false;
@@ -349,8 +362,16 @@ impl Writer {
             Err(e) if e.source.raw_os_error() == Some(libc::ENOENT) => {
                 // SAFETY: root is open, node is a NUL-terminated string.
                 // Losing the race against another writer is fine.
-                unsafe { libc::mkdirat(root.as_raw_fd(), self.node.as_ptr(), 0o750) };
-                open_at(root.as_raw_fd(), &self.node, dir_flags, "node's journal directory")?
+                let made = unsafe { libc::mkdirat(root.as_raw_fd(), self.node.as_ptr(), DIR_MODE) } == 0;
+                let node = open_at(root.as_raw_fd(), &self.node, dir_flags, "node's journal directory")?;
+                if made
+                    && let Ok(stat) = stat_fd(node.as_raw_fd())
+                    && let Some(mode) = short_of(&stat, DIR_MODE)
+                {
+                    // SAFETY: as above; fchmod takes no descriptor that only names a place.
+                    unsafe { libc::fchmodat(root.as_raw_fd(), self.node.as_ptr(), mode, 0) };
+                }
+                node
             }
             other => other?,
         };
@@ -393,12 +414,26 @@ const FILE_FLAGS: i32 = libc::O_WRONLY
     | libc::O_NOCTTY
     | libc::O_CLOEXEC;
 const FILE_MODE: u32 = 0o640;
+const DIR_MODE: u32 = 0o750;
+
+/// The mode that something new needs where the umask has taken from it: slurmstepd has the one that the user submitted
+/// the job with.
+fn short_of(stat: &libc::stat, wanted: u32) -> Option<libc::mode_t> {
+    (stat.st_mode & wanted != wanted).then_some((stat.st_mode & 0o7777) | wanted)
+}
 
 impl File {
     fn new(fd: OwnedFd, stamp: Stamp) -> io::Result<File> {
         let stat = stat_fd(fd.as_raw_fd())?;
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        // An admin's mode of a file that has lines already stays.
+        if stat.st_size == 0
+            && let Some(mode) = short_of(&stat, FILE_MODE)
+        {
+            // SAFETY: the descriptor is open.
+            unsafe { libc::fchmod(fd.as_raw_fd(), mode) };
         }
         let day = stamp.wall.day_number();
         Ok(File { fd, dev: stat.st_dev, ino: stat.st_ino, day, size_limit: size_limit() })

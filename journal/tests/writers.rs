@@ -126,6 +126,33 @@ fn a_file_that_was_deleted_is_made_anew() {
     assert_eq!(events.into_keys().map(|k| k.1).collect::<Vec<_>>(), [1]);
 }
 
+/// Not a test by itself: the child of the one below, whose umask is its own.
+#[test]
+fn child_writes_with_a_users_umask() {
+    let Ok(dir) = std::env::var("INQUEST_TEST_UMASK_JOURNAL") else { return };
+    // SAFETY: umask cannot fail.
+    unsafe { libc::umask(0o777) };
+    assert!(say(&mut open(Path::new(&dir), 1), "mine"));
+}
+
+#[test]
+fn a_users_umask_closes_no_journal() {
+    let dir = journal();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_writes_with_a_users_umask"])
+        .env("INQUEST_TEST_UMASK_JOURNAL", dir.path())
+        .status();
+    assert!(child.unwrap().success());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&dir.path().join("n1")), 0o750);
+    let file = fs::read_dir(dir.path().join("n1")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(mode(&file), 0o640);
+    // What an admin has chosen stays.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(say(&mut open(dir.path(), 2), "mine, too"));
+    assert_eq!(mode(&file), 0o600);
+}
+
 #[test]
 fn a_descriptor_that_changed_hands_is_left_alone() {
     let dir = journal();

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use inquest_tests::agent::{self, Agent};
@@ -107,6 +108,25 @@ fn kills_cost_nothing_but_what_was_killed() {
     let job = cluster.sbatch(USERS[0], &["-n1"], "#!/bin/sh\nsrun true\n").unwrap();
     assert_eq!(cluster.wait_end(job, SOON).unwrap().state, "COMPLETED");
     assert!(agent.is_running());
+}
+
+#[test]
+fn a_users_umask_closes_no_journal() {
+    let cluster = cluster(1);
+    let node = cluster.journal_dir().join(&cluster.nodes()[0]);
+    // slurmstepd takes the umask with which srun was called, before the task runs.
+    let script = "#!/bin/bash\numask 077\nsrun -n1 --mem=0 sh -c 'while [ ! -e go ]; do sleep 0.05; done'\n";
+    let job = cluster.sbatch(USERS[0], &["-n1", "--mem=100M", "-o/dev/null"], script).unwrap();
+    cluster.wait_events(SOON, |e| count(e, job, "0", "task_started") == 1).unwrap();
+    fs::remove_dir_all(&node).unwrap();
+    fs::write(cluster.work_dir().join("go"), "").unwrap();
+    assert_eq!(cluster.wait_end(job, SOON).unwrap().state, "COMPLETED");
+    cluster.wait_events(SOON, |e| count(e, job, "0", "step_ended") == 1).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&node), 0o750);
+    for file in fs::read_dir(&node).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o640);
+    }
 }
 
 /// Two steps, and a gate between them at which something happens to the journal.
