@@ -228,7 +228,8 @@ fn parse_gone(line: &[u8]) -> Option<u32> {
 }
 
 /// Several wordings since 3.10; all have "Killed process PID (COMMAND)", most
-/// of them "anon-rss:NkB", and either "UID:N" or "UID N".
+/// of them "anon-rss:NkB", and either "UID:N" or "UID N". Whether it was for the node itself is
+/// said before it since Linux 5.3.
 fn parse_killed(line: &[u8]) -> Option<(bool, Victim)> {
     let rest = &line[find(line, b"Killed process ")? + 15..];
     let open = find(rest, b" (")?;
@@ -250,7 +251,7 @@ fn parse_killed(line: &[u8]) -> Option<(bool, Victim)> {
         uid: digits_after(b"UID:").or_else(|| digits_after(b"UID ")).and_then(|n| u32::try_from(n).ok()),
     };
     victim.pid?;
-    Some((find(line, b"emory cgroup").is_none(), victim))
+    Some((line.starts_with(b"Out of memory"), victim))
 }
 
 #[cfg(test)]
@@ -338,6 +339,10 @@ mod tests {
         assert_eq!(victim.anon_rss_bytes, Some(8192));
         let host_line = b"Out of memory: Killed process 7 (a) total-vm:1kB, anon-rss:1kB, UID:0";
         assert!(parse_killed(host_line).unwrap().0);
+        let unsaid = b"Killed process 7 (a) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB";
+        assert!(!parse_killed(unsaid).unwrap().0, "before Linux 5.3 the line does not say");
+        let named = b"Out of memory: Killed process 7 (Memory cgroup) total-vm:1kB, anon-rss:1kB, UID:0";
+        assert!(parse_killed(named).unwrap().0);
         let kill = parse_oom_kill(b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/a,task=b,pid=3,uid=0").unwrap();
         assert!(kill.host);
         assert_eq!(kill.limit_of, None);

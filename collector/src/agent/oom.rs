@@ -73,8 +73,8 @@ pub(super) struct Killed {
     command: String,
     anon_rss_bytes: Option<u64>,
     uid: Option<u32>,
-    /// The line says that a cgroup was out of memory.
-    in_cgroup: bool,
+    /// The line says that the node was out of memory, and no cgroup; before Linux 5.3 it says neither.
+    host: bool,
 }
 
 /// Reads one line of the kernel.
@@ -102,7 +102,7 @@ fn why(text: &str) -> Option<Why> {
 }
 
 /// `Memory cgroup out of memory: Killed process 42 (name) total-vm:...`, and
-/// without anything before it on 3.10.
+/// without anything before it until Linux 5.3.
 fn killed(text: &str) -> Option<Killed> {
     let (before, rest) = text.split_once("Killed process ")?;
     if !(before.is_empty() || before.contains("ut of memory")) {
@@ -118,7 +118,7 @@ fn killed(text: &str) -> Option<Killed> {
         command: unescape(command),
         anon_rss_bytes: anon.and_then(|(kb, _)| kb.parse::<u64>().ok()?.checked_mul(1024)),
         uid: uid.and_then(|uid| uid.parse().ok()),
-        in_cgroup: before.contains("cgroup"),
+        host: before.starts_with("Out of memory"),
     })
 }
 
@@ -162,13 +162,18 @@ impl Kill {
 
     /// A cgroup that is no step's ran out of memory: a container, say.
     pub(super) fn is_elsewhere(&self) -> bool {
-        self.killed.in_cgroup && self.victim_in().is_some_and(|path| StepPath::parse(path).is_none())
+        !self.is_hosts() && self.victim_in().is_some_and(|path| StepPath::parse(path).is_none())
     }
 
-    /// Whose limit it was. A cgroup above all jobs, or the kernel without
+    /// The kernel says that no cgroup's limit was hit.
+    fn is_hosts(&self) -> bool {
+        self.killed.host || self.why.as_ref().is_some_and(|why| why.limit_of.is_none())
+    }
+
+    /// Whose limit it was, where the kernel said so. A cgroup above all jobs, or the kernel without
     /// any, is the node.
     pub(super) fn level(&self) -> Option<Level> {
-        if !self.killed.in_cgroup {
+        if self.is_hosts() {
             return Some(Level::Host);
         }
         let limit_of = self.why.as_ref()?.limit_of.as_deref()?;
@@ -374,6 +379,12 @@ mod tests {
         let plain = "Killed process 42 (my (prog) 1) total-vm:205840kB, anon-rss:60416kB, file-rss:600kB";
         let Some(Line::Killed(killed)) = parse(plain) else { panic!("not read") };
         assert_eq!((killed.pid, killed.command.as_str(), killed.uid), (42, "my (prog) 1", None));
+        let level = |why| Kill { killed: killed.clone(), why }.level();
+        assert_eq!(level(None), None, "whose limit it was is not said");
+        let why =
+            |limit_of: Option<&str>| Why { pid: 42, limit_of: limit_of.map(Into::into), victim_in: None };
+        assert_eq!(level(Some(why(None))), Some(Level::Host));
+        assert_eq!(level(Some(why(Some("/slurm/uid_1/job_7/step_0")))), Some(Level::Step));
         let rhel7 =
             "Killed process 42 (x), UID 1001, total-vm:1kB, anon-rss:8kB, file-rss:0kB, shmem-rss:0kB";
         let Some(Line::Killed(killed)) = parse(rhel7) else { panic!("not read") };
