@@ -318,6 +318,18 @@ const DAMAGES: &[Damage] = &[
         c.put(MID, format!("  {value} \t\n"));
         c.write();
     }),
+    ("a line of another writer with what no reader takes", |c| {
+        c.lose(MID);
+        c.bad = 1;
+        c.lines[MID] = c.lines[MID].replacen("{\"v\":1", "{ \"new_field\":1e999,\"v\":1", 1);
+        c.write();
+    }),
+    ("a line of a newer writer with half a character", |c| {
+        c.lose(MID);
+        c.bad = 1;
+        c.lines[MID] = c.lines[MID].replacen("{\"v\":1", "{\"half\":\"\\ud800\",\"v\":2", 1);
+        c.write();
+    }),
     ("10 MB that are no event", |c| {
         c.bad = 1;
         c.lines.insert(MID, "x".repeat(10 << 20) + "\n");

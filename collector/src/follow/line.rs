@@ -63,7 +63,9 @@ impl<'a> Event<'a> {
             }
         }
         let head = Head::parse(line).ok()?;
-        (head.seq <= SEQ_MAX).then_some(Event { head, line, form: None, read: None })
+        // The store writes such a line anew: what cannot be read whole is no event, though its head can.
+        let whole = || serde_json::from_slice::<serde_json::Value>(line).is_ok();
+        (head.seq <= SEQ_MAX && whole()).then_some(Event { head, line, form: None, read: None })
     }
 
     /// The event at the end of a line that begins with something else: what a
