@@ -146,11 +146,39 @@ fn a_run_that_cannot_be_read_hides_no_other() {
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
     assert!(stderr.contains("the run b") && stderr.contains("run.json"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    // From cron it is the exit code that says so.
+    // What was looked through and has not gone on is not looked at again.
+    std::fs::write(&file, "{").unwrap();
+    assert_eq!(support::finish(watch(&["--once"]), b""), (0, String::new(), String::new()));
+    // From cron it is the exit code that says what cannot be read.
+    std::fs::remove_file(&file).unwrap();
+    lab.job(&Job { run: Some("b"), ..job(14, End::Code(0)) });
+    lab.collect();
     std::fs::write(&file, "{").unwrap();
     let (code, _, stderr) = support::finish(watch(&["--once"]), b"");
     assert!(code == 3 && stderr.contains("the run b"), "{code} {stderr}");
     assert_eq!(told(&out).len(), 3, "{:?}", told(&out));
+}
+
+/// A node's clock that is years ahead makes nothing old that fails now.
+#[test]
+fn a_clock_that_is_ahead_silences_nothing() {
+    let years = 20 * 365 * 86_400;
+    let lab = Lab::with([Job { run: Some("ahead"), start: years, ..Job::new(1, End::Code(3)) }]);
+    let (program, out) = handler(&lab);
+    let state = lab.path().join("state");
+    let watch = || {
+        let mut command = lab.command(&["watch", "--once", "--state", state.to_str().unwrap(), "--"]);
+        command.arg(&program).arg("x").arg(&out);
+        support::finish(command, b"").0
+    };
+    assert_eq!(watch(), 0);
+    assert!(told(&out).is_empty());
+    // In this test, now is when the clock of this machine says.
+    let now = (inquest_journal::Stamp::now().wall.0 - support::EPOCH) / 1_000_000;
+    lab.job(&Job { run: Some("now"), start: now, ..Job::new(2, End::Code(4)) });
+    lab.collect();
+    assert_eq!(watch(), 0);
+    assert_eq!(told(&out), ["x|2|app_error|app_error"]);
 }
 
 #[test]

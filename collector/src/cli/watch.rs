@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use inquest_journal::{JobId, Timestamp};
+use inquest_journal::{JobId, Stamp, Timestamp};
 
 use super::rules::Judging;
 use super::{FAILURES, GOOD, NOT_FOUND, Usage, Where};
-use crate::recover::{Call, Handlers, Key, Told};
+use crate::recover::{Call, Handlers, Key, RunPlace, Told};
 use crate::report::{JSON_SCHEMA, clean, failures, ids};
 use crate::runs::Member;
-use crate::slurm::target::Target;
-use crate::store::{Found, Registries, Store};
+use crate::store::{Found, ReadError, Registries, Store};
 use crate::units::count;
 use crate::verdict::Class;
 
@@ -80,9 +79,6 @@ pub(super) struct Arguments {
     place: Where,
 }
 
-/// A run by its place.
-type Run = (String, String, String);
-
 struct Watcher {
     store: Store,
     registries: Registries,
@@ -90,11 +86,13 @@ struct Watcher {
     classes: Vec<Class>,
     told: Told,
     /// Until when nothing is told of a run, and what was seen of it then.
-    known: HashMap<Run, (Timestamp, Timestamp)>,
+    known: HashMap<RunPlace, (Timestamp, Timestamp)>,
     /// Attempts of jobs that were looked at.
-    seen: HashSet<(Run, JobId, u32)>,
+    seen: HashSet<(RunPlace, JobId, u32)>,
+    /// Runs that were looked through, and until when; remembered when all handlers have ended.
+    looked: HashMap<RunPlace, Timestamp>,
     /// Runs that could not be looked at, and what was said of it.
-    unread: HashMap<Run, String>,
+    unread: HashMap<RunPlace, String>,
 }
 
 pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
@@ -102,8 +100,11 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     let store = arguments.place.open()?;
     let mut registries = Registries::new(arguments.place.cluster.clone(), arguments.place.whose());
     registries.refresh(&store)?;
-    let newest = registries.entries().map(|(.., e)| e.updated_at).max().unwrap_or(Timestamp(i64::MIN));
-    let told = match &arguments.state {
+    // A clock that is ahead must not make everything until then old.
+    let now = Stamp::now().wall;
+    let newest =
+        registries.entries().map(|(.., e)| e.updated_at).max().unwrap_or(Timestamp(i64::MIN)).min(now);
+    let mut told = match &arguments.state {
         None => Told::default(),
         Some(path) => Told::open(path, newest).map_err(|e| {
             Usage(format!("cannot use {}: {e}; name another file with --state", path.display()))
@@ -114,7 +115,13 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         let key = |c: &str, u: &str, e: &crate::store::RegistryEntry| {
             (c.to_owned(), u.to_owned(), e.run_id.clone())
         };
-        known.extend(registries.entries().map(|(c, u, e)| (key(c, u, e), (e.updated_at, e.updated_at))));
+        let at = |e: &crate::store::RegistryEntry| (e.updated_at.min(now), e.updated_at);
+        known.extend(registries.entries().map(|(c, u, e)| (key(c, u, e), at(e))));
+    }
+    if told.is_new() {
+        for (c, u, e) in registries.entries().filter(|(.., e)| e.updated_at > now) {
+            told.keep_looked((c.to_owned(), u.to_owned(), e.run_id.clone()), e.updated_at)?;
+        }
     }
     let rules = arguments.judging.load()?;
     let mut watcher = Watcher {
@@ -125,6 +132,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         told,
         known,
         seen: HashSet::new(),
+        looked: HashMap::new(),
         unread: HashMap::new(),
     };
     let patience = Duration::from_secs(arguments.timeout);
@@ -181,6 +189,15 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
             eprintln!("inquest watch: the handler for {} {what}", clean(&ended.name));
             code = FAILURES;
         }
+        if at_work.is_empty() {
+            for (run, until) in watcher.looked.drain() {
+                if let Err(e) = watcher.told.keep_looked(run, until) {
+                    eprintln!("inquest watch: cannot remember what was looked at: {e}");
+                    code = FAILURES;
+                    break;
+                }
+            }
+        }
         if due.is_none() && handlers.is_idle() {
             return Ok(code);
         }
@@ -192,11 +209,12 @@ impl Watcher {
     /// What failed in a new way since the last look.
     fn look(&mut self) -> anyhow::Result<Vec<(Key, Call)>> {
         self.registries.refresh(&self.store)?;
-        let since = self.told.since().unwrap_or(Timestamp(i64::MIN));
+        let since = self.told.since().map_or(Timestamp(i64::MIN), |since| since.min(Stamp::now().wall));
         let mut changed = Vec::new();
         for (cluster, user, entry) in self.registries.entries() {
             let run = (cluster.to_owned(), user.to_owned(), entry.run_id.clone());
-            let known = self.known.entry(run.clone()).or_insert((since, Timestamp(i64::MIN)));
+            let before = || self.told.looked(&run).unwrap_or(Timestamp(i64::MIN));
+            let known = self.known.entry(run.clone()).or_insert_with(|| (since, before()));
             if known.1 != entry.updated_at && entry.updated_at > known.0 {
                 known.1 = entry.updated_at;
                 changed.push((run, known.0));
@@ -208,6 +226,9 @@ impl Watcher {
                 Ok(new) => {
                     self.unread.remove(&run);
                     calls.extend(new);
+                    if let Some(known) = self.known.get(&run) {
+                        self.looked.insert(run, known.1);
+                    }
                 }
                 // What one run hides must not cost the failures of others; it is looked at again.
                 Err(e) => {
@@ -227,8 +248,14 @@ impl Watcher {
     }
 
     /// What failed in a new way in one run. Nothing counts as seen or told when it cannot be read.
-    fn look_at(&mut self, run: &Run, since: Timestamp) -> anyhow::Result<Vec<(Key, Call)>> {
-        let mut found = self.store.find(&Target::Run(run.2.clone()), Some(&run.0), Some(&run.1))?;
+    fn look_at(&mut self, run: &RunPlace, since: Timestamp) -> anyhow::Result<Vec<(Key, Call)>> {
+        let (dir, state) = match self.store.run(&run.0, &run.1, &run.2) {
+            // Removed since it was listed.
+            Err(ReadError::NotFound(_)) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let members = state.members.keys().copied().collect();
+        let mut found = Found { dir, run: state, members, parts: None };
         let place = |m: &Member| (run.clone(), m.job_id, m.attempts);
         let new = |n: &u32| {
             let m = &found.run.members[n];
@@ -247,7 +274,7 @@ impl Watcher {
     }
 
     /// One call per kind of failure that was not told of this run.
-    fn calls(&self, run: &Run, found: &Found) -> anyhow::Result<Vec<(Key, Call)>> {
+    fn calls(&self, run: &RunPlace, found: &Found) -> anyhow::Result<Vec<(Key, Call)>> {
         let mut kinds: BTreeMap<String, Vec<failures::Failure>> = BTreeMap::new();
         for failure in super::members::failures(found, true)? {
             if self.classes.is_empty() || self.classes.contains(&failure.class) {

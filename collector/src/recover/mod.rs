@@ -13,4 +13,4 @@ pub use plan::{Group, NO_SCRIPT, Plan, Script, Subject, Submitted, Wishes, line,
 pub use resources::{is_memory, is_time};
 pub use script::Scripts;
 pub use template::{BadTemplate, Template};
-pub use told::{Key, Told};
+pub use told::{Key, RunPlace, Told};
