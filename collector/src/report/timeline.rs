@@ -97,6 +97,8 @@ pub struct Timeline<'a> {
     /// When nodes began a step, or (`true`) ended one: what several were told at the same time.
     told: BTreeMap<(JobId, StepId, bool), Vec<(usize, Timestamp)>>,
     wrong: Vec<Skew>,
+    /// Nodes where jobs fail more often than elsewhere.
+    bad_nodes: Vec<BadNode>,
     /// Lines that were left out because they were too far away.
     far: usize,
 }
@@ -145,6 +147,7 @@ impl<'a> Timeline<'a> {
             nodes: BTreeMap::new(),
             told: BTreeMap::new(),
             wrong: Vec::new(),
+            bad_nodes: Vec::new(),
             far: 0,
         }
     }
@@ -211,6 +214,8 @@ impl<'a> Timeline<'a> {
         // Stable, so that what the journals order stays in order.
         self.entries.sort_by_key(|e| e.offset_us);
         self.say_once();
+        // What is left out below ended as well somewhere.
+        self.bad_nodes = nodes::bad(self.ends().map(|(entry, class)| (entry.node.as_str(), class)));
         let Some(around_s) = around_s else { return };
         let window = i64::try_from(around_s).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let bad: Vec<i64> = self.entries.iter().filter(|e| e.bad).map(|e| e.offset_us).collect();
@@ -330,11 +335,6 @@ impl<'a> Timeline<'a> {
         bursts
     }
 
-    /// Nodes where jobs fail more often than elsewhere.
-    pub fn bad_nodes(&self) -> Vec<BadNode> {
-        nodes::bad(self.ends().map(|(entry, class)| (entry.node.as_str(), class)))
-    }
-
     /// One row per event.
     pub fn table(&self, zone: &TimeZone) -> Table {
         let names = ["TIME", "OFFSET", "EVENT", "NODE", "JOB", "STEP", "TASK", "CLASS", "DETAIL"];
@@ -375,7 +375,7 @@ impl<'a> Timeline<'a> {
                 clean(&b.nodes)
             );
         }
-        for n in self.bad_nodes() {
+        for n in &self.bad_nodes {
             let _ = writeln!(out, "Node {}: {}", clean(&n.node), n.says());
         }
         for wrong in &self.wrong {
@@ -407,7 +407,7 @@ impl<'a> Timeline<'a> {
             "events": self.entries,
             "left_out": self.far,
             "bursts": self.bursts(),
-            "nodes": self.bad_nodes(),
+            "nodes": self.bad_nodes,
             "clocks": self.wrong,
         })
     }
