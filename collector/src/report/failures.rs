@@ -13,7 +13,7 @@ use inquest_journal::{JobId, StepId, Timestamp};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::logfiles::{LogError, LogFile, Stream, Whose, log_files, open_log};
+use super::logfiles::{Content, LogError, LogFile, Stream, Whose, log_files, open_log};
 use super::table::Table;
 use super::{JSON_SCHEMA, clean};
 use crate::logs::{Cause, Finding, Fingerprint, ScanOptions, ScanReport, fingerprint, scan_reader};
@@ -172,8 +172,8 @@ fn read(run: &RunState, member: &Member, attempt: &Attempt, verdict: &Verdict) -
 ///
 /// When it cannot be read.
 pub fn scan(path: &Path, whose: Whose) -> Result<ScanReport, LogError> {
-    let (file, _) = open_log(path, whose)?;
-    Ok(scan_reader(file, &ScanOptions::default())?)
+    let (file, meta) = open_log(path, whose)?;
+    Ok(scan_reader(Content::of(file, &meta), &ScanOptions::default())?)
 }
 
 fn failure(member: &Member, attempt: &Attempt, number: usize, verdict: &Verdict, read: Read) -> Failure {

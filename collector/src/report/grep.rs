@@ -15,7 +15,7 @@ use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContex
 use serde::Serialize;
 
 use super::clean;
-use super::logfiles::{LogError, Whose, open_log};
+use super::logfiles::{Content, LogError, Whose, open_log};
 use crate::logs::text::{last_state, repair, strip_controls};
 
 /// The longest line that is searched; a longer one is reported, not held.
@@ -98,11 +98,11 @@ impl Grep {
         each: impl FnMut(Hit) -> io::Result<bool>,
     ) -> io::Result<Result<(), LogError>> {
         let file = match open_log(path, whose) {
-            Ok((file, _)) => file,
+            Ok((file, meta)) => Content::of(file, &meta),
             Err(e) => return Ok(Err(e)),
         };
         let mut lines = Lines { matcher: &self.matcher, each, gap: false, failed: None };
-        let result = self.searcher.search_file(&self.matcher, &file, &mut lines);
+        let result = self.searcher.search_reader(&self.matcher, file, &mut lines);
         match (lines.failed, result) {
             (Some(e), _) => Err(e),
             (None, Ok(())) => Ok(Ok(())),

@@ -20,7 +20,8 @@ use std::time::UNIX_EPOCH;
 
 use inquest_journal::{StepId, Timestamp};
 use jiff::tz::TimeZone;
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, SeekFrom, open, seek};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -298,6 +299,37 @@ pub fn open_log(path: &Path, whose: Whose) -> Result<(File, Metadata), LogError>
     Ok((file, meta))
 }
 
+/// Reads what is in a log and passes over its holes, which cost a job nothing and may be as long as a file can be.
+#[derive(Debug)]
+pub struct Content {
+    file: File,
+    /// Less is on disk than it is long.
+    sparse: bool,
+}
+
+impl Content {
+    /// Of an open file.
+    pub fn of(file: File, meta: &Metadata) -> Content {
+        Content { file, sparse: meta.blocks() * 512 < meta.len() }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.sparse {
+            let at = seek(&self.file, SeekFrom::Current(0))?;
+            match seek(&self.file, SeekFrom::Data(at)) {
+                // There is a hole until the end.
+                Err(Errno::NXIO) => return Ok(0),
+                // Otherwise a file system that does not tell.
+                Err(_) => self.sparse = false,
+                Ok(_) => {}
+            }
+        }
+        self.file.read(buffer)
+    }
+}
+
 /// A log, looked at.
 #[derive(Debug)]
 pub struct Looked<'a> {
@@ -326,7 +358,8 @@ pub struct LogState {
 ///
 /// When it cannot be read.
 pub fn look(path: &Path, whose: Whose) -> Result<LogState, LogError> {
-    let (mut file, meta) = open_log(path, whose)?;
+    let (file, meta) = open_log(path, whose)?;
+    let mut file = Content::of(file, &meta);
     let mut buffer = vec![0u8; 256 << 10];
     let (mut lines, mut last) = (0u64, b'\n');
     loop {
@@ -410,6 +443,23 @@ mod tests {
         let mut attempt = Attempt::default();
         attempt.steps.insert(StepId::Number(0), Step { tasks, ..Step::default() });
         assert_eq!(log_files(&run, &run.members[&1], &attempt).len(), 200_000);
+    }
+
+    /// Read byte by byte, it would take days.
+    #[test]
+    fn holes_are_passed_over() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let file = File::create(&path).unwrap();
+        file.write_at(b"begin\n", 0).unwrap();
+        file.write_at(b"Segmentation fault\n", 8 << 40).unwrap();
+        file.set_len(15 << 40).unwrap();
+        let state = look(&path, Whose::Any).unwrap();
+        // What is left of the last block counts as a line that has no end.
+        assert_eq!((state.size, state.lines), (15 << 40, 3));
+        let report = crate::report::failures::scan(&path, Whose::Any).unwrap();
+        assert!(report.finding.root_cause.unwrap().contains("Segmentation fault"));
     }
 
     #[test]
