@@ -13,9 +13,6 @@ const VERSIONS: [&str; 3] = ["2025-06-18", "2025-03-26", "2024-11-05"];
 /// Bytes of one answer. An assistant reads no more, and pays for what it reads.
 pub const ANSWER: usize = 200_000;
 
-/// Events of one answer when no number is given.
-const EVENTS: u64 = 200;
-
 const PARSE: i64 = -32700;
 const REQUEST: i64 = -32600;
 const METHOD: i64 = -32601;
@@ -44,8 +41,8 @@ enum Kind {
     Words,
     /// The value of this option.
     Option(&'static str),
-    /// A whole number for this option.
-    Number(&'static str),
+    /// A whole number for this option, and which if none is given.
+    Number(&'static str, u64),
 }
 
 const TARGET: Argument = Argument {
@@ -71,7 +68,7 @@ const TOOLS: [Tool; 6] = [
             Argument {
                 name: "count",
                 about: "how many runs, 1 if not given",
-                kind: Kind::Number("--last"),
+                kind: Kind::Number("--last", 1),
                 required: false,
             },
             USER,
@@ -79,8 +76,16 @@ const TOOLS: [Tool; 6] = [
     },
     Tool {
         name: "runs",
-        about: "The runs that are stored: status, members, failures by class.",
-        arguments: &[USER],
+        about: "The runs that are stored, the newest last: status, members, failures by class.",
+        arguments: &[
+            USER,
+            Argument {
+                name: "last",
+                about: "how many, 20 if not given",
+                kind: Kind::Number("--last", 20),
+                required: false,
+            },
+        ],
     },
     Tool {
         name: "errors",
@@ -101,7 +106,7 @@ const TOOLS: [Tool; 6] = [
             Argument {
                 name: "last",
                 about: "how many, 200 if not given",
-                kind: Kind::Number("--last"),
+                kind: Kind::Number("--last", 200),
                 required: false,
             },
         ],
@@ -174,7 +179,7 @@ fn listed(tool: &Tool) -> Value {
         let mut schema = match argument.kind {
             Kind::Word | Kind::Option(_) => json!({ "type": "string" }),
             Kind::Words => json!({ "type": "array", "items": { "type": "string" }, "minItems": 2 }),
-            Kind::Number(_) => json!({ "type": "integer", "minimum": 1, "maximum": 10_000 }),
+            Kind::Number(..) => json!({ "type": "integer", "minimum": 1, "maximum": 10_000 }),
         };
         schema["description"] = json!(argument.about);
         (argument.name.to_owned(), schema)
@@ -237,8 +242,7 @@ fn arguments(tool: &Tool, given: &Value) -> Result<Vec<String>, String> {
                 words.extend(list.iter().map(text).collect::<Result<Vec<_>, _>>()?);
             }
             (Kind::Option(option), Some(value)) => line.push(format!("{option}={}", text(value)?)),
-            (Kind::Number(option), value) => {
-                let default = if tool.name == "events" { EVENTS } else { 1 };
+            (Kind::Number(option, default), value) => {
                 let number = value.map_or(Some(default), Value::as_u64).filter(|n| (1..=10_000).contains(n));
                 let number = number.ok_or(format!("{name} is a whole number from 1 to 10000"))?;
                 line.push(format!("{option}={number}"));
@@ -279,7 +283,7 @@ mod tests {
             ("why", json!({ "target": "--store=/x" }), "why --json -- --store=/x"),
             ("why_last", json!({}), "why --json --last=1"),
             ("why_last", json!({ "count": 3, "user": "-x" }), "why --json --last=3 --user=-x"),
-            ("runs", Value::Null, "runs --json"),
+            ("runs", Value::Null, "runs --json --last=20"),
             (
                 "events",
                 json!({ "target": "4", "type": "oom_kill" }),

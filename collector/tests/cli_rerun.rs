@@ -148,14 +148,18 @@ fn submits_after_a_yes_and_without_a_shell() {
 fn jobs_of_others_are_planned_and_not_submitted() {
     let lab = lab_of(4_123_456);
     tool(&lab, "sbatch", "echo \"$@\" >> submitted");
-    let mend = "sudo -u '#4123456' inquest rerun 20 --submit";
-    let (code, out, err) = run(&lab, &["rerun", "20", "--script", "j"], "");
+    let store = lab.store();
+    let mend = "sudo -u '#4123456' inquest rerun 20 --script j --class oom,app_error --store";
+    let mend = format!("{mend} {} --submit", store.display());
+    let mend = mend.as_str();
+    let (code, out, err) = run(&lab, &["rerun", "20", "--script", "j", "--class", "oom,app_error"], "");
     assert!(code == 1 && err.is_empty() && out.contains("sbatch --array=1-3,6"), "{out} {err}");
     assert!(
         out.contains("jobs of uid-4123456") && out.contains("your rights") && out.contains(mend),
         "{out}"
     );
-    let (code, out, err) = run(&lab, &["rerun", "20", "--script", "j", "--submit"], "y\n");
+    let words = ["rerun", "20", "--script", "j", "--class", "oom,app_error", "--submit"];
+    let (code, out, err) = run(&lab, &words, "y\n");
     assert!(code == 4 && out.contains("sbatch --array=1-3,6"), "{code} {out} {err}");
     assert!(err.contains("nothing was submitted") && err.contains(mend) && !err.contains("[y/N]"), "{err}");
     assert!(!lab.path().join("submitted").exists());

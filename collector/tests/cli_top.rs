@@ -50,6 +50,11 @@ fn one_frame_for_a_pipe() {
     assert_eq!((&run["peak_bytes"], &run["limit_bytes"]), (&(64 << 20).into(), &(64 << 20).into()));
     let (_, out, _) = lab.run(&["top", "--once", "51"]);
     assert!(out.contains("array-50") && !out.contains("job-70"), "{out}");
+    // Another user's run of the same name is another run.
+    let named = |id, uid, end| Job { run: Some("nightly"), uid, ..Job::new(id, end) };
+    let two = Lab::with([named(11, 4_123_456, End::Code(0)), named(12, 4_123_457, End::Code(3))]);
+    let (code, out, _) = two.run(&["top", "--once", "11"]);
+    assert_eq!((code, out.matches("nightly ").count()), (0, 1), "{out}");
     lab.refuses(&["top"], 2, &["no terminal", "--once"]);
     lab.refuses(&["top", "--once", "99"], 3, &["no job 99"]);
     assert_eq!(lab.run(&["top", "-i", "0"]).0, 2);

@@ -88,6 +88,21 @@ fn a_run_is_told_by_kinds_of_failure() {
 }
 
 #[test]
+fn a_run_that_is_called_like_a_job_is_found() {
+    let lab = Lab::with([
+        Job { run: Some("2026"), ..Job::new(7, End::Code(3)) },
+        Job { run: Some("7_3"), ..Job::new(9, End::Code(3)) },
+        // A job of that number comes first.
+        Job { run: Some("9"), ..Job::new(10, End::Code(0)) },
+    ]);
+    for (word, job) in [("2026", 7), ("7_3", 9), ("9", 9)] {
+        assert_eq!(lab.json(&["why", word, "--json"])["jobs"][0]["job_id"], job.to_string(), "{word}");
+        assert_eq!(lab.run(&["events", word]).0, 1, "{word}");
+    }
+    lab.refuses(&["why", "2027"], 3, &["no job 2027"]);
+}
+
+#[test]
 fn what_was_lost_of_a_job_is_said() {
     let lab = Lab::new();
     lab.job(&Job::new(7, End::Code(3)));

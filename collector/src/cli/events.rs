@@ -20,6 +20,9 @@ Examples:
 /// Between two looks at a file that is followed.
 const INTERVAL: Duration = Duration::from_millis(200);
 
+/// Bytes that are printed together.
+const PIECE: usize = 64 << 10;
+
 /// List the recorded events of a job or run.
 ///
 /// One line per event, in the order in which they were merged; see timeline
@@ -91,17 +94,31 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         return follow(&found.dir, if whole_run { 0 } else { from }, &filter);
     }
     let mut shown: VecDeque<String> = VecDeque::new();
+    let (mut ready, mut printed) = (String::new(), Ok(()));
     let mut errors = false;
     let bad = read_events(&found.dir, (!whole_run).then_some((from, to)), |line, raw| {
-        if let Some((text, error)) = filter.show(&line, raw) {
-            errors |= error;
-            shown.push_back(text);
-            if arguments.last.is_some_and(|last| shown.len() > last) {
-                shown.pop_front();
+        let Some((text, error)) = filter.show(&line, raw) else { return };
+        errors |= error;
+        match arguments.last {
+            Some(last) => {
+                shown.push_back(text);
+                if shown.len() > last {
+                    shown.pop_front();
+                }
             }
+            None if printed.is_ok() => {
+                ready += &text;
+                if ready.len() >= PIECE {
+                    printed = print(&ready);
+                    ready.clear();
+                }
+            }
+            None => {}
         }
     })?;
-    print(&shown.into_iter().collect::<String>())?;
+    printed?;
+    ready.extend(shown);
+    print(&ready)?;
     if bad > 0 {
         let are = count(bad, "line is", "lines are");
         eprintln!("inquest: {are} damaged and left out, of {}", found.dir.display());

@@ -166,12 +166,30 @@ impl Where {
     }
 
     fn find(&self, target: &Target) -> anyhow::Result<Found> {
-        Ok(self.open()?.find(target, self.cluster.as_deref(), self.user.as_deref())?)
+        let store = self.open()?;
+        self.or_run(&store, target, store.find(target, self.cluster.as_deref(), self.user.as_deref()))
     }
 
     /// As `find`, where the rest of the run does not matter.
     fn find_members(&self, target: &Target) -> anyhow::Result<Found> {
-        Ok(self.open()?.find_members(target, self.cluster.as_deref(), self.user.as_deref())?)
+        let store = self.open()?;
+        self.or_run(&store, target, store.find_members(target, self.cluster.as_deref(), self.user.as_deref()))
+    }
+
+    /// A user may call a run 2026: where there is no such job, the run is meant.
+    fn or_run(
+        &self,
+        store: &Store,
+        target: &Target,
+        found: Result<Found, ReadError>,
+    ) -> anyhow::Result<Found> {
+        match (found, target.as_run()) {
+            (Err(no_job @ ReadError::NotFound(_)), Some(run)) => {
+                let run = store.find(&run, self.cluster.as_deref(), self.user.as_deref());
+                Ok(run.map_err(|_| no_job)?)
+            }
+            (found, _) => Ok(found?),
+        }
     }
 }
 

@@ -116,11 +116,12 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         }
         to.write(&csv::text(&rerun::CSV, &rerun::csv_rows(&found.run, &rows, template.as_ref())))?;
     }
-    let other = other_owner(&found.run, &arguments.target);
+    let other = other_owner(&found.run, arguments);
     if arguments.json {
         print_json(&rerun::json(&found.run, &plan))?;
     } else if arguments.csv.as_ref().is_none_or(|to| !to.is_stdout()) {
-        let note = other.as_ref().filter(|_| !arguments.submit && !plan.groups.is_empty());
+        let alone = !arguments.submit && arguments.csv.is_none() && !plan.groups.is_empty();
+        let note = other.as_ref().filter(|_| alone);
         print(
             &(rerun::text(&plan) + &note.map_or(String::new(), |says| format!("Note: {}\n", clean(says)))),
         )?;
@@ -139,7 +140,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
 }
 
 /// What there is to say where the jobs are not the caller's.
-fn other_owner(run: &RunState, target: &str) -> Option<String> {
+fn other_owner(run: &RunState, arguments: &Arguments) -> Option<String> {
     let caller = rustix::process::geteuid().as_raw();
     if user_name(caller) == run.user {
         return None;
@@ -148,7 +149,15 @@ fn other_owner(run: &RunState, target: &str) -> Option<String> {
     let number = || run.key.uid.map_or("USER".to_owned(), |uid| format!("#{uid}"));
     let named = uzers::get_user_by_name(&run.user).is_some();
     let user = if named { run.user.clone() } else { number() };
-    let words = ["sudo", "-u", &user, "inquest", "rerun", target, "--submit"].map(str::to_owned);
+    let mut words = ["sudo", "-u", &user, "inquest"].map(str::to_owned).to_vec();
+    // What was asked for, and nothing else; sudo hands no variable on.
+    words.extend(std::env::args().skip(1).filter(|word| word != "--submit"));
+    if let Some(store) = &arguments.place.store
+        && !words.iter().any(|word| word == "--store" || word.starts_with("--store="))
+    {
+        words.extend(["--store".to_owned(), store.to_string_lossy().into_owned()]);
+    }
+    words.push("--submit".to_owned());
     Some(format!(
         "these are jobs of {}, whose script would run with your rights; submit them as that user: {}",
         run.user,

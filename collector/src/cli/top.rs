@@ -62,16 +62,15 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8> {
     let store = arguments.place.open()?;
-    let only = match &arguments.target {
+    let (cluster, user, only) = match &arguments.target {
+        // Who names a run means that run, whoever it is of, and no other of the same name.
         Some(word) => {
-            let target: Target = word.parse()?;
-            Some(arguments.place.find(&target)?.run.run_id)
+            let run = arguments.place.find(&word.parse()?)?.run;
+            (Some(run.cluster), Some(run.user), Some(run.run_id))
         }
-        None => None,
+        None => (arguments.place.cluster.clone(), arguments.place.whose(), None),
     };
-    // Who names a run means that run, whoever it is of.
-    let user = if only.is_some() { arguments.place.user.clone() } else { arguments.place.whose() };
-    let watch = Watch::new(store.clone(), arguments.place.cluster.clone(), user, only);
+    let watch = Watch::new(store.clone(), cluster, user, only);
     if arguments.once || arguments.json {
         return once(watch, arguments, zone);
     }

@@ -100,6 +100,20 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// The run that may be called so, where there is no such job.
+    pub fn as_run(&self) -> Option<Target> {
+        match self {
+            Target::Job { id, step: None } => Some(Target::Run(id.to_string())),
+            Target::Array { id, tasks, step: None } => match tasks.as_slice() {
+                [task] => Some(Target::Run(format!("{id}_{task}"))),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 /// `4`, `[1-3,7]`, `[1-9:2]`, `[0-99%5]`.
 fn array_tasks(text: &str) -> Result<Vec<u32>, &'static str> {
     let inner = match text.strip_prefix('[') {
