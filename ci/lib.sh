@@ -6,7 +6,11 @@ step() {
   local name=$1 began=$SECONDS status=0
   shift
   printf '\n=== %s\n' "$name"
-  "$@" || status=$?
+  # Behind || or in a condition, a function would go on after a command of it that fails.
+  set +e
+  (set -e && "$@")
+  status=$?
+  set -e
   if ((status != 0)); then
     printf '=== %s: failed with %d after %d s\n' "$name" "$status" $((SECONDS - began)) >&2
     exit "$status"
