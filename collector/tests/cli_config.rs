@@ -45,3 +45,28 @@ fn a_flag_comes_before_the_file_and_the_file_before_the_default() {
     let output = inquest(&["collect", "--check-config", "--config", "/nonexistent/inquest.toml"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn every_variable_of_the_help_is_in_the_manual() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(inquest(&["man", dir.path().to_str().unwrap()]).status.success());
+    let mut seen = std::collections::BTreeSet::new();
+    for page in std::fs::read_dir(dir.path()).unwrap() {
+        let page = page.unwrap().file_name().into_string().unwrap();
+        let Some(verb) = page.strip_suffix(".1").and_then(|name| name.strip_prefix("inquest-")) else {
+            continue;
+        };
+        let words: Vec<&str> = verb.split('-').chain(["--help"]).collect();
+        let help = String::from_utf8(inquest(&words).stdout).unwrap();
+        let page = std::fs::read_to_string(dir.path().join(&page)).unwrap();
+        for variable in help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap()) {
+            assert!(page.contains(&format!("\\fB{variable}\\fR environment variable")), "{verb}: {variable}");
+            seen.insert(variable.to_owned());
+        }
+    }
+    for variable in
+        ["INQUEST_CONFIG", "INQUEST_JOURNAL", "INQUEST_NOTE_SOCKET", "INQUEST_RULES", "INQUEST_STORE"]
+    {
+        assert!(seen.contains(variable), "{variable}: {seen:?}");
+    }
+}
