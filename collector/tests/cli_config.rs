@@ -70,3 +70,21 @@ fn every_variable_of_the_help_is_in_the_manual() {
         assert!(seen.contains(variable), "{variable}: {seen:?}");
     }
 }
+
+#[test]
+fn a_store_that_is_read_only_to_the_service_says_what_its_unit_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    // As under ProtectSystem=strict: the directory is there, and is the collector's own.
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && \
+                  exec \"$2\" collect --once --accounting off --journal / --store \"$1$3\"";
+    for below in ["", "/store"] {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(dir.path());
+        let output = command.arg(env!("CARGO_BIN_EXE_inquest")).arg(below).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        for part in ["cannot make the store", "Read-only file system", "ReadWritePaths="] {
+            assert!(said.contains(part), "{part} is not in: {said}");
+        }
+    }
+}

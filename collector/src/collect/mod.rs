@@ -66,12 +66,22 @@ pub enum CollectError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("cannot make the store {path}: {source}; make the directory and give it to the collector's user")]
+    #[error("cannot make the store {path}: {source}; {}", next_step(source))]
     NoStore { path: PathBuf, source: std::io::Error },
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
     #[error("no thread to ask Slurm: {0}; allow the collector more threads, or set accounting = \"off\"")]
     NoThread(std::io::Error),
+}
+
+/// To the collector's unit, all but the default store is read-only, whoever owns it.
+fn next_step(no_store: &std::io::Error) -> &'static str {
+    if no_store.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+        "as a service it needs the directory in ReadWritePaths= in a drop-in (systemctl edit inquest-collect); else \
+         mount the file system for writing"
+    } else {
+        "make the directory and give it to the collector's user"
+    }
 }
 
 /// Bytes read or waiting to be written before a checkpoint is made even inside
@@ -227,7 +237,12 @@ impl Collector {
         let no_store = |source| CollectError::NoStore { path: options.store.clone(), source };
         std::fs::create_dir_all(&options.store).map_err(no_store)?;
         let ledger = options.store.join(LEDGER);
-        let _ = for_operators(&ledger); // What is wrong with it, SQLite says.
+        // What else is wrong with it, SQLite says.
+        if let Err(e) = for_operators(&ledger)
+            && e.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+        {
+            return Err(no_store(e));
+        }
         let ledger = Ledger::open(&ledger)?;
         let appender = Appender::open(&options.store)?;
         let watch = Watch::new(&options.journal);

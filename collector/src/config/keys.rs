@@ -1,5 +1,6 @@
 //! Every key there is. The text beside a key is all there is to say of it: the
-//! help of its flag, the manual page and the example file are made from it.
+//! manual page and the example file are made from it, and the help of its flag
+//! from the first paragraph; the rest is for those who set up the daemons.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -74,8 +75,16 @@ section! {
     /// What everything shares.
     Site "" {
         /// Directory of the journals, one subdirectory per node.
+        ///
+        /// The plugin has an argument of its own for it, journal= in plugstack.conf. For
+        /// another directory than the default, the agent, which writes there, needs it
+        /// in ReadWritePaths= and RequiresMountsFor= in a drop-in of its unit.
         journal: PathBuf = "/var/spool/inquest".into(), "";
         /// Directory of the run stores.
+        ///
+        /// For another directory than the default, the collector needs it in
+        /// ReadWritePaths= and RequiresMountsFor= in a drop-in of its unit (systemctl
+        /// edit inquest-collect); to the units, all else is read-only.
         store: PathBuf = "/var/lib/inquest".into(), "";
         /// What a daemon says on standard error, which is the journal of systemd
         /// there: "error", "warn", "info" or "debug", each with all before it.
@@ -136,8 +145,14 @@ section! {
         /// Name of the cluster, as the plugin writes it; from slurm.conf if not set.
         cluster: Option<String> = None, "\"lab\"";
         /// Directory of what the agent remembers from life to life.
+        ///
+        /// For another directory than the default: ReadWritePaths= in a drop-in of its
+        /// unit.
         state: PathBuf = "/var/lib/inquest-agent".into(), "";
         /// Socket on which jobs send notes.
+        ///
+        /// In another directory than the default: ReadWritePaths= in a drop-in of the
+        /// agent's unit, and INQUEST_NOTE_SOCKET in the environment of jobs.
         socket: PathBuf = crate::agent::note::SOCKET.into(), "";
         /// Delete this node's journal files of days longer ago than this. They
         /// must have been merged by then: what no collector has read is lost.

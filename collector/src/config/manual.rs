@@ -32,7 +32,8 @@ pub fn page() -> String {
                 _ => String::new(),
             };
             let text = roff(&format!("{default}{range}"));
-            let _ = write!(out, ".TP\n\\fB{}\\fR\n{}\n{text}\n", roff(key.name), roff(key.about));
+            let about = roff(key.about).replace("\n\n", "\n");
+            let _ = write!(out, ".TP\n\\fB{}\\fR\n{about}\n{text}\n", roff(key.name));
         }
     }
     out.push_str(".SH SEE ALSO\n.BR inquest-collect (1),\n.BR inquest-agent (1)\n");
@@ -62,8 +63,8 @@ pub fn example() -> String {
 }
 
 fn comment(out: &mut String, text: &str) {
-    for line in text.lines() {
-        let _ = writeln!(out, "# {}", line.trim());
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        let _ = writeln!(out, "# {line}");
     }
 }
 

@@ -125,10 +125,11 @@ pub fn key(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|k| k.section == section && k.name == name)
 }
 
-/// Help of the flag of a key: what is said of the key, and its default.
+/// Help of the flag of a key: what is first said of the key, and its default.
 pub fn help(section: &str, name: &str) -> String {
     let Some(key) = key(section, name) else { return String::new() };
-    let about = key.about.split_whitespace().collect::<Vec<_>>().join(" ");
+    let first = key.about.lines().map(str::trim).take_while(|l| !l.is_empty());
+    let about = first.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
     match &key.default {
         Some(toml::Value::String(text)) => format!("{about} [default: {text}]"),
         Some(value) => format!("{about} [default: {value}]"),
