@@ -20,10 +20,11 @@ mandir = $(datadir)/man
 # One directory for the plugin on every distribution: plugstack names it by its
 # path, and it serves every release of Slurm, so it is not of any one's PluginDir.
 plugindir = $(prefix)/lib/slurm
-# systemd reads these below /usr and /usr/local alike.
-unitdir = $(prefix)/lib/systemd/system
-sysusersdir = $(prefix)/lib/sysusers.d
-tmpfilesdir = $(prefix)/lib/tmpfiles.d
+# systemd reads these below /usr and /usr/local alike, and below no other prefix.
+systemd = $(if $(filter /usr /usr/local,$(prefix)),$(prefix)/lib,$(sysconfdir))
+unitdir = $(systemd)/systemd/system
+sysusersdir = $(systemd)/sysusers.d
+tmpfilesdir = $(systemd)/tmpfiles.d
 
 CARGO = cargo
 CARGO_FLAGS = --locked
@@ -98,8 +99,8 @@ install-inquest:
 ifeq ($(DESTDIR),)
 	@echo "Left to do, as root:"
 	@echo "  systemd-sysusers && systemd-tmpfiles --create inquest.conf && systemctl daemon-reload"
-	@echo "  systemctl enable --now inquest-collect   # once, where the journals of all nodes are visible"
-	@echo "  systemctl enable --now inquest-agent     # on compute nodes, if wanted"
+	@echo "  systemctl enable --now inquest-collect   # once, where the journals of all nodes come together"
+	@echo "  systemctl enable --now inquest-agent     # on compute nodes, if wanted: deaths of all processes, notes"
 	@echo "  systemctl enable --now inquest-serve     # dashboard and metrics, beside the collector, if wanted"
 	@echo "  inquest check"
 endif
@@ -113,7 +114,7 @@ uninstall:
 	rm -f $(DESTDIR)$(so) $(DESTDIR)$(job_so) $(DESTDIR)$(bindir)/inquest
 	rm -f $(DESTDIR)$(sysusersdir)/inquest.conf $(DESTDIR)$(sysusersdir)/inquest-journal.conf
 	rm -f $(DESTDIR)$(tmpfilesdir)/inquest.conf $(DESTDIR)$(tmpfilesdir)/inquest-journal.conf
-	rm -f $(DESTDIR)$(unitdir)/inquest-*.service $(DESTDIR)$(mandir)/man[1-8]/inquest*.[1-8]
+	rm -f $(units:%=$(DESTDIR)$(unitdir)/inquest-%.service) $(DESTDIR)$(mandir)/man[1-8]/inquest*.[1-8]
 	rm -f $(DESTDIR)$(mandir)/man8/spank_inquest.8 $(DESTDIR)$(datadir)/bash-completion/completions/inquest
 	rm -f $(DESTDIR)$(datadir)/zsh/site-functions/_inquest $(DESTDIR)$(datadir)/fish/vendor_completions.d/inquest.fish
 	rm -rf $(DESTDIR)$(datadir)/inquest

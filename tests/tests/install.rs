@@ -56,10 +56,6 @@ fn everything_has_its_place_and_settings_outlive_the_rest() {
         "lib/slurm/spank_inquest.so",
         "lib/slurm/spank_inquest_job.so",
         "bin/inquest",
-        "lib/sysusers.d/inquest.conf",
-        "lib/sysusers.d/inquest-journal.conf",
-        "lib/tmpfiles.d/inquest.conf",
-        "lib/tmpfiles.d/inquest-journal.conf",
         "share/bash-completion/completions/inquest",
         "share/zsh/site-functions/_inquest",
         "share/fish/vendor_completions.d/inquest.fish",
@@ -70,10 +66,15 @@ fn everything_has_its_place_and_settings_outlive_the_rest() {
     .into();
     let of = |dir: &str, to: &str| -> Vec<String> {
         let names = fs::read_dir(root().join("packaging").join(dir)).unwrap();
-        names.map(|n| format!("{prefix}/{to}/{}", n.unwrap().file_name().to_str().unwrap())).collect()
+        names.map(|n| format!("{to}/{}", n.unwrap().file_name().to_str().unwrap())).collect()
     };
-    wanted.extend(of("systemd", "lib/systemd/system"));
-    wanted.extend(of("grafana", "share/inquest/grafana"));
+    // Where systemd looks: never below a prefix of one's own.
+    let units = of("systemd", "/etc/systemd/system");
+    wanted.extend(units.clone());
+    for place in ["sysusers.d", "tmpfiles.d"] {
+        wanted.extend(["inquest", "inquest-journal"].map(|name| format!("/etc/{place}/{name}.conf")));
+    }
+    wanted.extend(of("grafana", "/opt/inquest/share/inquest/grafana"));
     for page in fs::read_dir(&man).unwrap() {
         let page = page.unwrap().file_name().into_string().unwrap();
         let section = page.rsplit('.').next().unwrap().to_owned();
@@ -89,19 +90,21 @@ fn everything_has_its_place_and_settings_outlive_the_rest() {
 
     // What is installed names what is installed.
     let read = |path: &str| fs::read_to_string(dest.join(&path[1..])).unwrap();
-    for unit in of("systemd", "lib/systemd/system") {
+    for unit in units {
         assert!(read(&unit).contains("\nExecStart=/opt/inquest/bin/inquest "), "{unit}");
     }
     let plugstack = read("/etc/slurm/plugstack.conf.d/inquest.conf");
     assert!(plugstack.contains("\noptional /opt/inquest/lib/slurm/spank_inquest.so"), "{plugstack}");
 
     // Again, as an upgrade does, and away.
-    for path in &settings {
+    let ours = [&settings[..], &["/etc/systemd/system/inquest-ours.service".to_owned()]].concat();
+    for path in &ours {
         fs::write(dest.join(&path[1..]), "# ours\n").unwrap();
     }
+    wanted.extend(ours.iter().cloned());
     make("install");
     assert_eq!(files(&dest), wanted);
     make("uninstall");
-    assert_eq!(files(&dest), settings.iter().cloned().collect());
-    assert!(settings.iter().all(|path| read(path) == "# ours\n"));
+    assert_eq!(files(&dest), ours.iter().cloned().collect());
+    assert!(ours.iter().all(|path| read(path) == "# ours\n"));
 }
