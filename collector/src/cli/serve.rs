@@ -18,6 +18,9 @@ Examples:
 With the last one, a browser on your own machine gets there at
 http://localhost:8080/.
 
+Prometheus scrapes the loopback address (listen) with job_name: inquest, by
+which the alert rules of the package inquest-dashboards know the server.
+
 Everything else is set in the section [serve] of the configuration; see
 inquest.toml(5).";
 
