@@ -8,15 +8,18 @@ of that is believed from the datagram.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use inquest_journal::{Note, Severity};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags,
+    SocketType, sockopt,
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,9 +105,11 @@ pub(super) struct Received<'b> {
 /// The agent's end.
 #[derive(Debug)]
 pub(super) struct Socket {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     path: PathBuf,
     buffer: Vec<u8>,
+    /// Takes a datagram out of the queue that came with descriptors.
+    discarding: Option<JoinHandle<()>>,
 }
 
 impl Socket {
@@ -131,24 +136,55 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         sockopt::set_socket_passcred(&fd, true)?;
+        pass_descriptors(&fd, false);
         rustix::net::bind(&fd, &rustix::net::SocketAddrUnix::new(path)?)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-        Ok(Socket { fd, path: path.to_owned(), buffer: vec![0; DATAGRAM_MAX] })
+        Ok(Socket {
+            fd: Arc::new(fd),
+            path: path.to_owned(),
+            buffer: vec![0; DATAGRAM_MAX],
+            discarding: None,
+        })
     }
 
-    /// Takes one datagram without waiting; `None` when there is none. One
-    /// without credentials or with more than it may hold comes back empty.
+    /// A datagram is being discarded; until that is done, nothing is received.
+    pub(super) fn is_discarding(&self) -> bool {
+        self.discarding.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Takes one datagram without waiting; `None` when there is none, or one
+    /// that has to be discarded first. One without credentials or with more
+    /// than it may hold comes back empty.
     ///
     /// # Errors
     ///
     /// What the kernel says.
     pub(super) fn receive(&mut self) -> io::Result<Option<Received<'_>>> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(8))];
+        if self.is_discarding() {
+            return Ok(None);
+        }
+        // Whoever takes a datagram lets go of the descriptors in it, and the last to let go of a TCP socket
+        // that lingers, or of a file on a server that hangs, waits for as long as the sender likes. So it is
+        // looked at first, which takes nothing, and a thread takes it if there are any: only notes wait.
+        let mut space = [MaybeUninit::uninit(); CONTROL];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        match rustix::net::recvmsg(&*self.fd, &mut [], &mut control, peek) {
+            Ok(got) if got.flags.contains(ReturnFlags::CTRUNC) => {
+                let fd = Arc::clone(&self.fd);
+                let thread = std::thread::Builder::new().name("discard".into());
+                // Without a thread, the next wake tries again.
+                self.discarding = thread.spawn(move || discard(&fd)).ok();
+                return Ok(None);
+            }
+            Ok(_) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+        let mut space = [MaybeUninit::uninit(); CONTROL];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [io::IoSliceMut::new(&mut self.buffer)];
-        // Descriptors that somebody sends along are closed with `control`.
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let got = match rustix::net::recvmsg(&self.fd, &mut parts, &mut control, flags) {
+        let got = match rustix::net::recvmsg(&*self.fd, &mut parts, &mut control, RecvFlags::DONTWAIT) {
             Ok(got) => got,
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Err(e) => return Err(e.into()),
@@ -158,15 +194,38 @@ impl Socket {
             _ => None,
         });
         let (pid, uid) = sender.unwrap_or((0, u32::MAX));
-        let whole = !got.flags.contains(rustix::net::ReturnFlags::TRUNC);
+        let whole = !got.flags.contains(ReturnFlags::TRUNC);
         let bytes = if whole { &self.buffer[..got.bytes] } else { &[] };
-        let from = got.address.and_then(|a| rustix::net::SocketAddrUnix::try_from(a).ok());
+        // A path that fills `sockaddr_un` is a byte longer in what the kernel gives back, and too long to be read.
+        let from = got.address.filter(|a| a.addr_len() as usize <= size_of::<libc::sockaddr_un>());
+        let from = from.and_then(|a| rustix::net::SocketAddrUnix::try_from(a).ok());
         Ok(Some(Received { pid: pid.cast_unsigned(), uid, bytes, from }))
     }
 
     /// Tells a sender what became of its note, if it waits for that.
     pub(super) fn answer(&self, to: &rustix::net::SocketAddrUnix, words: &str) {
-        let _ = rustix::net::sendto(&self.fd, words.as_bytes(), rustix::net::SendFlags::DONTWAIT, to);
+        let _ = rustix::net::sendto(&*self.fd, words.as_bytes(), rustix::net::SendFlags::DONTWAIT, to);
+    }
+}
+
+/// Room for the sender's credentials and for nothing else: the kernel opens no descriptor that does not fit.
+const CONTROL: usize = rustix::cmsg_space!(ScmCredentials(1));
+
+/// Takes one datagram out of the queue, however long that takes.
+fn discard(fd: &OwnedFd) {
+    let mut control = RecvAncillaryBuffer::new(&mut []);
+    let _ = rustix::net::recvmsg(fd, &mut [], &mut control, RecvFlags::DONTWAIT);
+}
+
+/// Says whether descriptors may be sent to the socket; whether the kernel listens, as it does from 6.16 on.
+fn pass_descriptors(fd: &OwnedFd, pass: bool) -> bool {
+    /// libc does not have it yet.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let pass = libc::c_int::from(pass);
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value is an int, and its size is what is said.
+    unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const pass).cast(), size) == 0
     }
 }
 
@@ -293,6 +352,103 @@ mod tests {
         sender.join().unwrap().unwrap();
         drop(socket);
         assert!(matches!(send(&path, None, None, "x"), Err(SendError::NoAgent { .. })));
+    }
+
+    /// What a sender may put into `sockaddr_un`: a path that fills it, without an end.
+    #[test]
+    fn a_sender_with_the_longest_path_is_not_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut socket = Socket::bind(&dir.path().join("note.sock")).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        // SAFETY: all zeros are a valid sockaddr_un.
+        let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        let long = format!("{}/", dir.path().display());
+        let long = format!("{long}{}", "x".repeat(address.sun_path.len() - long.len()));
+        for (to, from) in address.sun_path.iter_mut().zip(long.bytes()) {
+            *to = from.cast_signed();
+        }
+        let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        // SAFETY: the address is a sockaddr_un of that size.
+        let bound = unsafe { libc::bind(sender.as_raw_fd(), (&raw const address).cast(), size) };
+        assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+        sender.send_to(b"{}", &socket.path).unwrap();
+        let got = socket.receive().unwrap().unwrap();
+        assert_eq!((got.bytes, got.from.is_none()), (&b"{}"[..], true));
+    }
+
+    /// Sends a note and descriptors with it.
+    fn send_with(to: &Socket, fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+        let address = rustix::net::SocketAddrUnix::new(&to.path).unwrap();
+        let from =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(32))];
+        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(fds)));
+        let parts = [io::IoSlice::new(b"{}")];
+        let none = rustix::net::SendFlags::empty();
+        rustix::net::sendmsg_addr(&from, &address, &parts, &mut control, none)
+    }
+
+    #[test]
+    fn descriptors_are_refused_where_the_kernel_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut socket = Socket::bind(&dir.path().join("note.sock")).unwrap();
+        let sent = send_with(&socket, &[socket.fd.as_fd()]);
+        let refused = pass_descriptors(&socket.fd, false);
+        assert_eq!(sent, if refused { Err(rustix::io::Errno::PERM) } else { Ok(2) });
+        await_last(&mut socket);
+    }
+
+    /// Waits for the note "last", which stands behind all others.
+    fn await_last(socket: &mut Socket) {
+        UnixDatagram::unbound().unwrap().send_to(b"last", &socket.path).unwrap();
+        loop {
+            match socket.receive().unwrap() {
+                Some(got) if got.bytes == b"last" => return,
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    #[test]
+    fn descriptors_sent_along_do_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut socket = Socket::bind(&dir.path().join("note.sock")).unwrap();
+        pass_descriptors(&socket.fd, true);
+        let path = dir.path().join("sent");
+        let file = std::fs::File::create(&path).unwrap();
+        for _ in 0..100 {
+            send_with(&socket, &[file.as_fd(); 8]).unwrap();
+            await_last(&mut socket);
+        }
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().map(|fd| fd.unwrap().path());
+        assert_eq!(open.filter(|fd| std::fs::read_link(fd).is_ok_and(|to| to == path)).count(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_descriptor_that_does_not_let_go() {
+        const LINGER: Duration = Duration::from_secs(60);
+        let dir = tempfile::tempdir().unwrap();
+        let mut socket = Socket::bind(&dir.path().join("note.sock")).unwrap();
+        // The last close of a TCP connection waits here until what was written has arrived.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        sockopt::set_socket_linger(&client, Some(LINGER)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        while std::io::Write::write(&mut &client, &[0; 65536]).is_ok() {}
+        pass_descriptors(&socket.fd, true);
+        send_with(&socket, &[client.as_fd(); 12]).unwrap();
+        drop(client);
+        let start = std::time::Instant::now();
+        for _ in 0..10 {
+            assert!(socket.receive().unwrap().is_none_or(|got| got.bytes == b"{}"));
+        }
+        assert!(start.elapsed() < LINGER / 2, "waited {:?}", start.elapsed());
+        drop(peer);
+        await_last(&mut socket);
     }
 
     proptest! {

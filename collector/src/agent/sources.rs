@@ -9,7 +9,7 @@ use super::kmsg::Got;
 use super::netlink::Messages;
 use super::oom::Record;
 use super::steps::Key;
-use super::{Agent, BATCH, FILES, FILES_US, NOTE_PAUSE_US, NOTES, execs, taskstats};
+use super::{Agent, BATCH, FILES, FILES_US, NOTE_PAUSE_US, NOTES, execs, note, taskstats};
 
 impl Agent {
     pub(super) fn step_began(&mut self, key: Key) {
@@ -135,7 +135,8 @@ impl Agent {
     pub(super) fn read_notes(&mut self) {
         for _ in 0..BATCH {
             let now = Stamp::now().mono_us;
-            if !self.note_rate.take(now) {
+            let discarding = self.notes.as_ref().is_some_and(note::Socket::is_discarding);
+            if discarding || !self.note_rate.take(now) {
                 self.notes_us = Some(now + NOTE_PAUSE_US);
                 self.listen_to_notes(epoll::EventFlags::empty());
                 return;
