@@ -365,17 +365,21 @@ impl Node {
     pub(super) fn read_files(&mut self, files: &Files, ended: Option<Key>, now: Stamp) {
         let wanted: Vec<_> = self.steps.files().filter(|f| ended.map_or(f.3, |key| key == f.0)).collect();
         for (key, uid, name, _) in wanted {
-            let (mut notes, mut skipped) = (Vec::new(), 0);
-            let from = self.steps.step(key, now.mono_us).file;
-            let read = files.read(uid, &name, from, ended.is_some(), |piece| match piece {
-                Piece::Line(line, end) => notes.extend(note::parse_line(line, end)),
-                Piece::Skipped => skipped += 1,
-            });
+            let (mut notes, mut left_out) = (Vec::new(), false);
             let step = self.steps.step(key, now.mono_us);
-            step.file_skipped += skipped;
-            let all = notes.len();
-            notes.retain(|_| step.notes.take(now.mono_us));
-            if skipped > 0 || notes.len() < all {
+            let (skipped, bucket) = (&mut step.file_skipped, &mut step.notes);
+            let read = files.read(uid, &name, step.file, ended.is_some(), |piece| match piece {
+                // There may be very many of them: what does not pass is not looked at.
+                Piece::Line(line, end) if bucket.take(now.mono_us) => {
+                    notes.extend(note::parse_line(line, end));
+                }
+                Piece::Line(..) => left_out = true,
+                Piece::Skipped => {
+                    *skipped += 1;
+                    left_out = true;
+                }
+            });
+            if left_out {
                 self.tell_later(now.mono_us);
             }
             for (body, severity) in notes {
@@ -498,6 +502,7 @@ fn past(log_us: u64, now: Stamp) -> Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inquest_journal::{Identity, StepStarted};
 
     #[test]
     fn the_sleep_of_the_extern_step_dies_every_time() {
@@ -515,6 +520,46 @@ mod tests {
         assert!(is_placeholder(place(StepId::Extern), &sleep(15)));
         assert!(!is_placeholder(place(StepId::Extern), &sleep(11)));
         assert!(!is_placeholder(place(StepId::Batch), &sleep(15)));
+    }
+
+    fn node(dir: &std::path::Path) -> Node {
+        let identity = Identity::of_this_process("lab", "n1");
+        let (writer, failed) = Writer::open(dir, identity, Source::Agent).unwrap();
+        assert!(failed.is_none());
+        Node::new(writer, Mounts::default())
+    }
+
+    /// A line as a plugin on this node and in this boot writes it.
+    fn line(node: &Node, source: Source, job: u32, step: Option<u32>, body: impl Into<Body>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::new("lab", "n1", node.boot(), 7, 1);
+        let (mut writer, _) = Writer::open(dir.path(), identity, source).unwrap();
+        let step = step.map(StepId::Number);
+        assert!(writer.write(Severity::Info, Some(JobId(job)), step, None, &body.into()));
+        let file = std::fs::read_dir(dir.path().join("n1")).unwrap().next().unwrap().unwrap();
+        std::fs::read_to_string(file.path()).unwrap().trim_end().to_owned()
+    }
+
+    fn started() -> StepStarted {
+        let uid = Some(rustix::process::geteuid().as_raw());
+        StepStarted { uid, stepd_pid: Some(42), ..StepStarted::default() }
+    }
+
+    #[test]
+    fn notes_above_the_rate_are_counted_and_not_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = node(dir.path());
+        let files = Files::open(&dir.path().join("notes")).unwrap();
+        let began = line(&node, Source::Plugin, 7, Some(0), started());
+        assert!(node.line(began.as_bytes(), Stamp::now()).is_some());
+        let user = dir.path().join("notes").join(rustix::process::geteuid().as_raw().to_string());
+        std::fs::create_dir(&user).unwrap();
+        std::fs::write(user.join("7.0.42"), "a\n".repeat(1 << 19)).unwrap();
+        note::PARSED.set(0);
+        node.read_files(&files, None, Stamp::now());
+        assert_eq!(note::PARSED.get(), 100);
+        let held_back = node.steps.step((JobId(7), StepId::Number(0)), 0).notes.take_held_back();
+        assert_eq!(held_back, (1 << 19) - 100);
     }
 
     #[test]

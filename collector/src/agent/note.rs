@@ -65,10 +65,18 @@ pub(super) fn parse(datagram: &[u8], pid: u32) -> Option<(Note, Severity)> {
 /// Reads a line of a file of notes, which ends at `file_end`. What is no JSON is a message as it stands: in
 /// a shell that is what one writes first.
 pub(super) fn parse_line(line: &[u8], file_end: u64) -> Option<(Note, Severity)> {
+    #[cfg(test)]
+    PARSED.set(PARSED.get() + 1);
     let text = String::from_utf8_lossy(line);
     let plain = || note_of(Wire { kind: None, text: text.clone().into_owned(), percent: None });
     let (note, severity) = serde_json::from_str(&text).ok().and_then(note_of).or_else(plain)?;
     Some((Note { file_end: Some(file_end), ..note }, severity))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Lines that were parsed.
+    pub(super) static PARSED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 fn note_of(wire: Wire) -> Option<(Note, Severity)> {
