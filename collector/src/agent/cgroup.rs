@@ -149,17 +149,16 @@ impl Mounts {
         v1.or_else(|| self.unified.as_ref().map(|m| (m.join(below), 2)))
     }
 
-    /// Whether only root can have made the entries of the directory `path`.
-    /// Below a cgroup that was delegated to a user, that user could make a
-    /// directory by the name of anybody's job.
-    pub(super) fn is_roots(&self, path: &str) -> bool {
+    /// Whether only root can have made the entries of the directory `path`;
+    /// `None` when it is gone. Below a cgroup that was delegated to a user,
+    /// that user could make a directory by the name of anybody's job.
+    pub(super) fn is_roots(&self, path: &str) -> Option<bool> {
         use std::os::unix::fs::MetadataExt;
         let below = path.trim_start_matches('/');
         let of_root = |dir: &Path| {
             std::fs::symlink_metadata(dir).ok().map(|m| m.is_dir() && m.uid() == 0 && m.mode() & 0o022 == 0)
         };
-        let mut seen = self.all.iter().filter_map(|mount| of_root(&mount.join(below))).peekable();
-        seen.peek().is_some() && seen.all(|good| good)
+        self.all.iter().filter_map(|mount| of_root(&mount.join(below))).reduce(|all, good| all && good)
     }
 }
 

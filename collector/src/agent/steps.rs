@@ -186,8 +186,9 @@ impl Steps {
 
     /// The step of a cgroup path. A path that the journal does not know
     /// counts when it names the job, is not another node's, and only root can
-    /// have made the job's directory, which `is_roots` finds out.
-    pub(super) fn of_path(&self, path: &str, is_roots: impl FnOnce(&str) -> bool) -> Option<Place> {
+    /// have made the job's directory, which `is_roots` finds out as long as
+    /// its parent is there.
+    pub(super) fn of_path(&self, path: &str, is_roots: impl FnOnce(&str) -> Option<bool>) -> Option<Place> {
         let path = StepPath::parse(path)?;
         if let Some(&key) = self.by_dir.get(path.step_dir) {
             return Some(Place { key, task: path.task });
@@ -203,7 +204,8 @@ impl Steps {
                 if owners.len() >= MOST_DIRS {
                     owners.clear();
                 }
-                let good = is_roots(path.parent);
+                // Slurm removes a user's directory with the last job and makes it again for the next.
+                let good = is_roots(path.parent)?;
                 owners.insert(path.parent.into(), good);
                 good
             }
@@ -299,10 +301,10 @@ mod tests {
     fn a_sluid_path_is_known_from_the_journal_alone() {
         let mut steps = Steps::new("n1");
         let task = format!("{SLUID}/user/task_2");
-        assert_eq!(steps.of_path(&task, |_| true), None);
-        steps.apply(&head(207, 0, None), &started(&format!("{SLUID}/user")), 1);
+        assert_eq!(steps.of_path(&task, |_| Some(true)), None);
+        steps.apply(&head(207, 0, None), &started(SLUID), 1);
         let key = (JobId(207), StepId::Number(0));
-        assert_eq!(steps.of_path(&task, |_| false), Some(Place { key, task: Some(2) }));
+        assert_eq!(steps.of_path(&task, |_| Some(false)), Some(Place { key, task: Some(2) }));
         assert!(steps.has_user(1001) && !steps.has_user(1002));
     }
 
@@ -311,10 +313,18 @@ mod tests {
         let steps = Steps::new("n1");
         let path = "/slurm_n1/uid_5/job_7/step_1/task_0";
         let place = Place { key: (JobId(7), StepId::Number(1)), task: Some(0) };
-        assert_eq!(steps.of_path(path, |p| p == "/slurm_n1/uid_5"), Some(place));
+        assert_eq!(steps.of_path(path, |p| Some(p == "/slurm_n1/uid_5")), Some(place));
         assert_eq!(steps.of_path(path, |_| panic!("asked twice")), Some(place));
-        assert_eq!(steps.of_path("/user.slice/x/job_7/step_1", |_| false), None);
-        assert_eq!(steps.of_path("/slurm_n2/uid_5/job_7/step_1", |_| true), None);
+        assert_eq!(steps.of_path("/user.slice/x/job_7/step_1", |_| Some(false)), None);
+        assert_eq!(steps.of_path("/slurm_n2/uid_5/job_7/step_1", |_| Some(true)), None);
+    }
+
+    #[test]
+    fn an_owner_that_could_not_be_seen_is_asked_again() {
+        let steps = Steps::new("n1");
+        let path = "/slurm_n1/uid_5/job_7/step_1/task_0";
+        assert_eq!(steps.of_path(path, |_| None), None);
+        assert!(steps.of_path(path, |_| Some(true)).is_some());
     }
 
     #[test]
