@@ -10,6 +10,7 @@ become somebody else's.
 use std::collections::HashMap;
 
 use super::steps::{Place, Steps};
+use super::taskstats::Ended;
 
 /// What looking at a process in /proc gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +64,16 @@ const GONE_US: u64 = 5_000_000;
 const MOST_ANCESTORS: u32 = 8;
 
 impl Members {
-    /// The step of process `pid` with parent `ppid`. `look` reads /proc.
+    /// The step of a process. `look` reads /proc.
     pub(super) fn find(
         &mut self,
-        pid: u32,
-        ppid: u32,
+        ended: &Ended,
         steps: &Steps,
         now_us: u64,
         mut look: impl FnMut(u32) -> Look,
     ) -> Membership {
-        if let Some(place) = steps.of_task(pid, now_us) {
+        let (pid, ppid, uid) = (ended.pid, ended.ppid, Some(ended.uid));
+        if let Some(place) = steps.of_task(pid, uid, now_us) {
             return Membership::Of(place);
         }
         // A process whose parent died first is init's child and says nothing
@@ -80,7 +81,7 @@ impl Members {
         let orphan = ppid <= 1;
         let mut asked = if orphan { pid } else { ppid };
         for _ in 0..MOST_ANCESTORS {
-            if let Some(place) = steps.of_task(asked, now_us) {
+            if let Some(place) = steps.of_task(asked, uid, now_us) {
                 return Membership::Of(place);
             }
             let seen = self.get(asked);
@@ -106,7 +107,7 @@ impl Members {
         // Not reaped yet, it may still be in its cgroup (v2), and in its group.
         let place = match look(pid) {
             Look::In(place) => Some(place),
-            Look::Ending { group, .. } => steps.of_task(group, now_us).or_else(|| {
+            Look::Ending { group, .. } => steps.of_group(group, uid, now_us).or_else(|| {
                 self.get(group).filter(|s| now_us.saturating_sub(s.at_us) < GONE_US).and_then(|s| s.place)
             }),
             Look::Elsewhere | Look::Gone => None,
@@ -134,12 +135,17 @@ mod tests {
 
     const HERE: Place = Place { key: (JobId(7), StepId::Batch), task: Some(0) };
 
+    fn ended(pid: u32, ppid: u32) -> Ended {
+        let command = "x".into();
+        Ended { pid, ppid, uid: 1, command, exit_code: Some(1), signal: None, core: false, peak_rss_bytes: 0 }
+    }
+
     #[test]
     fn a_living_parent_is_asked_once_a_second() {
         let (mut members, steps) = (Members::default(), Steps::new("n1"));
         let mut looks = 0;
         for n in 0..100 {
-            let found = members.find(1000 + n, 50, &steps, 1_000 * u64::from(n), |pid| {
+            let found = members.find(&ended(1000 + n, 50), &steps, 1_000 * u64::from(n), |pid| {
                 assert_eq!(pid, 50);
                 looks += 1;
                 Look::In(HERE)
@@ -147,7 +153,7 @@ mod tests {
             assert_eq!(found, Membership::Of(HERE));
         }
         assert_eq!(looks, 1);
-        let later = members.find(2000, 50, &steps, 2_000_000, |_| Look::Elsewhere);
+        let later = members.find(&ended(2000, 50), &steps, 2_000_000, |_| Look::Elsewhere);
         assert_eq!(later, Membership::None);
     }
 
@@ -156,10 +162,10 @@ mod tests {
         let (mut members, steps) = (Members::default(), Steps::new("n1"));
         members.put(50, Some(HERE), 0);
         let gone = |_| Look::Gone;
-        assert_eq!(members.find(60, 50, &steps, 3_000_000, gone), Membership::Of(HERE));
-        assert_eq!(members.find(60, 50, &steps, 6_000_000, gone), Membership::Unknown);
+        assert_eq!(members.find(&ended(60, 50), &steps, 3_000_000, gone), Membership::Of(HERE));
+        assert_eq!(members.find(&ended(60, 50), &steps, 6_000_000, gone), Membership::Unknown);
         let zombie = |pid| if pid == 60 { Look::In(HERE) } else { Look::Gone };
-        assert_eq!(members.find(60, 50, &steps, 6_000_000, zombie), Membership::Of(HERE));
+        assert_eq!(members.find(&ended(60, 50), &steps, 6_000_000, zombie), Membership::Of(HERE));
     }
 
     fn ending(parent: u32, group: u32) -> Look {
@@ -171,9 +177,9 @@ mod tests {
         let (mut members, steps) = (Members::default(), Steps::new("n1"));
         members.put(40, Some(HERE), 0);
         let orphan = |pid| if pid == 70 { ending(1, 40) } else { Look::Gone };
-        assert_eq!(members.find(70, 1, &steps, 2_000_000, orphan), Membership::Of(HERE));
-        assert_eq!(members.find(70, 60, &steps, 2_000_000, orphan), Membership::Of(HERE));
-        assert_eq!(members.find(70, 60, &steps, 9_000_000, orphan), Membership::Unknown);
+        assert_eq!(members.find(&ended(70, 1), &steps, 2_000_000, orphan), Membership::Of(HERE));
+        assert_eq!(members.find(&ended(70, 60), &steps, 2_000_000, orphan), Membership::Of(HERE));
+        assert_eq!(members.find(&ended(70, 60), &steps, 9_000_000, orphan), Membership::Unknown);
     }
 
     #[test]
@@ -185,9 +191,9 @@ mod tests {
             40 => Look::In(HERE),
             _ => Look::Gone,
         };
-        assert_eq!(members.find(70, 60, &steps, 0, family), Membership::Of(HERE));
-        assert_eq!(members.find(71, 61, &steps, 0, |_| ending(61, 61)), Membership::Unknown);
-        assert_eq!(members.find(72, 62, &steps, 0, |_| ending(1, 62)), Membership::Unknown);
+        assert_eq!(members.find(&ended(70, 60), &steps, 0, family), Membership::Of(HERE));
+        assert_eq!(members.find(&ended(71, 61), &steps, 0, |_| ending(61, 61)), Membership::Unknown);
+        assert_eq!(members.find(&ended(72, 62), &steps, 0, |_| ending(1, 62)), Membership::Unknown);
     }
 
     #[test]
@@ -197,9 +203,9 @@ mod tests {
             assert_ne!(pid, 1);
             Look::Gone
         };
-        assert_eq!(members.find(60, 1, &steps, 0, init), Membership::Unknown);
+        assert_eq!(members.find(&ended(60, 1), &steps, 0, init), Membership::Unknown);
         members.put(60, Some(HERE), 0);
-        assert_eq!(members.find(60, 1, &steps, 2_000_000, init), Membership::Of(HERE));
+        assert_eq!(members.find(&ended(60, 1), &steps, 2_000_000, init), Membership::Of(HERE));
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Node {
             return None;
         }
         let wanted = match head.event_type.as_ref() {
-            "step_started" | "step_ended" | "task_started" => head.source == Source::Plugin,
+            "step_started" | "step_ended" | "task_started" | "task_exited" => head.source == Source::Plugin,
             "note" => head.source == Source::User && head.stream != self.writer.identity().stream(),
             "process_died" | "oom_kill" | "node_booted" => head.source == Source::Agent,
             _ => false,
@@ -179,7 +179,10 @@ impl Node {
             Look::In(parent) => parent.key == place.key,
             _ => false,
         };
-        if self.steps.of_task(ended.pid, now_us).is_none() && ended.ppid > 1 && of_step(ended.ppid) {
+        if self.steps.of_task(ended.pid, Some(ended.uid), now_us).is_none()
+            && ended.ppid > 1
+            && of_step(ended.ppid)
+        {
             return keys::read(ended.ppid);
         }
         Keys::new()
@@ -190,7 +193,7 @@ impl Node {
     pub(super) fn find(&mut self, ended: &Ended, now: Stamp) -> Membership {
         let (steps, mounts) = (&self.steps, &self.mounts);
         let look = |pid| look(pid, steps, mounts);
-        self.members.find(ended.pid, ended.ppid, steps, now.mono_us, look)
+        self.members.find(ended, steps, now.mono_us, look)
     }
 
     /// A process ended abnormally.
@@ -306,12 +309,14 @@ impl Node {
     fn place_of(&self, kill: &Kill, now: Stamp) -> Option<Place> {
         match kill.victim_in() {
             Some(path) => self.steps.of_path(path, |dir| self.mounts.is_roots(dir)),
-            None => self.steps.of_task(kill.killed.pid, now.mono_us).or_else(|| {
-                match look(kill.killed.pid, &self.steps, &self.mounts) {
-                    Look::In(place) => Some(place),
-                    _ => None,
-                }
-            }),
+            None => {
+                self.steps.of_task(kill.killed.pid, kill.killed.uid, now.mono_us).or_else(|| {
+                    match look(kill.killed.pid, &self.steps, &self.mounts) {
+                        Look::In(place) => Some(place),
+                        _ => None,
+                    }
+                })
+            }
         }
     }
 

@@ -72,7 +72,7 @@ pub(super) struct Killed {
     pub(super) pid: u32,
     command: String,
     anon_rss_bytes: Option<u64>,
-    uid: Option<u32>,
+    pub(super) uid: Option<u32>,
     /// The line says that the node was out of memory, and no cgroup; before Linux 5.3 it says neither.
     host: bool,
 }

@@ -104,7 +104,7 @@ pub(super) struct Steps {
 #[derive(Debug)]
 struct Task {
     place: Place,
-    /// Its step has ended then.
+    /// It has ended then, or its step.
     ended_us: Option<u64>,
 }
 
@@ -114,8 +114,8 @@ impl Task {
     }
 }
 
-/// For so long a task of an ended step is known: on a busy node the journal's end of a short step
-/// is often read before the kernel's record of what died in it.
+/// For so long a task that has ended is known: on a busy node the journal's line of its end is often
+/// read before the kernel's record of what died in it.
 const ENDED_US: u64 = 5_000_000;
 
 impl Steps {
@@ -154,13 +154,22 @@ impl Steps {
                 if let Some(step) = self.steps.get_mut(&key) {
                     step.live = false;
                 }
+                let steps = &self.steps;
                 self.tasks.retain(|_, task| {
                     if task.place.key == key {
                         task.ended_us.get_or_insert(head.mono_us);
                     }
-                    task.is_known(now_us)
+                    task.is_known(now_us) || steps.get(&task.place.key).is_some_and(|s| s.live)
                 });
                 Some(Change::Ended(key))
+            }
+            Body::TaskExited(b) => {
+                if let Some(task) = b.pid.and_then(|pid| self.tasks.get_mut(&pid))
+                    && task.place.key == key
+                {
+                    task.ended_us.get_or_insert(head.mono_us);
+                }
+                None
             }
             Body::TaskStarted(b) => {
                 if let (Some(pid), true) = (b.pid, self.tasks.len() < MOST_TASKS) {
@@ -213,9 +222,24 @@ impl Steps {
         good.then_some(Place { key: (job_id, path.step), task: path.task })
     }
 
-    /// The step whose task has this pid.
-    pub(super) fn of_task(&self, pid: u32, now_us: u64) -> Option<Place> {
-        self.tasks.get(&pid).filter(|task| task.is_known(now_us)).map(|task| task.place)
+    /// The step whose task has this pid, as far as a process of user `uid` can be of it: where slurmstepd was
+    /// killed, nobody tells of the task's end, and its pid becomes somebody else's.
+    pub(super) fn of_task(&self, pid: u32, uid: Option<u32>, now_us: u64) -> Option<Place> {
+        let task = self.tasks.get(&pid).filter(|task| task.is_known(now_us))?;
+        self.is_users(task, uid).then_some(task.place)
+    }
+
+    /// The step whose task leads this process group, perhaps still after its end: its pid is given to no other
+    /// process as long as the group has members.
+    pub(super) fn of_group(&self, leader: u32, uid: Option<u32>, now_us: u64) -> Option<Place> {
+        let live = |task: &Task| self.steps.get(&task.place.key).is_some_and(|s| s.live);
+        let task = self.tasks.get(&leader).filter(|task| task.is_known(now_us) || live(task))?;
+        self.is_users(task, uid).then_some(task.place)
+    }
+
+    fn is_users(&self, task: &Task, uid: Option<u32>) -> bool {
+        let owner = self.steps.get(&task.place.key).and_then(|step| step.uid);
+        uid == Some(0) || owner.is_none_or(|owner| uid.is_none_or(|uid| uid == owner))
     }
 
     /// What is known of a step, if anything.
@@ -270,7 +294,7 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inquest_journal::{Severity, Source, StepEnded, StepStarted, TaskStarted, Timestamp};
+    use inquest_journal::{Severity, Source, StepEnded, StepStarted, TaskExited, TaskStarted, Timestamp};
 
     fn head(job: u32, step: u32, task: Option<u32>) -> Head<'static> {
         Head {
@@ -328,6 +352,36 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_known_until_shortly_after_its_own_end() {
+        let mut steps = Steps::new("n1");
+        steps.apply(&head(7, 1, None), &started("/slurm/uid_5/job_7/step_1"), 1);
+        let task = TaskStarted { pid: Some(99), ..TaskStarted::default() };
+        steps.apply(&head(7, 1, Some(3)), &task.into(), 2);
+        let exited = TaskExited { pid: Some(99), ..TaskExited::default() };
+        steps.apply(&head(7, 1, Some(3)), &exited.into(), 3);
+        let last = ENDED_US - 1;
+        assert!(steps.of_task(99, Some(1001), last).is_some());
+        assert_eq!(steps.of_task(99, Some(1001), last + 1), None);
+        // Its pid is free, but not as long as its group has members.
+        assert!(steps.of_group(99, Some(1001), last + 1).is_some());
+        steps.apply(&head(8, 1, None), &StepEnded::default().into(), last + 1);
+        assert!(steps.of_group(99, Some(1001), last + 1).is_some());
+        steps.apply(&head(7, 1, None), &StepEnded::default().into(), last + 1);
+        assert_eq!(steps.of_group(99, Some(1001), last + 1), None);
+    }
+
+    #[test]
+    fn a_pid_that_became_another_users_is_not_the_tasks() {
+        let mut steps = Steps::new("n1");
+        steps.apply(&head(7, 1, None), &started("/slurm/uid_5/job_7/step_1"), 1);
+        let task = TaskStarted { pid: Some(99), ..TaskStarted::default() };
+        steps.apply(&head(7, 1, Some(3)), &task.into(), 2);
+        let of = |uid| (steps.of_task(99, uid, 3).is_some(), steps.of_group(99, uid, 3).is_some());
+        assert_eq!([of(None), of(Some(0)), of(Some(1001))], [(true, true); 3]);
+        assert_eq!(of(Some(1002)), (false, false));
+    }
+
+    #[test]
     fn tasks_go_with_their_step() {
         let mut steps = Steps::new("n1");
         let key = (JobId(7), StepId::Number(1));
@@ -337,12 +391,12 @@ mod tests {
         );
         let task = TaskStarted { pid: Some(99), ..TaskStarted::default() };
         steps.apply(&head(7, 1, Some(3)), &task.into(), 2);
-        assert_eq!(steps.of_task(99, 2), Some(Place { key, task: Some(3) }));
+        assert_eq!(steps.of_task(99, None, 2), Some(Place { key, task: Some(3) }));
         steps.apply(&head(7, 1, None), &StepEnded::default().into(), 3);
         assert_eq!(steps.live().count(), 0);
         // The kernel's word of its death may come later, but not much.
-        assert_eq!(steps.of_task(99, 3), Some(Place { key, task: Some(3) }));
-        assert_eq!(steps.of_task(99, 3 + ENDED_US), None);
+        assert_eq!(steps.of_task(99, None, 3), Some(Place { key, task: Some(3) }));
+        assert_eq!(steps.of_task(99, None, 3 + ENDED_US), None);
         steps.apply(&head(7, 2, None), &StepEnded::default().into(), 3 + ENDED_US);
         assert!(steps.tasks.is_empty());
     }
