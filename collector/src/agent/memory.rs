@@ -57,14 +57,11 @@ impl Watch {
     pub(super) fn new(key: Key, step: &Step, mounts: &Mounts) -> Option<Watch> {
         let (path, version) = step.memory.as_ref()?;
         let version = version.unwrap_or(if mounts.memory.is_some() { 1 } else { 2 });
-        // v1 limits the step's own directory, v2 `user` below it, and that is
-        // what the plugin calls the step's cgroup there.
-        let (mount, path) = if version == 1 {
-            (mounts.memory.as_ref()?, StepPath::parse(path)?.step_dir)
-        } else {
-            (mounts.unified.as_ref()?, path.as_str())
-        };
-        let dir = mount.join(path.trim_start_matches('/'));
+        let mount = if version == 1 { &mounts.memory } else { &mounts.unified };
+        let dir = mount.as_ref()?.join(StepPath::parse(path)?.step_dir.trim_start_matches('/'));
+        // v1 limits the step's own directory. v2 limits `user` below it, and beside that is slurmstepd.
+        let user = Some(dir.join("user")).filter(|user| version != 1 && user.is_dir());
+        let dir = user.unwrap_or(dir);
         Watch::of_dir(key, Level::Step, dir, version, step.limit_bytes)
     }
 
@@ -157,6 +154,33 @@ mod tests {
         assert_eq!(event.pressure_some_percent, Some(12.5));
         std::fs::remove_file(dir.path().join("memory.current")).unwrap();
         assert_eq!(watch.look(), Seen::Gone);
+    }
+
+    #[test]
+    fn on_v2_the_limit_is_that_of_the_users_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let mounts = Mounts { unified: Some(dir.path().into()), ..Mounts::default() };
+        let path = "/x.scope/job_7/step_0";
+        let mut steps = super::super::steps::Steps::new("n1");
+        let step = steps.step(KEY, 0);
+        step.memory = Some((path.into(), Some(2)));
+        let put = |below: &str, limit: &str, usage: u64| {
+            let dir = dir.path().join("x.scope/job_7/step_0").join(below);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("memory.max"), limit).unwrap();
+            std::fs::write(dir.join("memory.current"), usage.to_string()).unwrap();
+        };
+        // slurmstepd has a part of its own beside it.
+        put("user", "1000", 100);
+        put("", "max", 950);
+        let watch = Watch::new(KEY, step, &mounts).unwrap();
+        assert_eq!((watch.limit_bytes, watch.look()), (1000, Seen::Low));
+        put("user", "1000", 950);
+        assert!(matches!(watch.look(), Seen::High(_)));
+        // A Slurm that makes no such part.
+        std::fs::remove_dir_all(dir.path().join("x.scope/job_7/step_0/user")).unwrap();
+        put("", "500", 100);
+        assert_eq!(Watch::new(KEY, step, &mounts).unwrap().limit_bytes, 500);
     }
 
     #[test]
