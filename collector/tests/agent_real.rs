@@ -407,6 +407,10 @@ fn the_journal_tells_what_a_path_does_not() {
         input.write_all(&[0; 500_000]).unwrap();
     }
     let high = place.await_events("memory_high", 1);
+    // It is still as high, and was told.
+    place.stop();
+    place.start();
+    assert_eq!(place.of_type("memory_high").len(), 1);
     drop(input);
     child.wait().unwrap();
     assert_eq!((&high[0]["job_id"], &high[0]["limit_bytes"]), (&"207".into(), &(64 << 20).into()));

@@ -39,7 +39,7 @@ mod tail;
 mod taskstats;
 mod watches;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -47,7 +47,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use inquest_journal::{Identity, JobId, OpenError, Source, Stamp, Writer};
+use inquest_journal::{Identity, OpenError, Source, Stamp, Writer};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::inotify;
 
@@ -172,8 +172,6 @@ struct Agent {
     /// When notes are listened to again.
     notes_us: Option<u64>,
     watches: HashMap<u64, Watch>,
-    /// Live jobs of which a `memory_high` has told.
-    high_jobs: HashSet<JobId>,
     next_watch: u64,
     look_us: Option<u64>,
     clean_us: Option<u64>,
@@ -257,7 +255,6 @@ impl Agent {
             note_rate: Bucket::new(NOTE_RATE),
             notes_us: None,
             watches: HashMap::new(),
-            high_jobs: HashSet::new(),
             next_watch: STEPS,
             look_us: None,
             clean_us: (options.keep.days.is_some() || options.keep.bytes.is_some()).then_some(0),
@@ -434,11 +431,7 @@ impl Agent {
                         self.node.read_files(files, Some(key), now);
                     }
                     self.watches.retain(|_, watch| watch.key != key);
-                    if self.node.steps().live().any(|live| live.0 == key.0) {
-                        self.watch_job(key.0);
-                    } else {
-                        self.high_jobs.remove(&key.0);
-                    }
+                    self.watch_job(key.0);
                 }
             }
         }

@@ -111,7 +111,7 @@ impl Node {
         let wanted = match head.event_type.as_ref() {
             "step_started" | "step_ended" | "task_started" | "task_exited" => head.source == Source::Plugin,
             "note" => head.source == Source::User && head.stream != self.writer.identity().stream(),
-            "process_died" | "oom_kill" | "node_booted" => head.source == Source::Agent,
+            "process_died" | "oom_kill" | "memory_high" | "node_booted" => head.source == Source::Agent,
             _ => false,
         };
         if !wanted {
@@ -125,6 +125,10 @@ impl Node {
                 }
                 let old = self.told.kills.len().saturating_sub(MOST_TOLD);
                 self.told.kills.drain(..old);
+                None
+            }
+            Body::MemoryHigh(_) => {
+                self.steps.told_high(head.job_id?, head.step);
                 None
             }
             Body::NodeBooted(_) => {
@@ -405,7 +409,9 @@ impl Node {
     /// A step, or its job, passed 90 % of its limit.
     pub(super) fn high(&mut self, key: Key, seen: Seen, now: Stamp) {
         let Seen::High(body) = seen else { return };
-        if body.level == Some(Level::Job) {
+        let of_job = body.level == Some(Level::Job);
+        self.steps.told_high(key.0, Some(key.1).filter(|_| !of_job));
+        if of_job {
             // Of all its steps, and so of none.
             self.writer.set_source(Source::Agent);
             self.writer.write_at(now, Severity::Warn, Some(key.0), None, None, &body.into());

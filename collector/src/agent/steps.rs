@@ -5,7 +5,7 @@ from cgroup paths that name the job.
 */
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use inquest_journal::{Body, Head, JobId, StepId};
 
@@ -50,6 +50,8 @@ pub(super) struct Step {
     pub(super) live: bool,
     /// An abnormal death in it was already reported.
     pub(super) has_died: bool,
+    /// So was that it is close to its memory limit.
+    pub(super) is_high: bool,
     pub(super) signals: Bucket,
     pub(super) exits: Bucket,
     pub(super) notes: Bucket,
@@ -70,6 +72,7 @@ impl Step {
             limit_bytes: None,
             live: false,
             has_died: false,
+            is_high: false,
             signals: Bucket::new(DEATHS),
             exits: Bucket::new(DEATHS),
             notes: Bucket::new(NOTES),
@@ -98,6 +101,8 @@ pub(super) struct Steps {
     /// Parents of job directories, and whether they are root's.
     owners: RefCell<HashMap<String, bool>>,
     tasks: HashMap<u32, Task>,
+    /// Live jobs of which a `memory_high` has told.
+    high_jobs: HashSet<JobId>,
 }
 
 /// A task by its pid.
@@ -127,6 +132,7 @@ impl Steps {
             by_dir: HashMap::new(),
             owners: RefCell::default(),
             tasks: HashMap::new(),
+            high_jobs: HashSet::new(),
         }
     }
 
@@ -161,6 +167,9 @@ impl Steps {
                     }
                     task.is_known(now_us) || steps.get(&task.place.key).is_some_and(|s| s.live)
                 });
+                if !self.live().any(|live| live.0 == key.0) {
+                    self.high_jobs.remove(&key.0);
+                }
                 Some(Change::Ended(key))
             }
             Body::TaskExited(b) => {
@@ -191,6 +200,21 @@ impl Steps {
             }
             _ => None,
         }
+    }
+
+    /// A `memory_high` of a job, or of a step of it, was told.
+    pub(super) fn told_high(&mut self, job: JobId, step: Option<StepId>) {
+        if let Some(step) = step.and_then(|step| self.steps.get_mut(&(job, step))) {
+            step.is_high = true;
+        }
+        if self.live().any(|key| key.0 == job) {
+            self.high_jobs.insert(job);
+        }
+    }
+
+    /// Whether a `memory_high` of the job or of one of its steps was told.
+    pub(super) fn is_high_job(&self, job: JobId) -> bool {
+        self.high_jobs.contains(&job)
     }
 
     /// The step of a cgroup path. A path that the journal does not know

@@ -10,7 +10,7 @@ use super::steps::Key;
 impl Agent {
     pub(super) fn watch_step(&mut self, key: Key) {
         self.watches.retain(|_, watch| watch.key != key);
-        let step = self.node.steps().get(key);
+        let step = self.node.steps().get(key).filter(|step| !step.is_high);
         let watch = step.and_then(|step| Watch::new(key, step, self.node.mounts()));
         watch.into_iter().for_each(|watch| self.add_watch(watch));
         self.watch_job(key.0);
@@ -19,7 +19,7 @@ impl Agent {
     /// Watches a job of several steps as a whole, until it was told of.
     pub(super) fn watch_job(&mut self, job: JobId) {
         let watched = |w: &Watch| w.level == Level::Job && w.key.0 == job;
-        if self.high_jobs.contains(&job) || self.watches.values().any(watched) {
+        if self.node.steps().is_high_job(job) || self.watches.values().any(watched) {
             return;
         }
         let steps = self.node.steps();
@@ -76,7 +76,6 @@ impl Agent {
                 let key = watch.key;
                 self.watches.remove(&token);
                 if matches!(seen, Seen::High(_)) {
-                    self.high_jobs.insert(key.0);
                     self.watches.retain(|_, w| w.level != Level::Job || w.key.0 != key.0);
                 }
                 self.node.high(key, seen, Stamp::now());
