@@ -491,26 +491,9 @@ fn kept(manager: &UnixDatagram) -> OwnedFd {
     kept.expect("no descriptor")
 }
 
-#[test]
-fn ends_during_a_restart_wait_with_the_service_manager() {
-    if !is_root() {
-        return;
-    }
-    let (mut cgroups, mut place) = (Cgroups::new(&node("4")), Place::new(&node("4")));
-    let task = cgroups.make("uid_1/job_79/step_0/task_0");
-    let manager = UnixDatagram::bind(place.path("notify")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
-    command.env("NOTIFY_SOCKET", place.path("notify"));
-    place.start_with(command);
-    let kept = kept(&manager);
-    place.kill();
-
-    let over = place.path("over");
-    let script = "sh -c 'kill -SEGV $$'; : >\"$1\"; read seen";
-    let mut shell = cgroups.shell(&task, script, &[over.to_str().unwrap()], 0);
-    wait_for("the child's end", || over.exists().then_some(()), String::new);
-
-    // What execve(2) passes on is what systemd would pass: descriptor 3.
+/// Starts the agent with what its service manager has kept: what execve(2) passes on is what systemd would pass,
+/// descriptor 3.
+fn start_with_kept(place: &mut Place, kept: &OwnedFd) {
     let mut command = Command::new("sh");
     let script = r#"export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=ends; exec "$0" "$@""#;
     command.args(["-c", script, env!("CARGO_BIN_EXE_inquest")]);
@@ -520,9 +503,57 @@ fn ends_during_a_restart_wait_with_the_service_manager() {
         command.pre_exec(move || if libc::dup2(raw, 3) == 3 { Ok(()) } else { Err(Error::last_os_error()) });
     }
     place.start_with(command);
+}
+
+/// Starts an agent, kills it and gives what its service manager has kept.
+fn killed_agents(place: &mut Place) -> OwnedFd {
+    let manager = UnixDatagram::bind(place.path("notify")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
+    command.env("NOTIFY_SOCKET", place.path("notify"));
+    place.start_with(command);
+    let kept = kept(&manager);
+    place.kill();
+    kept
+}
+
+#[test]
+fn ends_during_a_restart_wait_with_the_service_manager() {
+    if !is_root() {
+        return;
+    }
+    let (mut cgroups, mut place) = (Cgroups::new(&node("4")), Place::new(&node("4")));
+    let task = cgroups.make("uid_1/job_79/step_0/task_0");
+    let kept = killed_agents(&mut place);
+
+    let over = place.path("over");
+    let script = "sh -c 'kill -SEGV $$'; : >\"$1\"; read seen";
+    let mut shell = cgroups.shell(&task, script, &[over.to_str().unwrap()], 0);
+    wait_for("the child's end", || over.exists().then_some(()), String::new);
+
+    start_with_kept(&mut place, &kept);
     let died = place.await_events("process_died", 1);
     assert_eq!((&died[0]["job_id"], &died[0]["signal"]), (&"79".into(), &11.into()));
     finish(&mut shell);
     place.stop();
     assert!(place.of_type("lost").is_empty());
+}
+
+#[test]
+fn a_loss_during_a_restart_has_no_number() {
+    if !is_root() {
+        return;
+    }
+    let (mut cgroups, mut place) = (Cgroups::new(&node("6")), Place::new(&node("6")));
+    let task = cgroups.make("uid_1/job_81/step_0/task_0");
+    let kept = killed_agents(&mut place);
+    // Room for a few records, and more ends than that.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&kept, 4096).unwrap();
+    cgroups.run(&task, "i=0; while [ $i -lt 100 ]; do (exit 3); i=$((i+1)); done", &[], 0);
+    start_with_kept(&mut place, &kept);
+    place.stop();
+    let lost = place.of_type("lost");
+    let dropped = |e: &&Value| e["reason"].as_str().unwrap().starts_with("kernel dropped");
+    let dropped: Vec<_> = lost.iter().filter(dropped).collect();
+    assert_eq!(dropped.len(), 1, "{lost:#?}");
+    assert!(dropped[0]["count"].is_null(), "{lost:#?}");
 }

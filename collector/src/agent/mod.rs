@@ -161,7 +161,8 @@ struct Agent {
     follow_us: Option<u64>,
     execs: Option<netlink::Socket>,
     ends: Option<netlink::Socket>,
-    drops: u64,
+    /// Records that the kernel had dropped when it was last asked.
+    drops: Option<u64>,
     log: Option<Kmsg>,
     /// The log was read up to what was written before the agent began.
     caught_up: bool,
@@ -232,7 +233,8 @@ impl Agent {
             let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
             epoll::add(&epoll, files, epoll::EventData::new_u64(FILES), once)?;
         }
-        let drops = ends.as_ref().and_then(netlink::Socket::drops).unwrap_or(0);
+        // How many an earlier life has told of is not known.
+        let drops = ends.as_ref().filter(|_| !watched).and_then(netlink::Socket::drops);
         let mut agent = Agent {
             node: Node::new(writer, Mounts::of_this_host()),
             tail: Tail::new(&dir),

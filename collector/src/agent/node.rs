@@ -6,9 +6,10 @@ events out.
 use std::collections::VecDeque;
 
 use inquest_journal::{
-    Body, Head, JobId, Level, Lost, NodeBooted, ProcessDied, Severity, Source, Stamp, StepId, Timestamp,
-    Writer,
+    Body, JobId, Level, Lost, NodeBooted, ProcessDied, Severity, Source, Stamp, StepId, Timestamp, Writer,
 };
+
+use crate::follow::Event;
 
 use super::cgroup::{Mounts, StepPath, step_path};
 use super::deaths::{Deaths, Waiting};
@@ -103,7 +104,10 @@ impl Node {
 
     /// Learns from a line of this node's journal.
     pub(super) fn line(&mut self, line: &[u8], now: Stamp) -> Option<Change> {
-        let head = Head::parse(line).ok()?;
+        // Behind a line that found no more room on the disk stands another one's.
+        let Some(Event { head, line, .. }) = Event::parse(line).or_else(|| Event::salvage(line)) else {
+            return None;
+        };
         let ours = head.boot == self.boot() && head.node == self.writer.identity().node();
         if !ours || head.source == Source::Collector {
             return None;
@@ -265,10 +269,9 @@ impl Node {
 
     /// The kernel dropped records; `count` where it says how many so far.
     pub(super) fn dropped(&mut self, count: Option<u64>, now: Stamp) {
-        let sum = match (self.dropped, count) {
-            (Some(Some(before)), Some(more)) => Some(before + more),
-            (Some(before), None) => before,
-            (_, count) => count,
+        let sum = match self.dropped {
+            Some(before) => before.zip(count).map(|(before, more)| before + more),
+            None => count,
         };
         self.dropped = Some(sum);
         self.tell_later(now.mono_us);
@@ -571,6 +574,30 @@ mod tests {
         assert_eq!(note::PARSED.get(), 100);
         let held_back = node.steps.step((JobId(7), StepId::Number(0)), 0).notes.take_held_back();
         assert_eq!(held_back, (1 << 19) - 100);
+    }
+
+    #[test]
+    fn a_line_glued_behind_a_torn_one_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = node(dir.path());
+        let torn = line(&node, Source::Plugin, 6, Some(0), started());
+        let whole = line(&node, Source::Plugin, 7, Some(0), started());
+        let glued = format!("{}{whole}", &torn[..torn.len() / 2]);
+        let change = node.line(glued.as_bytes(), Stamp::now());
+        assert_eq!(change, Some(Change::Started((JobId(7), StepId::Number(0)))));
+    }
+
+    #[test]
+    fn a_sum_of_drops_with_one_unknown_is_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        for counts in [[Some(3), None], [None, Some(3)]] {
+            let mut node = node(dir.path());
+            counts.into_iter().for_each(|count| node.dropped(count, Stamp::now()));
+            assert_eq!(node.dropped, Some(None));
+        }
+        let mut node = node(dir.path());
+        [3, 4].into_iter().for_each(|count| node.dropped(Some(count), Stamp::now()));
+        assert_eq!(node.dropped, Some(Some(7)));
     }
 
     #[test]

@@ -86,8 +86,8 @@ impl Agent {
                 }
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
                     let total = ends.drops();
-                    let count = total.map(|t| t.saturating_sub(self.drops));
-                    self.drops = total.unwrap_or(self.drops);
+                    let count = total.zip(self.drops).map(|(total, before)| total.saturating_sub(before));
+                    self.drops = total;
                     self.node.dropped(count, Stamp::now());
                 }
                 Err(e) => {
