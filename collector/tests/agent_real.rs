@@ -557,3 +557,31 @@ fn a_loss_during_a_restart_has_no_number() {
     assert_eq!(dropped.len(), 1, "{lost:#?}");
     assert!(dropped[0]["count"].is_null(), "{lost:#?}");
 }
+
+#[test]
+fn a_storm_that_waits_is_read_after_the_jobs() {
+    if !is_root() {
+        return;
+    }
+    let (mut cgroups, mut place) = (Cgroups::new(&node("7")), Place::new(&node("7")));
+    let task = cgroups.make("uid_1/job_82/step_batch/task_0");
+    place.start();
+    let agent = rustix::process::Pid::from_child(place.agent.as_ref().unwrap());
+    // SAFETY: takes a number.
+    let policy = || unsafe { libc::sched_getscheduler(agent.as_raw_pid()) } & !libc::SCHED_RESET_ON_FORK;
+    assert_eq!(policy(), libc::SCHED_FIFO);
+    let storm = "i=0; while [ $i -lt 3000 ]; do (exit 3); i=$((i+1)); done";
+    // The pause is short, and whoever waits for it may miss it.
+    let seen = (0..20).any(|_| {
+        rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
+        cgroups.run(&task, storm, &[], 0);
+        rustix::process::kill_process(agent, rustix::process::Signal::CONT).unwrap();
+        let start = Instant::now();
+        iter::repeat_with(policy)
+            .take_while(|_| start.elapsed() < Duration::from_secs(2))
+            .any(|policy| policy == libc::SCHED_OTHER)
+    });
+    assert!(seen, "it read all of them before anybody else ran");
+    wait_for("the end of the pause", || (policy() == libc::SCHED_FIFO).then_some(()), String::new);
+    place.stop();
+}

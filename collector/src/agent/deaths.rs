@@ -39,6 +39,9 @@ impl Deaths {
 
     /// The waiting descendants of `pid`, whose step is now known: the deepest first.
     pub(super) fn take_family(&mut self, pid: u32) -> Vec<Waiting> {
+        if !self.0.iter().any(|w| w.ended.ppid == pid) {
+            return Vec::new();
+        }
         let mut family = Vec::new();
         let mut parents = vec![pid];
         while let Some(parent) = parents.pop() {

@@ -127,6 +127,12 @@ const FILES_US: u64 = 100_000;
 const NOTE_RATE: Rate = Rate { burst: 256, refill_us: 500 };
 /// How long nobody is listened to after more than that.
 const NOTE_PAUSE_US: u64 = 50_000;
+/// So many batches of ends in a row, each of them full, are a storm: for a while, what is left waits its turn
+/// with everybody else. What the kernel's queue does not hold is counted.
+const STORM: u32 = 4;
+const STORM_PAUSE_US: u64 = 50_000;
+/// Batches that are taken at the end of a life, which is more than the queue holds.
+const LAST_BATCHES: usize = 64;
 const HOUR_US: u64 = 3_600_000_000;
 
 /// Runs until SIGTERM or SIGINT.
@@ -163,6 +169,10 @@ struct Agent {
     ends: Option<netlink::Socket>,
     /// Records that the kernel had dropped when it was last asked.
     drops: Option<u64>,
+    /// Batches of ends in a row that were full.
+    full_batches: u32,
+    /// When to run before all others again.
+    quick_us: Option<u64>,
     log: Option<Kmsg>,
     /// The log was read up to what was written before the agent began.
     caught_up: bool,
@@ -249,6 +259,8 @@ impl Agent {
             execs,
             ends,
             drops,
+            full_batches: 0,
+            quick_us: None,
             log,
             caught_up: false,
             notes,
@@ -318,9 +330,7 @@ impl Agent {
                     JOURNAL => self.journal_changed(),
                     LOG => self.read_log(|_| true),
                     EXECS => self.read_execs(),
-                    ENDS => {
-                        self.read_ends();
-                    }
+                    ENDS => self.read_ends_for_a_while(),
                     NOTES => self.read_notes(),
                     FILES => self.files_us = Some(Stamp::now().mono_us + FILES_US),
                     step => self.look_at(step),
@@ -330,7 +340,11 @@ impl Agent {
     }
 
     fn stop(&mut self) -> Result<(), AgentError> {
-        while self.read_ends() {}
+        for _ in 0..LAST_BATCHES {
+            if !self.read_ends() {
+                break;
+            }
+        }
         self.node.finish(Stamp::now());
         Ok(self.save()?)
     }
@@ -353,6 +367,10 @@ impl Agent {
             self.notes_us = None;
             self.listen_to_notes(epoll::EventFlags::IN);
         }
+        if self.quick_us.is_some_and(|at| at <= now.mono_us) {
+            self.quick_us = None;
+            let _ = schedule(libc::SCHED_FIFO);
+        }
         if self.clean_us.is_some_and(|at| at <= now.mono_us) {
             self.clean_us = Some(now.mono_us + HOUR_US);
             match retention::clean(&self.dir, self.keep, now.wall.day_number(), SystemTime::now()) {
@@ -366,7 +384,7 @@ impl Agent {
                 self.read_journal(false);
             }
         }
-        let own = [self.look_us, self.clean_us, self.follow_us, self.files_us, self.notes_us];
+        let own = [self.look_us, self.clean_us, self.follow_us, self.files_us, self.notes_us, self.quick_us];
         next = own.into_iter().chain([next]).flatten().min();
         let wait_us = next?.saturating_sub(now.mono_us);
         Some(Timespec {
@@ -445,14 +463,18 @@ impl Agent {
 /// a tenth of a millisecond. What has to be done then is short, and the kernel
 /// bounds what a real-time process may take.
 fn be_quick() {
-    let highest = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameter is a valid struct, and 0 means this process.
-    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &highest) };
-    if done != 0
+    if !schedule(libc::SCHED_FIFO)
         && let Err(e) = rustix::process::setpriority_process(None, -20)
     {
         eprintln!("inquest agent: cannot raise its priority: {e}; some ends may not be attributed");
     }
+}
+
+/// How the kernel lets this thread run; says whether it does.
+fn schedule(policy: libc::c_int) -> bool {
+    let priority = libc::sched_param { sched_priority: libc::c_int::from(policy == libc::SCHED_FIFO) };
+    // SAFETY: the parameter is a valid struct, and 0 means this thread.
+    unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &priority) == 0 }
 }
 
 /// Registers for the ends of all processes of the node, or goes on where an

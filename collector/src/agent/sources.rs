@@ -9,7 +9,10 @@ use super::kmsg::Got;
 use super::netlink::Messages;
 use super::oom::Record;
 use super::steps::Key;
-use super::{Agent, BATCH, FILES, FILES_US, NOTE_PAUSE_US, NOTES, execs, note, taskstats};
+use super::{
+    Agent, BATCH, FILES, FILES_US, NOTE_PAUSE_US, NOTES, STORM, STORM_PAUSE_US, execs, note, schedule,
+    taskstats,
+};
 
 impl Agent {
     pub(super) fn step_began(&mut self, key: Key) {
@@ -59,6 +62,15 @@ impl Agent {
                     return;
                 }
             }
+        }
+    }
+
+    /// Takes a batch of records. A storm of them may not keep the jobs of the node from running.
+    pub(super) fn read_ends_for_a_while(&mut self) {
+        self.full_batches = if self.read_ends() { self.full_batches + 1 } else { 0 };
+        if self.full_batches >= STORM && schedule(libc::SCHED_OTHER) {
+            self.full_batches = 0;
+            self.quick_us = Some(Stamp::now().mono_us + STORM_PAUSE_US);
         }
     }
 
