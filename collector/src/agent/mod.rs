@@ -185,6 +185,7 @@ struct Agent {
     watches: HashMap<u64, Watch>,
     next_watch: u64,
     look_us: Option<u64>,
+    /// When to delete old files: not within an hour of the boot, for the clock may not be set.
     clean_us: Option<u64>,
 }
 
@@ -271,7 +272,7 @@ impl Agent {
             watches: HashMap::new(),
             next_watch: STEPS,
             look_us: None,
-            clean_us: (options.keep.days.is_some() || options.keep.bytes.is_some()).then_some(0),
+            clean_us: (options.keep.days.is_some() || options.keep.bytes.is_some()).then_some(HOUR_US),
         };
         agent.begin(last, watched).map_err(in_state)?;
         Ok(agent)

@@ -41,9 +41,12 @@ fn plan(mut files: Vec<Candidate>, keep: Keep, today: i64) -> Vec<String> {
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let mut total: u64 = files.iter().map(|f| f.bytes).sum();
     let mut gone = Vec::new();
+    // Where all of the past would go, it may be the clock that is wrong. Another day's file tells.
+    let newest = files.iter().rev().filter_map(|f| day_of(&f.name)).find(|&day| day < today);
     for file in files {
         let Some(day) = day_of(&file.name) else { continue };
-        let old = keep.days.is_some_and(|days| day < today - i64::from(days));
+        let since = |days: u32| today - i64::from(days);
+        let old = keep.days.is_some_and(|days| day < since(days) && newest >= Some(since(days.max(1))));
         let much = keep.bytes.is_some_and(|most| total > most);
         if (old || much) && day < today && file.settled {
             total -= file.bytes;
@@ -118,15 +121,31 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_far_ahead_deletes_nothing() {
+        let at = |day: &str, days| {
+            let keep = Keep { days: Some(days), bytes: None };
+            plan(files(), keep, day_of(day).unwrap())
+        };
+        assert!(at("2036-11-21.jsonl", 14).is_empty());
+        assert!(at("2026-12-06.jsonl", 14).is_empty());
+        assert_eq!(at("2026-12-05.jsonl", 14).len(), 3);
+        // What was written on another day says that time has passed.
+        let file = |name: &str| Candidate { name: name.into(), bytes: 1, settled: true };
+        let later = [files(), vec![file("2036-11-20.jsonl")]].concat();
+        let keep = Keep { days: Some(14), bytes: None };
+        assert_eq!(plan(later, keep, day_of("2036-11-21.jsonl").unwrap()).len(), 4);
+    }
+
+    #[test]
     fn a_file_that_was_just_written_to_stays() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("2026-11-01.jsonl"), "x").unwrap();
+        std::fs::write(dir.path().join("2026-11-20.jsonl"), "x").unwrap();
         std::fs::write(dir.path().join("2026-11-31.jsonl"), "no day").unwrap();
         std::fs::write(dir.path().join("notes.jsonl"), "x").unwrap();
         let (keep, today) = (Keep { days: Some(0), bytes: None }, day_of("2026-11-21.jsonl").unwrap());
         let now = SystemTime::now();
         assert!(clean(dir.path(), keep, today, now).unwrap().is_empty());
-        assert_eq!(clean(dir.path(), keep, today, now + SETTLED * 2).unwrap(), ["2026-11-01.jsonl"]);
+        assert_eq!(clean(dir.path(), keep, today, now + SETTLED * 2).unwrap(), ["2026-11-20.jsonl"]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

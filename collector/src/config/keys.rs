@@ -156,6 +156,8 @@ section! {
         socket: PathBuf = crate::agent::note::SOCKET.into(), "";
         /// Delete this node's journal files of days longer ago than this. They
         /// must have been merged by then: what no collector has read is lost.
+        /// Where all files of past days are that old, none goes: it may be the
+        /// clock. Nor does any within an hour of the boot.
         keep_days: Option<u32> = None, "60", 0..=u32::MAX as i64;
         /// Delete this node's oldest journal files until the rest is no larger, in
         /// bytes. Today's file, and any written to within the last hour, stay.
