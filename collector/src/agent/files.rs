@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, inotify};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, inotify};
 
 /// What may wait in a file. Who writes more between two looks loses it.
 const UNREAD_MAX: u64 = 1 << 20;
@@ -29,6 +29,8 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
+    /// Number of the mount it is on.
+    mount: u64,
     inotify: OwnedFd,
     watched: HashSet<u32>,
 }
@@ -96,7 +98,8 @@ impl Files {
         // Whatever the umask: users have to get through.
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        Ok(Files { dir: dir.to_owned(), inotify, watched: HashSet::new() })
+        let mount = mount_of(&look_up(CWD, dir)?)?;
+        Ok(Files { dir: dir.to_owned(), mount, inotify, watched: HashSet::new() })
     }
 
     /// Asks to be woken when a user of this node writes.
@@ -105,8 +108,10 @@ impl Files {
         if self.watched.contains(&uid) {
             return;
         }
-        let wanted = W::MODIFY | W::CREATE | W::MOVED_TO | W::ONLYDIR | W::DONT_FOLLOW;
-        if inotify::add_watch(&self.inotify, self.dir.join(uid.to_string()), wanted).is_ok() {
+        let wanted = W::MODIFY | W::CREATE | W::MOVED_TO | W::ONLYDIR;
+        if let Some(dir) = self.user_dir(uid)
+            && inotify::add_watch(&self.inotify, path_of(&dir), wanted).is_ok()
+        {
             self.watched.insert(uid);
         }
     }
@@ -138,7 +143,7 @@ impl Files {
         mut each: impl FnMut(Piece<'_>),
     ) -> Option<Read> {
         let dir = self.user_dir(uid)?;
-        let Some(file) = open(&dir, name, uid) else {
+        let Some(file) = self.open_file(&dir, name, uid) else {
             if whole {
                 unlink(&dir, name);
             }
@@ -149,9 +154,27 @@ impl Files {
     }
 
     fn user_dir(&self, uid: u32) -> Option<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(self.dir.join(uid.to_string()), flags, Mode::empty()).ok()?;
-        (rustix::fs::fstat(&dir).ok()?.st_uid == uid).then_some(dir)
+        let dir = self.find(CWD, &self.dir.join(uid.to_string()))?;
+        let stat = rustix::fs::fstat(&dir).ok()?;
+        (FileType::from_raw_mode(stat.st_mode).is_dir() && stat.st_uid == uid).then_some(dir)
+    }
+
+    /// Opens a file of notes: no link, nothing that waits, one name only, and the user's.
+    fn open_file(&self, dir: &OwnedFd, name: &str, uid: u32) -> Option<File> {
+        let found = self.find(dir, Path::new(name))?;
+        // What it is shows before it is opened, because a FIFO may wake somebody.
+        let stat = rustix::fs::fstat(&found).ok()?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() || stat.st_uid != uid || stat.st_nlink != 1 {
+            return None;
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Some(File::from(rustix::fs::open(path_of(&found), flags, Mode::empty()).ok()?))
+    }
+
+    /// What is there, if nothing is mounted over it. Users may mount in a directory of theirs (FUSE), and who
+    /// asks such a file system anything, be it only for the owner, waits until its user likes to answer.
+    fn find(&self, dir: impl AsFd, name: &Path) -> Option<OwnedFd> {
+        look_up(dir, name).ok().filter(|found| mount_of(found).is_ok_and(|mount| mount == self.mount))
     }
 }
 
@@ -161,17 +184,22 @@ impl AsFd for Files {
     }
 }
 
-/// Opens a file of notes: no link, nothing that waits, one name only, and the user's.
-fn open(dir: &OwnedFd, name: &str, uid: u32) -> Option<File> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    // What it is shows before it is opened, because a FIFO may wake somebody.
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-        return None;
-    }
-    let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?);
-    let meta = file.metadata().ok()?;
-    (meta.is_file() && meta.uid() == uid && meta.nlink() == 1).then_some(file)
+/// Opens a name without asking the file system what is behind it.
+fn look_up(dir: impl AsFd, name: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Number of the mount that a descriptor leads to. The kernel knows it without the file system.
+fn mount_of(fd: &OwnedFd) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    number.ok_or_else(|| io::Error::other("/proc does not say on which mount it is"))
+}
+
+/// A path to what a descriptor leads to, whatever has come to stand by its name.
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// From where to where it was read.
@@ -234,6 +262,7 @@ fn first_byte(file: &File) -> io::Result<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::ffi::{CStr, CString};
     use std::io::Write as _;
 
     struct User {
@@ -331,6 +360,45 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         assert!(user.read(&mut place, true).is_empty());
         assert_eq!(std::fs::read(&secret).unwrap(), b"secret\n");
+    }
+
+    #[test]
+    fn what_is_mounted_there_is_left_alone() {
+        // SAFETY: only flags are given; the namespace is that of this test's thread.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let mount = |source: &Path, at: &Path, kind: &CStr, flags| {
+            let path = |p: &Path| CString::new(p.as_os_str().as_encoded_bytes()).unwrap();
+            let (source, at) = (path(source), path(at));
+            // SAFETY: three strings that outlive the call, flags, and no data.
+            let done =
+                unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
+            assert_eq!(done, 0, "{}", io::Error::last_os_error());
+        };
+        mount(Path::new("none"), Path::new("/"), c"", libc::MS_REC | libc::MS_PRIVATE);
+        let mut user = user();
+        let (mut place, file) = (Place::default(), user.path("7.0.42"));
+        user.append(b"one\n");
+        assert_eq!(user.read(&mut place, false), ["one"]);
+        // One file over another, then a file system over the directory.
+        let other = user.root.path().join("other");
+        std::fs::write(&other, "other\n").unwrap();
+        mount(&other, &file, c"", libc::MS_BIND);
+        assert!(user.read(&mut Place::default(), false).is_empty());
+        let dir = file.parent().unwrap();
+        mount(Path::new("none"), dir, c"tmpfs", 0);
+        std::fs::write(&file, "mounted\n").unwrap();
+        assert!(user.read(&mut Place::default(), false).is_empty());
+        user.files.watched.clear();
+        user.files.watch(user.uid);
+        assert!(user.files.watched.is_empty());
+        for at in [dir, &file] {
+            let at = CString::new(at.as_os_str().as_encoded_bytes()).unwrap();
+            // SAFETY: a string that outlives the call.
+            assert_eq!(unsafe { libc::umount2(at.as_ptr(), 0) }, 0, "{}", io::Error::last_os_error());
+        }
     }
 
     #[test]
