@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use inquest_journal::{
     Identity, JobId, Severity, Source, StepEnded, StepId, StepStarted, TaskStarted, Writer,
 };
+use inquest_tests::skip::skip;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
 
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: the agent needs root for taskstats, the kernel's log and cgroups");
+        skip("the agent needs root for taskstats, the kernel's log and cgroups");
     }
     root
 }

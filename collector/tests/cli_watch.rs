@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use inquest_tests::skip::skip;
 use support::{End, Job, Lab};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -234,8 +235,7 @@ fn example(lab: &Lab, verb: &str, begin: &str, url: &str) -> String {
 fn a_hook_is_told_by_the_lines_of_the_help() {
     for program in ["curl", "jq"] {
         if std::process::Command::new(program).arg("--version").output().is_err() {
-            eprintln!("skipped: there is no {program}");
-            return;
+            return skip(&format!("there is no {program} (ci/setup installs it)"));
         }
     }
     let lab = Lab::with([job(1, End::Code(3))]);

@@ -1,6 +1,10 @@
 //! Several processes append to one file at once; a disk fills up; a file
 //! disappears. What was acknowledged is read back, what was not is counted.
 
+#[allow(unreachable_pub)] // It is for the tests of all crates.
+#[path = "../../tests/src/skip.rs"]
+mod skip;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +14,7 @@ use std::process::Command;
 use inquest_journal::{Body, Head, Identity, JobId, LINE_MAX, Lines, Lost, Note, Severity, Source, Writer};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use skip::skip;
 
 /// A private journal directory that is not writable by others.
 fn journal() -> tempfile::TempDir {
@@ -251,8 +256,7 @@ impl Drop for Small {
 fn a_full_disk_loses_events_that_are_counted() {
     let dir = journal();
     let Some(_small) = Small::mount(dir.path()) else {
-        eprintln!("skipped: mounting a small file system needs root");
-        return;
+        return skip("mounting a small file system needs root");
     };
     let ballast = dir.path().join("ballast");
     let mut writer = open(dir.path(), 1);
@@ -288,8 +292,7 @@ fn a_full_disk_loses_events_that_are_counted() {
 fn of_lines_that_go_out_together_those_that_do_not_fit_are_counted() {
     let dir = journal();
     let Some(_small) = Small::mount(dir.path()) else {
-        eprintln!("skipped: mounting a small file system needs root");
-        return;
+        return skip("mounting a small file system needs root");
     };
     let ballast = dir.path().join("ballast");
     for length in [10, 700, 1500, 3000] {

@@ -11,6 +11,7 @@ pub mod host;
 pub mod machine;
 pub mod mounts;
 pub mod random;
+pub mod skip;
 pub mod stores;
 pub mod trace;
 pub mod transcript;

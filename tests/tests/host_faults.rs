@@ -7,6 +7,7 @@ use std::process::Command;
 
 use inquest_tests::host::item::*;
 use inquest_tests::host::{Host, faulty_plugin, faulty_plugin_of_jobs, plugin, plugin_of_jobs};
+use inquest_tests::skip::skip;
 use proptest::prelude::*;
 
 const STEP: &str = "load\ninit\nfork 0 0 exit 3\nreap 0\nexit";
@@ -259,8 +260,7 @@ fn under_valgrind(host: Host) -> Host {
 #[test]
 fn valgrind_finds_nothing() {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("skipped: valgrind is not installed (ci/setup installs it)");
-        return;
+        return skip("valgrind is not installed (ci/setup installs it)");
     }
     let run = under_valgrind(Host::new())
         .step(BATCH)

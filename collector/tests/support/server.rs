@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use inquest_tests::skip::skip;
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -162,7 +164,7 @@ pub(crate) fn uid(name: &str) -> u32 {
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: only root can ask as somebody else");
+        skip("only root can ask as somebody else");
     }
     root
 }
