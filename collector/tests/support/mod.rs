@@ -19,8 +19,13 @@ use inquest_journal::{
 /// 2026-11-21 14:00:00 UTC in microseconds.
 pub(crate) const EPOCH: i64 = 1_795_269_600_000_000;
 pub(crate) const MIB: u64 = 1 << 20;
-/// Whose jobs are, when a test does not care.
-pub(crate) const USER: u32 = 4_294_967_294;
+
+/// Whose jobs are, when a test does not care: of somebody whom nobody knows. Only root can give them
+/// logs; who is not has jobs of their own.
+fn user() -> u32 {
+    let caller = rustix::process::geteuid();
+    if caller.is_root() { 4_294_967_294 } else { caller.as_raw() }
+}
 
 /// How a job's only task ends.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +86,7 @@ impl Job {
             memory_mib: 1024,
             peak_mib: 100,
             restart: 0,
-            uid: USER,
+            uid: user(),
             account: None,
         }
     }
@@ -140,7 +145,7 @@ impl Lab {
         let path = self.path().join(name);
         fs::write(&path, text).unwrap();
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&path, Some(USER), None).unwrap();
+            std::os::unix::fs::chown(&path, Some(user()), None).unwrap();
         }
         path.to_str().unwrap().to_owned()
     }
