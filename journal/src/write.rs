@@ -239,7 +239,7 @@ impl Writer {
             // each time it fails, so its number is given back, unless a part
             // of it is in the file: that part may turn out to be a whole line.
             let put = self.put(stamp, Severity::Error, job_id, step, None, &note.into());
-            if put.is_ok() || self.torn {
+            if !matches!(put, Err((0, _))) {
                 self.next_seq += 1;
             }
             if put.is_ok() {
@@ -249,7 +249,7 @@ impl Writer {
         }
         let put = self.put(stamp, severity, job_id, step, task, body);
         self.next_seq += 1;
-        self.count_lost(u64::from(put.is_err()), put.err().unwrap_or(0));
+        self.count_lost(u64::from(put.is_err()), put.err().map_or(0, |(_, errno)| errno));
         put.is_ok()
     }
 
@@ -271,6 +271,7 @@ impl Writer {
         }
     }
 
+    /// Writes one line; else says how many bytes of it are in the file, and why not all.
     fn put(
         &mut self,
         stamp: Stamp,
@@ -279,14 +280,14 @@ impl Writer {
         step: Option<StepId>,
         task: Option<u32>,
         body: &Body,
-    ) -> Result<(), i32> {
+    ) -> Result<(), (usize, i32)> {
         self.line.clear();
         self.encode(stamp, severity, job_id, step, task, body);
         let line = std::mem::take(&mut self.line);
         let (written, errno) = self.append(&line, stamp);
         let whole = written == line.len();
         self.line = line;
-        if whole { Ok(()) } else { Err(errno) }
+        if whole { Ok(()) } else { Err((written, errno)) }
     }
 
     /// Appends a line to the buffer.

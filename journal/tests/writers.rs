@@ -289,6 +289,26 @@ fn a_full_disk_loses_events_that_are_counted() {
 }
 
 #[test]
+fn a_torn_line_makes_no_more_numbers_missing_than_events() {
+    let dir = journal();
+    let Some(_small) = Small::mount(dir.path()) else {
+        return skip("mounting a small file system needs root");
+    };
+    let ballast = dir.path().join("ballast");
+    let mut writer = open(dir.path(), 1);
+    assert!(say(&mut writer, "before"));
+    fs::write(&ballast, vec![0; 1 << 17]).unwrap_err();
+    // What is left of the file's page holds one of them and a part of another.
+    let lost = (0..20).filter(|_| !say(&mut writer, &"x".repeat(2500))).count() as u64;
+    fs::remove_file(&ballast).unwrap();
+    assert!(say(&mut writer, "after"));
+    let (events, bad) = read_back(dir.path());
+    assert_eq!(bad, 1, "the line was never torn");
+    let missing = writer.next_seq() - events.len() as u64;
+    assert_eq!((writer.lost(), missing), (lost, lost));
+}
+
+#[test]
 fn of_lines_that_go_out_together_those_that_do_not_fit_are_counted() {
     let dir = journal();
     let Some(_small) = Small::mount(dir.path()) else {
