@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use inquest_journal::{
     Identity, JobId, Severity, Source, StepEnded, StepId, StepStarted, TaskStarted, Writer,
 };
+use inquest_tests::cluster::memory_of_cgroup_v1;
 use inquest_tests::skip::skip;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
@@ -44,10 +45,10 @@ impl Cgroups {
     /// The name of the node in the path keeps the agents of tests that run
     /// at the same time, and of other nodes on this host, apart.
     fn new(node: &str) -> Cgroups {
-        let v1 = Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists();
-        let mount = PathBuf::from(if v1 { "/sys/fs/cgroup/memory" } else { "/sys/fs/cgroup" });
+        let v1 = memory_of_cgroup_v1();
+        let mount = v1.unwrap_or(Path::new("/sys/fs/cgroup")).to_owned();
         let root = format!("/inquest-agent-test-{}-{node}", std::process::id());
-        let mut cgroups = Cgroups { mount, root, v1, made: Vec::new() };
+        let mut cgroups = Cgroups { mount, root, v1: v1.is_some(), made: Vec::new() };
         cgroups.root = cgroups.make(&format!("slurm_{node}"));
         cgroups
     }

@@ -52,7 +52,7 @@ impl Cluster {
         if !rustix::process::geteuid().is_root() {
             bail!("a private Slurm cluster needs root: slurmd starts jobs as other users");
         }
-        if !Path::new("/sys/fs/cgroup/memory").is_dir() {
+        if memory_of_cgroup_v1().is_none() {
             bail!(
                 "a private Slurm cluster needs the memory hierarchy of cgroup v1, which this machine has not mounted: \
                  boot it with systemd.unified_cgroup_hierarchy=0, or use ci/vm, where a kernel with cgroup v2 runs"
@@ -446,6 +446,13 @@ impl Drop for Cluster {
             eprintln!("the cluster in {} has not ended cleanly: {e:#}", self.dir().display());
         }
     }
+}
+
+/// Where the memory hierarchy of cgroup v1 is mounted. On v2, a directory of that name is a cgroup that
+/// somebody made.
+pub fn memory_of_cgroup_v1() -> Option<&'static Path> {
+    let mount = Path::new("/sys/fs/cgroup/memory");
+    mount.join("memory.limit_in_bytes").exists().then_some(mount)
 }
 
 /// The right to the names n1, n2, ...; None when another cluster of this machine uses them.

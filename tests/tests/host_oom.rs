@@ -2,27 +2,31 @@
 //! The same on v2 and in a real Slurm is tested on a cluster.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use inquest_tests::cluster::memory_of_cgroup_v1;
 use inquest_tests::host::Host;
+use inquest_tests::skip::skip;
 use serde_json::Value;
 
 /// The cgroups of a step of job 7, removed at the end.
 struct Cgroups(PathBuf);
 
-const MEMORY: &str = "/sys/fs/cgroup/memory";
-
 impl Cgroups {
     /// `None`, with the reason printed, where they cannot be made.
     fn make(tasks: u32, job_limit: u64, step_limit: u64) -> Option<Cgroups> {
+        let Some(memory) = memory_of_cgroup_v1() else {
+            skip("there is no memory hierarchy of cgroup v1");
+            return None;
+        };
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("slurm_host_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let root = Path::new(MEMORY).join(name);
+        let root = memory.join(name);
         let cgroups = Cgroups(root.join("uid_0/job_7/step_0"));
         for task in 0..tasks {
             if let Err(e) = fs::create_dir_all(cgroups.0.join(format!("task_{task}"))) {
-                println!("skipped: {}: {e} (needs root and cgroup v1)", root.display());
+                skip(&format!("{}: {e} (needs root)", root.display()));
                 return None;
             }
         }
@@ -44,7 +48,8 @@ impl Drop for Cgroups {
                 let _ = fs::remove_dir(task.path());
             }
         }
-        for dir in self.0.ancestors().take_while(|dir| *dir != Path::new(MEMORY)) {
+        // The step, the job, the user and the root.
+        for dir in self.0.ancestors().take(4) {
             let _ = fs::remove_dir(dir);
         }
     }
