@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use inquest_journal::{
     Identity, JobId, Severity, Source, StepEnded, StepId, StepStarted, TaskStarted, Writer,
 };
+use inquest_tests::children::apart;
 use inquest_tests::cluster::memory_of_cgroup_v1;
 use inquest_tests::skip::skip;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -146,7 +147,7 @@ impl Place {
     }
 
     fn start(&mut self) {
-        self.start_with(Command::new(env!("CARGO_BIN_EXE_inquest")));
+        self.start_with(apart(env!("CARGO_BIN_EXE_inquest")));
     }
 
     fn start_with(&mut self, mut command: Command) {
@@ -496,7 +497,7 @@ fn kept(manager: &UnixDatagram) -> OwnedFd {
 /// Starts the agent with what its service manager has kept: what execve(2) passes on is what systemd would pass,
 /// descriptor 3.
 fn start_with_kept(place: &mut Place, kept: &OwnedFd) {
-    let mut command = Command::new("sh");
+    let mut command = apart("sh");
     let script = r#"export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=ends; exec "$0" "$@""#;
     command.args(["-c", script, env!("CARGO_BIN_EXE_inquest")]);
     let raw = kept.as_raw_fd();
@@ -510,7 +511,7 @@ fn start_with_kept(place: &mut Place, kept: &OwnedFd) {
 /// Starts an agent, kills it and gives what its service manager has kept.
 fn killed_agents(place: &mut Place) -> OwnedFd {
     let manager = UnixDatagram::bind(place.path("notify")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
+    let mut command = apart(env!("CARGO_BIN_EXE_inquest"));
     command.env("NOTIFY_SOCKET", place.path("notify"));
     place.start_with(command);
     let kept = kept(&manager);

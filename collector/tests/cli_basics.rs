@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use inquest::collect::{Collector, Options};
@@ -12,6 +12,7 @@ use inquest_journal::{
     Body, Identity, JobId, JobStarted, Severity, Source, StepEnded, StepId, StepStarted, TaskExited,
     TaskStarted, Writer,
 };
+use inquest_tests::children::apart;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -69,7 +70,7 @@ impl Place {
 }
 
 fn inquest(store: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_inquest"))
+    let Output { status, stdout, stderr } = apart(env!("CARGO_BIN_EXE_inquest"))
         .args(arguments)
         .env("INQUEST_STORE", store)
         .env_remove("NO_COLOR")

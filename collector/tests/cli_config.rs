@@ -1,13 +1,11 @@
 //! The configuration file, as the command reads it.
 
-use std::process::{Command, Output};
+use std::process::Output;
+
+use inquest_tests::children::apart;
 
 fn inquest(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
-    for name in ["INQUEST_JOURNAL", "INQUEST_STORE", "INQUEST_CONFIG"] {
-        command.env_remove(name);
-    }
-    command.args(arguments).output().unwrap()
+    apart(env!("CARGO_BIN_EXE_inquest")).args(arguments).output().unwrap()
 }
 
 #[test]
@@ -78,7 +76,7 @@ fn a_store_that_is_read_only_to_the_service_says_what_its_unit_needs() {
     let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && \
                   exec \"$2\" collect --once --accounting off --journal / --store \"$1$3\"";
     for below in ["", "/store"] {
-        let mut command = Command::new("unshare");
+        let mut command = apart("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(dir.path());
         let output = command.arg(env!("CARGO_BIN_EXE_inquest")).arg(below).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

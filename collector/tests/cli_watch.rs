@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use inquest_tests::children::apart;
 use inquest_tests::skip::skip;
 use support::{End, Job, Lab};
 
@@ -243,7 +244,7 @@ fn a_hook_is_told_by_the_lines_of_the_help() {
     let inquest = std::path::Path::new(env!("CARGO_BIN_EXE_inquest"));
     let path = format!("{}:{}", inquest.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let shell = |line: &str| {
-        let mut command = std::process::Command::new("sh");
+        let mut command = apart("sh");
         command.args(["-c", line]).current_dir(lab.path()).env("PATH", &path);
         command.env("INQUEST_STORE", lab.store()).env("TZ", "UTC");
         support::finish(command, b"")

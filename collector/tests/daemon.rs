@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use inquest::collect::health::{HEALTH, Health};
+use inquest_tests::children::apart;
 use inquest_tests::generate::{Plan, generate};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -17,11 +18,11 @@ fn start(dir: &Path) -> Child {
 }
 
 fn start_with(dir: &Path, more: impl FnOnce(&mut Command)) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
+    let mut command = apart(env!("CARGO_BIN_EXE_inquest"));
     command.args(["collect", "--interval", "10"]);
     command.arg("--journal").arg(dir.join("journal")).arg("--store").arg(dir.join("store"));
     command.env("NOTIFY_SOCKET", dir.join("notify")).env("WATCHDOG_USEC", "100000");
-    command.env_remove("WATCHDOG_PID").env_remove("JOURNAL_STREAM").env_remove("INQUEST_CONFIG");
+    command.env_remove("WATCHDOG_PID").env_remove("JOURNAL_STREAM");
     more(&mut command);
     command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }

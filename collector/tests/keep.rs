@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use inquest_tests::children::apart;
 use support::{End, Job, Lab, find};
 
 const DAY: i64 = 86_400;
@@ -293,7 +294,7 @@ fn killed_while_it_compresses_nothing_is_lost_and_nothing_twice() {
     generate(&Plan { nodes: 12, jobs: 400, days: 2, runs: None, seed: 11 }, &whole).unwrap();
     let journal = dir.path().join("journal");
     let command = |store: &str, words: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_inquest"));
+        let mut command = apart(env!("CARGO_BIN_EXE_inquest"));
         command.args(words).arg("--store").arg(dir.path().join(store)).env("TZ", "UTC");
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         command

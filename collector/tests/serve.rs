@@ -7,10 +7,10 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use inquest_journal::{JobId, JobStarted, StepId};
+use inquest_tests::children::apart;
 use server::{Answer, Server, is_root, uid};
 use support::{EPOCH, End, Job, Lab};
 
@@ -507,11 +507,8 @@ fn it_ends_when_it_is_told_and_takes_its_socket_away() {
     let socket = server.socket.clone();
     // Another one does not take the place of one that answers.
     let config = lab.path().join("serve.toml");
-    let second = Command::new(env!("CARGO_BIN_EXE_inquest"))
-        .args(["serve", "--config"])
-        .arg(&config)
-        .output()
-        .unwrap();
+    let second =
+        apart(env!("CARGO_BIN_EXE_inquest")).args(["serve", "--config"]).arg(&config).output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success() && said.contains("another server answers there"), "{said}");
     let pid = rustix::process::Pid::from_raw(i32::try_from(server.child.id()).unwrap()).unwrap();

@@ -9,9 +9,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use inquest_journal::NodeBooted;
+use inquest_tests::children::apart;
 use server::{is_root, uid};
 use support::{End, Job, Lab};
 
@@ -51,7 +52,7 @@ fn as_user(lab: &Lab, who: &str, program: &str, arguments: &[&str]) -> Output {
 }
 
 fn as_uid(lab: &Lab, uid: u32, gid: u32, program: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program);
+    let mut command = apart(program);
     // Where every account may start a program from.
     command.args(arguments).env("INQUEST_STORE", lab.store()).current_dir("/").uid(uid).gid(gid);
     command.output().unwrap()

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod artefacts;
 pub mod catalogue;
+pub mod children;
 pub mod classes;
 pub mod cluster;
 pub mod evidence;

@@ -15,6 +15,7 @@ use inquest_journal::{
     Body, Header, Identity, JobEnded, JobId, JobStarted, Level, Memory, OomKill, Severity, Source, Stamp,
     StepEnded, StepId, StepStarted, TaskExited, TaskStarted, Timestamp, encode,
 };
+use inquest_tests::children::apart;
 
 /// 2026-11-21 14:00:00 UTC in microseconds.
 pub(crate) const EPOCH: i64 = 1_795_269_600_000_000;
@@ -295,7 +296,7 @@ impl Lab {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_inquest"));
+        let mut command = apart(env!("CARGO_BIN_EXE_inquest"));
         command.args(arguments).env("INQUEST_STORE", self.store()).env("TZ", "UTC").env_remove("NO_COLOR");
         command.current_dir(self.path());
         command

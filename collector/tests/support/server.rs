@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use inquest_tests::children::apart;
 use inquest_tests::skip::skip;
 
 /// An answer.
@@ -62,10 +63,8 @@ impl Server {
         );
         fs::write(&config, text).unwrap();
         let built = option_env!("CARGO_BIN_EXE_inquest");
-        let mut command = Command::new(built.map_or_else(inquest_tests::artefacts::inquest, PathBuf::from));
-        command.arg("serve").arg("--config").arg(&config).env("TZ", "UTC").env_remove("INQUEST_STORE");
-        // What the machine's own Slurm says is of no cluster here.
-        command.env("SLURM_CONF", "/nonexistent/slurm.conf");
+        let mut command = apart(built.map_or_else(inquest_tests::artefacts::inquest, PathBuf::from));
+        command.arg("serve").arg("--config").arg(&config).env("TZ", "UTC");
         more(&mut command);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
