@@ -5,19 +5,10 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use inquest_tests::children::Ends;
 use support::{End, Job, Lab, finish};
-
-/// A command that does not end by itself.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn lab() -> Lab {
     Lab::with([
@@ -46,7 +37,7 @@ fn several_types_and_the_last_ones() {
 fn following_shows_what_comes_in_once() {
     let lab = lab();
     let arguments = ["events", "r", "-f", "--last", "2", "-t", "task_exited"];
-    let mut child = Running(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut child = Ends(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let before = [lines.next().unwrap(), lines.next().unwrap()];
     assert!(before[0].contains("1.batch/0") && before[1].contains("2.batch/0"), "{before:?}");
@@ -73,7 +64,7 @@ fn following_begins_with_the_last_of_many() {
     // More than is read at once.
     file.write_all(format!("{again}\n").repeat((3 << 20) / again.len()).as_bytes()).unwrap();
     let arguments = ["events", "r", "-f", "--last", "2", "-t", "task_exited,oom_kill"];
-    let mut child = Running(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut child = Ends(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.by_ref().take(2).all(|l| l.contains("1.batch/0")));
     file.write_all(format!("{other}\n").as_bytes()).unwrap();
@@ -92,7 +83,7 @@ fn following_goes_on_through_compression_and_back() {
     };
     pack();
     let arguments = ["events", "r", "-f", "-t", "task_exited"];
-    let mut child = Running(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut child = Ends(lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let before = [lines.next().unwrap(), lines.next().unwrap()];
     assert!(before[0].contains("1.batch/0") && before[1].contains("2.batch/0"), "{before:?}");

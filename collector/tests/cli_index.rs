@@ -4,9 +4,10 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use inquest_tests::children::Ends;
 use support::{End, Job, Lab};
 
 fn lab() -> Lab {
@@ -20,14 +21,12 @@ fn lab() -> Lab {
 #[test]
 fn a_collector_leaves_an_index_of_all_it_merged() {
     let lab = lab();
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&[&once[..], &["--index", "false"]].concat()).0, 0);
+    lab.merge(&["--index", "false"]);
     let (code, _, stderr) = lab.run(&["index"]);
     assert_eq!((code, stderr.contains("inquest index rebuild")), (3, true), "{stderr}");
 
     lab.job(&Job::new(5, End::Signal(11)));
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     let status = lab.json(&["index", "--json"]);
     assert_eq!(
         (&status["runs"], &status["jobs"], &status["ended"], &status["failed"]),
@@ -55,16 +54,6 @@ fn a_store_that_is_not_there_is_named() {
     Lab::new().refuses(&["index", "rebuild", "--store", "/no/such/store"], 3, &["/no/such/store"]);
 }
 
-/// A collector that is ended with its process id, whatever happens.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !there() {
@@ -79,7 +68,7 @@ fn a_running_collector_indexes_what_comes_and_makes_a_deleted_index_anew() {
     let journal = lab.journal();
     let mut command =
         lab.command(&["collect", "--accounting", "off", "--journal", journal.to_str().unwrap()]);
-    let daemon = Daemon(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let daemon = Ends(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let ended = |n: u32| {
         let (code, stdout, _) = lab.run(&["index", "--json"]);
         code == 0 && serde_json::from_str::<serde_json::Value>(&stdout).is_ok_and(|v| v["ended"] == n)

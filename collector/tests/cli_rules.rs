@@ -96,13 +96,7 @@ fn rules_of_a_site_come_first() {
 fn the_collector_tries_what_asks_for_no_log() {
     let lab = lab();
     let rules = lab.log("rules.toml", RULES);
-    let (store, journal) = (lab.store(), lab.journal());
-    let words =
-        ["--store", store.to_str().unwrap(), "--journal", journal.to_str().unwrap(), "--rules", &rules];
-    let mut all = vec!["collect", "--once", "--accounting", "off"];
-    all.extend(words);
-    let (code, _, stderr) = lab.run(&all);
-    assert_eq!(code, 0, "{stderr}");
+    lab.merge(&["--rules", &rules]);
     let json = lab.json(&["runs", "--json"]);
     assert_eq!(json["runs"][0]["classes"], serde_json::json!({ "ok": 3, "app_error": 2, "validation": 1 }));
     // With other rules it is judged anew.

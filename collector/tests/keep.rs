@@ -167,9 +167,7 @@ fn damaged_compressed_events_are_said_and_never_appended_to() {
 #[test]
 fn a_run_that_is_being_removed_is_in_no_index() {
     let lab = lab();
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     let run = runs(&lab.store()).into_iter().find(|run| run.ends_with("array-1")).unwrap();
     // As it is called for a moment, or for as long as a crash left it.
     fs::rename(&run, run.with_file_name(".removed-array-1")).unwrap();
@@ -181,9 +179,7 @@ fn a_run_that_is_being_removed_is_in_no_index() {
 #[test]
 fn what_is_removed_is_gone_everywhere_and_stays_gone() {
     let lab = lab();
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     let said = lab.json(&["gc", "--dry-run", "--json", "--days", "10"]);
     let acts: Vec<_> =
         said["acts"].as_array().unwrap().iter().map(|a| (a["act"].clone(), a["run_id"].clone())).collect();
@@ -201,10 +197,10 @@ fn what_is_removed_is_gone_everywhere_and_stays_gone() {
     assert_eq!((&index["runs"], &index["jobs"]), (&1.into(), &1.into()));
 
     // Journals that are still there bring nothing back; what is new comes.
-    let (_, _, stderr) = lab.run(&once);
-    assert!(stderr.contains("0 events merged"), "{stderr}");
+    let said = lab.merge(&[]);
+    assert!(said.contains("0 events merged"), "{said}");
     lab.job(&job(21, 0, End::Code(1)));
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     assert_eq!(lab.run(&["why", "21"]).0, 1);
     assert_eq!(runs(&lab.store()).len(), 2);
     let registry = fs::read_to_string(left[0].with_file_name("_registry.jsonl")).unwrap();

@@ -39,15 +39,8 @@ fn lab() -> Lab {
         ..job(777_123, BOB, secret, "secretnode", End::Code(3))
     });
     lab.job(&Job { run: Some("bobs-secret-run"), ..job(777_124, BOB, secret, "secretnode", End::Oom(64)) });
-    collect(&lab);
+    lab.merge(&[]);
     lab
-}
-
-fn collect(lab: &Lab) {
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    let (code, _, stderr) = lab.run(&once);
-    assert_eq!(code, 0, "{stderr}");
 }
 
 fn serve(lab: &Lab, settings: &str) -> Server {
@@ -165,9 +158,7 @@ fn a_coordinator_is_told_of_all_members_of_a_large_run() {
     }
     let last = Job::new(500 + JOBS - 1, End::Code(3));
     lab.job(&Job { uid: bob, account, array: Some((500, JOBS - 1)), ..last });
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     let path = fake(&lab, "sacctmgr", &format!("secret-account|{ANN}"));
     let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
         command.env("PATH", path);
@@ -241,7 +232,7 @@ fn who_has_no_account_here_sees_their_own() {
     }
     let lab = lab();
     lab.job(&Job { uid: NOBODY, ..job(105, ANN, "theirs", "n1", End::Oom(64)) });
-    collect(&lab);
+    lab.merge(&[]);
     let server = serve(&lab, "jobs = \"own\"");
     let me = server.get(NOBODY, "/api/v1/me").json();
     assert_eq!((&me["user"], &me["role"]), (&"uid-4123456".into(), &"user".into()));
@@ -438,9 +429,7 @@ fn metrics_are_open_and_name_nobody() {
     }
     // What is merged from now on is counted.
     lab.job(&job(104, ANN, "fit", "n1", End::Oom(64)));
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     let deadline = Instant::now() + Duration::from_secs(60);
     let one = "inquest_jobs_total{cluster=\"lab\",partition=\"batch\",class=\"oom\"} 1\n";
     loop {
@@ -654,7 +643,7 @@ fn an_index_of_another_version_is_said_and_made_anew() {
         assert!(status == 200 || answer.body.contains("inquest index rebuild"), "{path}: {answer:?}");
     }
     // The collector of this version makes it anew, and the server that runs meets it.
-    collect(&lab);
+    lab.merge(&[]);
     let began = std::time::Instant::now();
     while server.get(me, "/").status != 200 {
         assert!(began.elapsed().as_secs() < 60, "{:?}", server.get(me, "/"));
@@ -669,11 +658,7 @@ fn collect_by_rule(lab: &Lab) {
         "rules.toml",
         "[[rule]]\nname = \"stopped\"\npriority = 1\nclass = \"cancelled\"\n[rule.match]\nsignal = [\"SIGUSR1\"]\n",
     );
-    let journal = lab.journal();
-    let once =
-        ["collect", "--once", "--accounting=off", "--rules", &rules, "--journal", journal.to_str().unwrap()];
-    let (code, _, stderr) = lab.run(&once);
-    assert_eq!(code, 0, "{stderr}");
+    lab.merge(&["--rules", &rules]);
 }
 
 #[test]
@@ -762,7 +747,7 @@ fn the_status_of_a_run_is_that_of_the_members_that_are_seen() {
     of(707, "others-alone", "other", End::Code(3));
     lab.job(&job(708, ANN, "fit", "n1", End::Code(3)));
     lab.job(&job(709, ANN, "fit", "n1", End::Code(0)));
-    collect(&lab);
+    lab.merge(&[]);
     let path = fake(&lab, "sacctmgr", &format!("hers|{ANN}"));
     let server = Server::with(lab.path(), &lab.store(), "coordinators = true", |command| {
         command.env("PATH", path);

@@ -85,9 +85,7 @@ fn rules_and_dashboards_name_metrics_that_exist() {
 fn a_file_of_metrics_for_node_exporter() {
     let lab = Lab::new();
     lab.job(&Job { name: "a-name".into(), ..Job::new(1, End::Oom(64)) });
-    let journal = lab.journal();
-    let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-    assert_eq!(lab.run(&once).0, 0);
+    lab.merge(&[]);
     let dir = lab.path().join("node-exporter");
     fs::create_dir(&dir).unwrap();
     let file = dir.join("inquest.prom");
@@ -187,9 +185,7 @@ fn a_real_prometheus_scrapes_and_an_alert_fires() {
         for id in jobs {
             lab.job(&Job { start, ..Job::new(id, end) });
         }
-        let journal = lab.journal();
-        let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
-        assert_eq!(lab.run(&once).0, 0);
+        lab.merge(&[]);
     };
     collect(1..3, End::Code(1));
     let server = Server::start(lab.path(), &lab.store(), "requests = 100000");

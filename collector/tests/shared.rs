@@ -28,22 +28,16 @@ fn lab() -> Lab {
     fs::set_permissions(lab.path(), Permissions::from_mode(0o755)).unwrap();
     fs::create_dir_all(lab.store()).unwrap();
     fs::set_permissions(lab.store(), Permissions::from_mode(0o755)).unwrap();
-    let journal = lab.journal();
-    let collect = || {
-        let (code, _, stderr) =
-            lab.run(&["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()]);
-        assert_eq!(code, 0, "{stderr}");
-    };
     // The first thing that is heard of a cluster may be of no job.
     lab.event(("n1", "0badc0de", 1), 0, None, NodeBooted::default());
-    collect();
+    lab.merge(&[]);
     lab.job(&Job { uid: uid(ANN), name: "fit".into(), ..Job::new(101, End::Oom(64)) });
     lab.job(&Job { uid: uid(BOB), name: "bobs-secret".into(), ..Job::new(777_123, End::Code(3)) });
     lab.job(&Job { uid: NOBODY, ..Job::new(4123, End::Oom(64)) });
     // A file system of its own has this in it, for root alone.
     fs::create_dir(lab.store().join("lost+found")).unwrap();
     fs::set_permissions(lab.store().join("lost+found"), Permissions::from_mode(0o700)).unwrap();
-    collect();
+    lab.merge(&[]);
     lab
 }
 

@@ -136,6 +136,15 @@ impl Lab {
         self.collector().pass(false).unwrap();
     }
 
+    /// As [`Lab::collect`], by the command, which makes an index too; what it said.
+    pub(crate) fn merge(&self, more: &[&str]) -> String {
+        let journal = self.journal();
+        let once = ["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()];
+        let (code, _, stderr) = self.run(&[&once[..], more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        stderr
+    }
+
     fn collector(&self) -> Collector {
         let options = Options { journal: self.journal(), store: self.store(), quiet: Duration::from_secs(1) };
         Collector::open(options, None).unwrap()
