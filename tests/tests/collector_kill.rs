@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inquest_tests::artefacts;
+use inquest_tests::children::collect_once;
 use inquest_tests::generate::{Plan, generate};
 use inquest_tests::random::Random;
 use inquest_tests::stores::{files, identities, walk};
@@ -64,11 +64,8 @@ impl Bench {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(artefacts::inquest());
-        command.args(["collect", "--once", "--accounting", "off", "--index", "false", "--checkpoint"]);
-        command.arg(self.checkpoint_kib.to_string());
-        command.arg("--journal").arg(self.dir.path().join("journal"));
-        command.arg("--store").arg(self.store(name));
+        let mut command = collect_once(&self.dir.path().join("journal"), &self.store(name));
+        command.args(["--index", "false", "--checkpoint", &self.checkpoint_kib.to_string()]);
         command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
         command
     }

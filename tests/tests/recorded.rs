@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use inquest_tests::agent::Agent;
-use inquest_tests::artefacts;
 use inquest_tests::catalogue::{Action, CATALOGUE, Entry, MORE, Submitted};
+use inquest_tests::children::collect_once;
 use inquest_tests::cluster::{Cluster, Config, Process, USERS};
 use inquest_tests::evidence::{ROWS, Row, command, shown, table};
 use inquest_tests::stores::{files, gaps, identities};
@@ -351,9 +351,7 @@ fn copies(cluster: &Cluster, events: &[Value]) -> Scene {
         }
     }
     for _ in 0..2 {
-        let mut collect = Command::new(artefacts::inquest());
-        collect.args(["collect", "--once", "--accounting", "off", "--journal"]).arg(&journal);
-        let output = collect.arg("--store").arg(&store).output().unwrap();
+        let output = collect_once(&journal, &store).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     // Panics at an event that is there twice.

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use inquest_journal::{Head, Lines};
-use inquest_tests::artefacts;
+use inquest_tests::children::collect_once;
 use inquest_tests::host::Host;
 use inquest_tests::random::Random;
 use inquest_tests::stores::{files, identities};
@@ -82,9 +82,7 @@ impl Journal {
     /// The journal as the collector reads it, checked against the lines as they are.
     fn read(dir: &Path, seed: u64) -> Journal {
         let store = dir.with_file_name("store");
-        let mut collect = Command::new(artefacts::inquest());
-        collect.args(["collect", "--once", "--accounting", "off", "--journal"]).arg(dir);
-        let output = collect.arg("--store").arg(&store).stdin(Stdio::null()).output().unwrap();
+        let output = collect_once(dir, &store).output().unwrap();
         assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stderr));
         let found = files(&store);
         let health: Value = serde_json::from_slice(&found[Path::new("health.json")]).unwrap();

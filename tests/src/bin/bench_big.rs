@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use inquest_journal::Timestamp;
 use inquest_tests::artefacts;
+use inquest_tests::children::collect_once;
 use inquest_tests::generate::{Habits, Made, Plan, generate_by};
 use inquest_tests::random::Random;
 
@@ -132,9 +133,7 @@ fn build(arguments: &Arguments, done: &Path) -> Result<()> {
     let mut take = |made: Made, last: bool| -> Result<()> {
         generating += began.elapsed().as_secs_f64();
         began = Instant::now();
-        let mut collect = Command::new(artefacts::inquest());
-        collect.args(["collect", "--once", "--accounting", "off"]);
-        run(collect.arg("--journal").arg(&journal).arg("--store").arg(&store))?;
+        run(&mut collect_once(&journal, &store))?;
         let took = began.elapsed().as_secs_f64();
         collecting += took;
         for node in fs::read_dir(&journal)? {

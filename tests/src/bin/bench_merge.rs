@@ -22,6 +22,7 @@ use inquest_journal::{
     encode,
 };
 use inquest_tests::artefacts;
+use inquest_tests::children::collect_once;
 use inquest_tests::generate::{Made, Plan, generate};
 use inquest_tests::random::Random;
 
@@ -111,9 +112,8 @@ fn merge(arguments: &Arguments, at: &Path, events: u32, shape: &str, runs: Optio
     // Durable is what the run stores hold. The index follows behind and may be
     // made at any time; what it takes beside is the second line.
     let collect = |store: &str, index: &str| {
-        let mut collect = Command::new(artefacts::inquest());
-        collect.args(["collect", "--once", "--accounting", "off", "--index", index]);
-        collect.arg("--journal").arg(&journal).arg("--store").arg(at.join(store));
+        let mut collect = collect_once(&journal, &at.join(store));
+        collect.args(["--index", index]);
         collect
     };
     let ours =
