@@ -186,12 +186,15 @@ fn wrong_about(cluster: &Cluster, engine: &Engine, dir: &Path, runs: &Value) -> 
 
 #[test]
 fn every_engine_has_one_run_with_its_own_names() {
+    let only = std::env::var("INQUEST_ENGINE").ok();
+    let engines: Vec<&Engine> =
+        ENGINES.iter().filter(|e| only.as_ref().is_none_or(|o| o == e.name)).collect();
+    let known = ENGINES.iter().map(|e| e.name).collect::<Vec<_>>().join(", ");
+    assert!(!engines.is_empty(), "INQUEST_ENGINE={}: known are {known}", only.unwrap_or_default());
     let python = environment();
     let cluster = Cluster::start(Config::default()).unwrap();
     cluster.record("").unwrap();
-    let only = std::env::var("INQUEST_ENGINE").ok();
-    let engines = || ENGINES.iter().filter(|e| only.as_ref().is_none_or(|o| o == e.name));
-    let started: Vec<_> = engines().map(|e| (e, start(&cluster, &python, e))).collect();
+    let started: Vec<_> = engines.into_iter().map(|e| (e, start(&cluster, &python, e))).collect();
     let mut dirs = Vec::new();
     for (engine, (dir, running)) in started {
         wait(engine, &dir, running);
