@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
+use serde_json::Value;
 
 pub use config::Config;
 pub use jobs::JobRecord;
@@ -144,14 +145,36 @@ impl Cluster {
         Ok(())
     }
 
-    /// A copy of a plugin that every user may read, as where a real one lies.
-    pub fn place(&self, plugin: &Path, name: &str) -> Result<String> {
-        let so = self.dir().join(name);
-        if !so.exists() {
-            fs::copy(plugin, &so).with_context(|| format!("cannot make {}", so.display()))?;
-            fs::set_permissions(&so, Permissions::from_mode(0o755))?;
+    /// A copy of a plugin or a program that every user may read and run, as where a real one lies.
+    pub fn place(&self, file: &Path, name: &str) -> Result<String> {
+        let copy = self.dir().join(name);
+        if !copy.exists() {
+            fs::copy(file, &copy).with_context(|| format!("cannot make {}", copy.display()))?;
+            fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
         }
-        Ok(so.display().to_string())
+        Ok(copy.display().to_string())
+    }
+
+    /// The `inquest` command, as root or as `user`, on the store of this cluster; the copy of it that
+    /// every user may run.
+    pub fn inquest(&self, user: Option<&str>, arguments: &[&str]) -> Command {
+        let inquest = self.place(&artefacts::inquest(), "inquest").unwrap_or_else(|e| panic!("{e:#}"));
+        let mut command = self.command(user, &inquest);
+        command.args(arguments).env("INQUEST_STORE", self.store());
+        command
+    }
+
+    /// What such a command answers in JSON; null where that is none.
+    pub fn inquest_json(&self, arguments: &[&str]) -> Value {
+        let output = self.inquest(None, arguments).output().unwrap_or_else(|e| panic!("inquest: {e}"));
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// `inquest collect` from the cluster's journal directory into its store.
+    pub fn collect(&self, more: &[&str]) -> Command {
+        let mut command = self.inquest(None, &["collect", "--journal"]);
+        command.arg(self.journal_dir()).args(more);
+        command
     }
 
     /// Writes plugstack.conf, which every command and step reads anew.
@@ -211,6 +234,11 @@ impl Cluster {
     /// A journal directory for the plugin; root's, like on a real node.
     pub fn journal_dir(&self) -> PathBuf {
         self.dir().join("journal")
+    }
+
+    /// Where `collect` merges into.
+    pub fn store(&self) -> PathBuf {
+        self.dir().join("store")
     }
 
     /// Where commands and jobs run. Everyone may write here.

@@ -8,12 +8,12 @@ mod server;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use attempts::{Wanted, try_all};
-use inquest_tests::artefacts;
+use inquest_tests::children::Ends;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 use server::{Answer, Server, uid};
@@ -27,16 +27,6 @@ const ACCOUNT: &str = "secret-account";
 /// A name and a line that would do something, wherever they are not escaped.
 const HOSTILE: &str = "x';DROP TABLE job;--<script>alert(1)</script>\u{1b}[2J";
 
-/// A process that ends with its test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn cluster_name(cluster: &Cluster) -> String {
     let conf = fs::read_to_string(cluster.slurm_conf()).unwrap();
     conf.lines().find_map(|l| l.strip_prefix("ClusterName=")).unwrap().to_owned()
@@ -44,8 +34,16 @@ fn cluster_name(cluster: &Cluster) -> String {
 
 /// What a command says in all, as this user.
 fn said(cluster: &Cluster, user: &str, program: &str, arguments: &[&str]) -> String {
-    let mut command = cluster.command(Some(user), program);
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    all_of(cluster.command(Some(user), program).args(arguments))
+}
+
+/// The same of our own.
+fn told_by_inquest(cluster: &Cluster, user: &str, arguments: &[&str]) -> String {
+    all_of(&mut cluster.inquest(Some(user), arguments))
+}
+
+fn all_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
     [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat()
 }
 
@@ -57,11 +55,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn collect(cluster: &Cluster, store: &Path) -> Ends {
-    let mut collect = Command::new(artefacts::inquest());
-    collect.args(["collect", "--journal"]).arg(cluster.journal_dir()).arg("--store").arg(store);
-    collect.env("SLURM_CONF", cluster.slurm_conf()).stdin(Stdio::null()).stderr(Stdio::null());
-    Ends(collect.spawn().unwrap())
+fn collect(cluster: &Cluster) -> Ends {
+    Ends(cluster.collect(&[]).stderr(Stdio::null()).spawn().unwrap())
 }
 
 /// Where the server of these settings is.
@@ -106,8 +101,8 @@ fn credential(cluster: &Cluster, who: &str, payload: &str) -> String {
 fn nobody_sees_what_is_not_theirs() {
     let cluster = Cluster::start(Config { nodes: 2, ..Config::default() }).unwrap();
     cluster.record("").unwrap();
-    let store = cluster.dir().join("store");
-    let collector = collect(&cluster, &store);
+    let store = cluster.store();
+    let collector = collect(&cluster);
 
     let node = cluster.nodes()[1].clone();
     let options = [
@@ -205,8 +200,7 @@ fn by_file_and_command(cluster: &Cluster, store: &Path, lab: &str, id: &str) {
             assert!(!said.contains(word), "{program} {arguments:?} shows {word}: {said}");
         }
     }
-    let inquest = artefacts::inquest();
-    let (inquest, store) = (inquest.to_str().unwrap(), store.to_str().unwrap());
+    assert!(told_by_inquest(cluster, ANN, &["runs"]).contains("job-"), "her own run is hers to see");
     for arguments in [
         vec!["why", id],
         vec!["why", RUN],
@@ -218,7 +212,7 @@ fn by_file_and_command(cluster: &Cluster, store: &Path, lab: &str, id: &str) {
         vec!["top"],
         vec!["index"],
     ] {
-        let said = said(cluster, ANN, inquest, &[arguments.clone(), vec!["--store", store]].concat());
+        let said = told_by_inquest(cluster, ANN, &arguments);
         for word in [NAME, ACCOUNT, "slurm_script"] {
             assert!(!said.contains(word), "inquest {arguments:?} shows {word}: {said}");
         }
@@ -263,8 +257,8 @@ fn a_coordinator_by_slurmdbd_sees_the_account_and_what_is_below_it() {
     let coordinator = ["coordinator", "account=science", &format!("names={ANN}")];
     manage(&[&["add"], &coordinator[..]].concat());
 
-    let store = cluster.dir().join("store");
-    let collector = collect(&cluster, &store);
+    let store = cluster.store();
+    let collector = collect(&cluster);
     let node = cluster.nodes()[1].clone();
     let submit = |who: &str, name: &str, account: &str, run: Option<&str>, node: &str| {
         let mut options =
@@ -367,11 +361,7 @@ fn a_coordinator_by_slurmdbd_sees_the_account_and_what_is_below_it() {
 
     // The store's files know owners and operators only; what a coordinator sees of them is the
     // server's to say. Slurm itself tells them of the account's jobs.
-    let inquest = artefacts::inquest();
-    let (inquest, at) = (inquest.to_str().unwrap(), store.to_str().unwrap());
-    let ask = |who: &str, arguments: [&str; 2]| {
-        said(&cluster, who, inquest, &[&arguments[..], &["--store", at]].concat())
-    };
+    let ask = |who: &str, arguments: [&str; 2]| told_by_inquest(&cluster, who, &arguments);
     for (arguments, word) in [
         (["why", &chemistry], "exit code 3"),
         (["why", MIXED], "exit code 3"),

@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 
@@ -11,9 +10,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn slurmdbd_says_who_cancelled_and_its_absence_costs_only_that() {
-    let plugin = format!("required {} journal={{journal}}", artefacts::plugin().display());
-    let config = Config { nodes: 1, plugstack: vec![plugin], accounting: true, ..Config::default() };
-    let cluster = Cluster::start(config).unwrap();
+    let cluster = Cluster::start(Config { nodes: 1, accounting: true, ..Config::default() }).unwrap();
+    cluster.record("").unwrap();
     let sleep = "#!/bin/sh\nsleep 300\n";
     let by_user = cluster.sbatch(USERS[0], &["-n1"], sleep).unwrap();
     let by_root = cluster.sbatch(USERS[0], &["-n1"], sleep).unwrap();
@@ -39,19 +37,13 @@ fn slurmdbd_says_who_cancelled_and_its_absence_costs_only_that() {
     };
     cluster.wait_events(SOON, ended).unwrap();
 
-    let store = cluster.dir().join("store");
     let collect = || {
-        let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-        command.args(["collect", "--once", "--accounting", "sacct", "--journal"]).arg(cluster.journal_dir());
-        let output = command.arg("--store").arg(&store).output().unwrap();
+        let output = cluster.collect(&["--once", "--accounting", "sacct"]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
     let cause = |job: u32| {
-        let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-        let output =
-            command.args(["run", &job.to_string(), "--json", "--store"]).arg(&store).output().unwrap();
-        let run: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let run = cluster.inquest_json(&["run", &job.to_string(), "--json"]);
         run["run"]["members"]["1"]["verdict"]["cause"].as_str().unwrap_or("none").to_owned()
     };
     // The daemon is away: verdicts come from nodes and slurmctld, and the log says so.

@@ -5,24 +5,15 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use inquest_tests::artefacts;
+use inquest_tests::children::Ends;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// A collector, or an agent, that ends with its test.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A site: a cluster with the plugin, a store, a configuration.
 struct Site {
@@ -35,9 +26,7 @@ struct Site {
 impl Site {
     fn start() -> Site {
         let cluster = Cluster::start(Config::default()).unwrap();
-        let plugin = cluster.dir().join("spank_inquest.so");
-        fs::copy(artefacts::plugin(), &plugin).unwrap();
-        fs::set_permissions(&plugin, Permissions::from_mode(0o755)).unwrap();
+        let plugin = cluster.place(&artefacts::plugin(), "spank_inquest.so").unwrap().into();
         let id = |flag: &str| {
             let output = Command::new("id").args([flag, USERS[1]]).output().unwrap();
             String::from_utf8(output.stdout).unwrap().trim().parse::<u32>().unwrap()
@@ -62,7 +51,7 @@ impl Site {
     }
 
     fn store(&self) -> PathBuf {
-        self.cluster.dir().join("store")
+        self.cluster.store()
     }
 
     fn socket(&self) -> PathBuf {
@@ -88,20 +77,16 @@ impl Site {
         format!("optional {} journal={}\n", self.plugin.display(), self.journal().display())
     }
 
-    fn inquest(&self) -> Command {
-        let mut command = self.cluster.command(None, artefacts::inquest().to_str().unwrap());
-        command.env("INQUEST_CONFIG", self.etc("inquest.toml")).env("SLURM_CONF", self.cluster.slurm_conf());
+    fn inquest(&self, user: Option<&str>) -> Command {
+        let mut command = self.cluster.inquest(user, &[]);
+        command.env_remove("INQUEST_STORE").env("INQUEST_CONFIG", self.etc("inquest.toml"));
         command
     }
 
-    fn collector(&self) -> Daemon {
-        let mut command = self.cluster.command(Some(USERS[1]), artefacts::inquest().to_str().unwrap());
-        command
-            .arg("collect")
-            .env("INQUEST_CONFIG", self.etc("inquest.toml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let daemon = Daemon(command.spawn().unwrap());
+    fn collector(&self) -> Ends {
+        let mut command = self.inquest(Some(USERS[1]));
+        command.arg("collect").stdout(Stdio::null()).stderr(Stdio::null());
+        let daemon = Ends(command.spawn().unwrap());
         self.until("the collector has merged", || self.store().join("health.json").exists());
         daemon
     }
@@ -127,13 +112,13 @@ impl Site {
     }
 
     fn check(&self, role: &str) -> Output {
-        self.inquest().args(["check", role, "--node", &self.cluster.nodes()[0]]).output().unwrap()
+        self.inquest(None).args(["check", role, "--node", &self.cluster.nodes()[0]]).output().unwrap()
     }
 
     /// What is not ok, as (level, subject, sentence, mend), and the exit code.
     fn findings(&self, role: &str) -> (i32, Vec<[String; 4]>) {
         let output = self
-            .inquest()
+            .inquest(None)
             .args(["check", role, "--json", "--node", &self.cluster.nodes()[0]])
             .output()
             .unwrap();

@@ -2,25 +2,17 @@
 //! again as its node would have written it with a clock that is 3.2 s ahead.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use inquest_journal::Timestamp;
-use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const AHEAD_US: i64 = 3_200_000;
 
-fn inquest(cluster: &Cluster, arguments: &[&str]) -> Command {
-    let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-    command.env("INQUEST_STORE", cluster.dir().join("store")).args(arguments);
-    command
-}
-
 fn text(cluster: &Cluster, arguments: &[&str]) -> String {
-    String::from_utf8(inquest(cluster, arguments).output().unwrap().stdout).unwrap()
+    String::from_utf8(cluster.inquest(None, arguments).output().unwrap().stdout).unwrap()
 }
 
 /// Sets the clock of a node ahead in all that it wrote.
@@ -61,12 +53,11 @@ fn the_first_failure_is_found_in_spite_of_a_wrong_clock() {
     shift(&cluster, &second);
 
     let collect = |arguments: &[&str]| {
-        let mut collect = inquest(&cluster, &["collect", "--once", "--journal"]);
-        assert!(collect.arg(cluster.journal_dir()).args(arguments).status().unwrap().success());
+        assert!(cluster.collect(&["--once"]).args(arguments).status().unwrap().success());
     };
     collect(&[]);
     let id = job.to_string();
-    let why: Value = serde_json::from_str(&text(&cluster, &["why", "--json", &id])).unwrap();
+    let why = cluster.inquest_json(&["why", "--json", &id]);
     let verdict = &why["jobs"][0]["verdict"];
     assert_eq!(verdict["first_failure"]["exit_code"], 6, "{verdict:#}");
     assert_eq!(verdict["first_failure"]["at"]["node"], second.as_str());

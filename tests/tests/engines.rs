@@ -6,24 +6,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inquest_tests::artefacts;
+use inquest_tests::children::Ends;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(240);
-
-/// A process that ends with its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 struct Engine {
     name: &'static str,
@@ -100,19 +89,8 @@ fn environment() -> PathBuf {
     PathBuf::from(at).canonicalize().unwrap()
 }
 
-fn inquest(cluster: &Cluster, arguments: &[&str]) -> Command {
-    let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-    command.env("INQUEST_STORE", cluster.dir().join("store")).args(arguments);
-    command
-}
-
-fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
-    let output = inquest(cluster, arguments).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-}
-
 /// Starts an engine in a directory of its own, as a user does.
-fn start(cluster: &Cluster, python: &Path, engine: &Engine) -> (PathBuf, Running) {
+fn start(cluster: &Cluster, python: &Path, engine: &Engine) -> (PathBuf, Ends) {
     let dir = cluster.work_dir().join(engine.name);
     let made = cluster.command(Some(USERS[0]), "mkdir").arg(&dir).status().unwrap();
     assert!(made.success());
@@ -130,10 +108,10 @@ fn start(cluster: &Cluster, python: &Path, engine: &Engine) -> (PathBuf, Running
     let said = fs::File::create(dir.join("said")).unwrap();
     command.args(arguments).env("PATH", path).env("HOME", &dir).current_dir(&dir);
     let child = command.stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
-    (dir, Running(child))
+    (dir, Ends(child))
 }
 
-fn wait(engine: &Engine, dir: &Path, mut running: Running) {
+fn wait(engine: &Engine, dir: &Path, mut running: Ends) {
     let deadline = Instant::now() + TIMEOUT;
     while running.0.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "{} does not end: {}", engine.name, said(dir));
@@ -167,7 +145,7 @@ fn wrong_about(cluster: &Cluster, engine: &Engine, dir: &Path, runs: &Value) -> 
         wrong.push(format!("its key is {value}, not {wanted}"));
     }
     let id = run["run_id"].as_str().unwrap();
-    let state = json(cluster, &["run", id, "--json"]);
+    let state = cluster.inquest_json(&["run", id, "--json"]);
     let members = state["run"]["members"].as_object().unwrap().values();
     let mut got: Vec<(String, String)> = members
         .map(|m| {
@@ -205,10 +183,8 @@ fn every_engine_has_one_run_with_its_own_names() {
         assert!(Instant::now() < deadline, "{:?}", cluster.jobs());
         std::thread::sleep(Duration::from_millis(200));
     }
-    let mut collect = inquest(&cluster, &["collect", "--once", "--journal"]);
-    let collected = collect.arg(cluster.journal_dir()).stdin(Stdio::null()).status().unwrap();
-    assert!(collected.success());
-    let runs = json(&cluster, &["runs", "--json"]);
+    assert!(cluster.collect(&["--once"]).status().unwrap().success());
+    let runs = cluster.inquest_json(&["runs", "--json"]);
     let wrong: Vec<String> = dirs
         .iter()
         .flat_map(|(engine, dir)| {

@@ -2,10 +2,8 @@
 //! a mistake in its line costs neither a job nor a node, and which attempt of a job both plugins say it is.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use inquest_tests::artefacts;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 
@@ -54,16 +52,8 @@ fn prolog_and_epilog_add_what_only_slurm_tells_them() {
     assert!(of(&events, off, "job_ended", "epilog").is_none());
 
     // What the prolog says comes first and knows little: the array is still what names the run.
-    let store = cluster.dir().join("store");
-    let inquest = |arguments: &[&str]| {
-        let mut command = Command::new(artefacts::inquest());
-        command.args(arguments).env("INQUEST_STORE", &store);
-        command.output().unwrap()
-    };
-    let journal = cluster.journal_dir();
-    let journal = journal.to_str().unwrap();
-    assert!(inquest(&["collect", "--once", "--accounting", "off", "--journal", journal]).status.success());
-    let why: Value = serde_json::from_slice(&inquest(&["why", &job.to_string(), "--json"]).stdout).unwrap();
+    assert!(cluster.collect(&["--once", "--accounting", "off"]).status().unwrap().success());
+    let why = cluster.inquest_json(&["why", &job.to_string(), "--json"]);
     assert_eq!(why["run_id"].as_str().unwrap(), format!("array-{job}"), "{why}");
     assert_eq!(why["jobs"][0]["verdict"]["cause"], "app_error", "{why}");
     let stdout = why["jobs"][0]["story"]["attempts"][0]["facts"]["stdout"].as_str().unwrap().to_owned();
@@ -165,14 +155,8 @@ fn nothing_of_a_second_attempt_is_told_as_the_first() {
         [vec![None], vec![None]]
     );
 
-    let inquest = |arguments: &[&str]| {
-        let mut command = Command::new(artefacts::inquest());
-        command.args(arguments).env("INQUEST_STORE", cluster.dir().join("store")).output().unwrap()
-    };
-    let journal = cluster.journal_dir();
-    let journal = journal.to_str().unwrap();
-    assert!(inquest(&["collect", "--once", "--accounting", "off", "--journal", journal]).status.success());
-    let why: Value = serde_json::from_slice(&inquest(&["why", &job.to_string(), "--json"]).stdout).unwrap();
+    assert!(cluster.collect(&["--once", "--accounting", "off"]).status().unwrap().success());
+    let why = cluster.inquest_json(&["why", &job.to_string(), "--json"]);
     let attempts = why["jobs"][0]["story"]["attempts"].as_array().unwrap();
     let steps = |n: usize| attempts[n]["steps"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(attempts.iter().map(|a| a["restart"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1]);

@@ -7,34 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use inquest_tests::artefacts;
+use inquest_tests::children::Ends;
 use inquest_tests::cluster::{Cluster, Config, JobRecord, USERS};
 use inquest_tests::random::Random;
 use serde_json::Value;
 
-/// A collector that ends with its test.
-struct Collector(Child);
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn collect(cluster: &Cluster, once: bool) -> Command {
-    let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-    command.arg("collect").arg("--journal").arg(cluster.journal_dir());
-    command.arg("--store").arg(cluster.dir().join("store"));
-    command.args(once.then_some("--once"));
-    command
-}
-
-fn start(cluster: &Cluster) -> Collector {
-    Collector(collect(cluster, false).stderr(Stdio::null()).spawn().unwrap())
+fn start(cluster: &Cluster) -> Ends {
+    Ends(cluster.collect(&[]).stderr(Stdio::null()).spawn().unwrap())
 }
 
 /// What a job does, and how many jobs that are.
@@ -178,11 +160,11 @@ fn every_job_has_one_story_with_the_right_end() {
     }
     drop(collector);
     // Once more, with all that Slurm knows.
-    let output = collect(&cluster, true).output().unwrap();
+    let output = cluster.collect(&["--once"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let records = cluster.jobs().unwrap();
-    let stories = members(&cluster.dir().join("store"));
+    let stories = members(&cluster.store());
     let known: BTreeSet<u32> = records.iter().map(|r| r.job).collect();
     let mut faults: Vec<String> =
         records.iter().filter_map(|r| wrong(r, stories.get(&r.job).map_or(&[], Vec::as_slice))).collect();

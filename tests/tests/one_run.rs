@@ -1,11 +1,10 @@
 //! One run of 48 members that end in every way that can be produced for real: each verdict, the line
 //! that each log is quoted with, and the commands that run them again, executed as they are printed.
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inquest_tests::artefacts;
 use inquest_tests::catalogue::{Action, Submitted};
+use inquest_tests::children::Ends;
 use inquest_tests::classes;
 use inquest_tests::cluster::{Cluster, USERS};
 use serde_json::Value;
@@ -14,29 +13,9 @@ const TIMEOUT: Duration = Duration::from_secs(150);
 const RUN: &str = "everything";
 const MEMBERS: usize = 48;
 
-/// A collector that ends with its test.
-struct Collector(Child);
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn inquest(cluster: &Cluster, arguments: &[&str]) -> Command {
-    let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-    command.env("INQUEST_STORE", cluster.dir().join("store")).args(arguments);
-    command
-}
-
 fn text(cluster: &Cluster, arguments: &[&str]) -> String {
-    let output = inquest(cluster, arguments).output().unwrap();
+    let output = cluster.inquest(None, arguments).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
-    serde_json::from_str(&text(cluster, arguments)).unwrap_or(Value::Null)
 }
 
 #[test]
@@ -44,14 +23,13 @@ fn forty_eight_members_of_one_run() {
     let cluster = Cluster::start(classes::config()).unwrap();
     cluster.record("").unwrap();
     let stage = classes::stage(&cluster).unwrap();
-    let mut collect = inquest(&cluster, &["collect", "--journal"]);
-    let collector = Collector(collect.arg(cluster.journal_dir()).stdin(Stdio::null()).spawn().unwrap());
+    let collector = Ends(cluster.collect(&[]).spawn().unwrap());
 
     let jobs = submit_all(&cluster);
     let why = judged(&cluster, &jobs);
 
     let mut wrong = Vec::new();
-    let errors = json(&cluster, &["errors", RUN, "--json"]);
+    let errors = cluster.inquest_json(&["errors", RUN, "--json"]);
     for job in &jobs {
         wrong.extend(wrong_about(job, &why, &errors).into_iter().map(|w| format!("{}: {w}", job.entry.name)));
     }
@@ -90,7 +68,7 @@ fn judged(cluster: &Cluster, jobs: &[Submitted]) -> Value {
     assert_eq!(jobs.iter().map(|job| job.entry.jobs()).sum::<usize>(), MEMBERS);
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let why = json(cluster, &["why", RUN, "--json"]);
+        let why = cluster.inquest_json(&["why", RUN, "--json"]);
         let members = why["jobs"].as_array().cloned().unwrap_or_default();
         let open: Vec<&Value> =
             members.iter().filter(|m| !m["verdict"].is_object()).map(|m| &m["id"]).collect();

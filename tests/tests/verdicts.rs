@@ -2,44 +2,23 @@
 //! records them, a collector that follows, and the verdict of each.
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use inquest_tests::artefacts;
 use inquest_tests::catalogue::{CATALOGUE, Entry, How, Submitted};
+use inquest_tests::children::Ends;
 use inquest_tests::cluster::{Cluster, Config, USERS};
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A collector that ends with its test.
-struct Collector(Child);
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn inquest(cluster: &Cluster) -> Command {
-    let mut command = cluster.command(None, artefacts::inquest().to_str().unwrap());
-    command.env("INQUEST_STORE", cluster.dir().join("store"));
-    command
-}
-
-fn json(cluster: &Cluster, arguments: &[&str]) -> Option<Value> {
-    let output = inquest(cluster).args(arguments).output().unwrap();
-    serde_json::from_slice(&output.stdout).ok()
-}
 
 /// The members of a job's run, by array index or 0, once all have a verdict.
 fn verdicts(cluster: &Cluster, job: &Submitted) -> BTreeMap<u32, Value> {
     let deadline = Instant::now() + TIMEOUT;
     let wanted = job.entry.array.map_or(1, |(n, _)| n as usize);
     loop {
-        let why = json(cluster, &["why", "--json", &job.job.to_string()]);
-        let jobs = why.as_ref().and_then(|w| w["jobs"].as_array()).cloned().unwrap_or_default();
+        let why = cluster.inquest_json(&["why", "--json", &job.job.to_string()]);
+        let jobs = why["jobs"].as_array().cloned().unwrap_or_default();
         if jobs.len() == wanted && jobs.iter().all(|j| j["verdict"].is_object()) {
             let index =
                 |j: &Value| j["id"].as_str().unwrap().split_once('_').map_or(0, |(_, n)| n.parse().unwrap());
@@ -80,15 +59,9 @@ fn every_verdict_is_right_with_the_newest_slurm_of_debian() {
 }
 
 fn every_verdict_is_right_with(config: Config) {
-    let so = artefacts::plugin();
     let cluster = Cluster::start(config).unwrap();
-    let readable = cluster.dir().join("spank_inquest.so");
-    std::fs::copy(so, &readable).unwrap();
-    let line = format!("optional {} journal={}\n", readable.display(), cluster.journal_dir().display());
-    std::fs::write(cluster.dir().join("etc/plugstack.conf"), line).unwrap();
-    let mut collect = inquest(&cluster);
-    collect.arg("collect").arg("--journal").arg(cluster.journal_dir()).stdin(Stdio::null());
-    let collector = Collector(collect.spawn().unwrap());
+    cluster.record("").unwrap();
+    let collector = Ends(cluster.collect(&[]).spawn().unwrap());
 
     let fast: Vec<&'static Entry> = CATALOGUE.iter().filter(|e| !e.slow).collect();
     let (direct, batch): (Vec<&Entry>, Vec<&Entry>) =
@@ -133,7 +106,7 @@ fn every_verdict_is_right_with(config: Config) {
     assert!(!ranks["consequences"].as_array().unwrap().is_empty());
 
     // One run for the array, and no run is left open.
-    let runs = json(&cluster, &["runs", "--json"]).unwrap();
+    let runs = cluster.inquest_json(&["runs", "--json"]);
     let runs = runs["runs"].as_array().unwrap();
     assert_eq!(runs.len(), jobs.len());
     assert!(runs.iter().all(|r| r["status"] != "running"), "{runs:#?}");

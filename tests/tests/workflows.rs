@@ -4,27 +4,17 @@
 //! else in anything but times, sizes of memory, process ids and the like.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use inquest_tests::artefacts;
+use inquest_tests::children::Ends;
 use inquest_tests::cluster::{Cluster, Config};
 use inquest_tests::transcript::{Transcript, masked};
 use serde_json::Value;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/doc/workflows.md");
 const SOON: Duration = Duration::from_secs(60);
-
-/// A collector that ends with its test.
-struct Collector(Child);
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 const HEAD: &str = "\
 # Five ways to find out why
@@ -41,9 +31,8 @@ fn every_command_of_the_document_prints_what_it_says() {
     let bin = cluster.dir().join("bin");
     fs::create_dir(&bin).unwrap();
     // From where every user may run it.
-    fs::copy(artefacts::inquest(), bin.join("inquest")).unwrap();
-    fs::set_permissions(bin.join("inquest"), fs::Permissions::from_mode(0o755)).unwrap();
-    let store = cluster.dir().join("store");
+    cluster.place(&artefacts::inquest(), "bin/inquest").unwrap();
+    let store = cluster.store();
     let mut page = Transcript::new(&cluster, &bin, &store, HEAD);
 
     // What ran before anybody installed anything.
@@ -52,7 +41,7 @@ fn every_command_of_the_document_prints_what_it_says() {
     let mut collect = cluster.command(None, bin.join("inquest").to_str().unwrap());
     collect.args(["collect", "--accounting", "sacct", "--journal"]).arg(cluster.journal_dir());
     let collector = collect.arg("--store").arg(&store).stdin(Stdio::null()).spawn().unwrap();
-    let collector = Collector(collector);
+    let collector = Ends(collector);
 
     grid(&cluster, &mut page);
     nights(&cluster, &mut page);
