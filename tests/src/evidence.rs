@@ -10,8 +10,6 @@ use crate::catalogue::{Entry, How};
 
 /// One thing that a node can know.
 pub struct Row {
-    /// Its number; stable, several rows may share one.
-    pub number: &'static str,
     /// What is known.
     pub what: &'static str,
     /// The job that shows it: an entry of the catalogue, or a scene of `tests/recorded.rs`.
@@ -48,7 +46,6 @@ const MIB: u64 = 1 << 20;
 /// Every row, in order.
 pub const ROWS: &[Row] = &[
     Row {
-        number: "5",
         what: "Every task: start, end, exit code, signal, core flag",
         job: "pairs",
         find: |events| {
@@ -64,7 +61,6 @@ pub const ROWS: &[Row] = &[
         sure: "four starts and four ends, each with its own code",
     },
     Row {
-        number: "5",
         what: "Components of a heterogeneous job",
         job: "het",
         find: |events| {
@@ -78,7 +74,6 @@ pub const ROWS: &[Row] = &[
         sure: "both components have steps under their own job ids",
     },
     Row {
-        number: "7",
         what: "Steps that write one file at once do not disturb each other",
         job: "at-once",
         find: |events| {
@@ -90,7 +85,6 @@ pub const ROWS: &[Row] = &[
         sure: "all sixteen are there from start to end, and no line is torn",
     },
     Row {
-        number: "8",
         what: "What could not be written is counted",
         job: "full-disk",
         find: |events| of(events, "lost").find(|e| number(&e["count"]) > 0 && e["reason"].is_string()),
@@ -98,7 +92,6 @@ pub const ROWS: &[Row] = &[
         sure: "the numbers that are missing are those that are told of",
     },
     Row {
-        number: "9",
         what: "An event has one identity, so copies of a journal are merged once",
         job: "copies",
         find: |events| of(events, "task_exited").find(|e| e["stream"].is_string() && e["seq"].is_u64()),
@@ -106,7 +99,6 @@ pub const ROWS: &[Row] = &[
         sure: "`inquest collect` was given the journals twice and holds every event once",
     },
     Row {
-        number: "10",
         what: "UTC in microseconds, and the time since boot that no clock step changes",
         job: "pairs",
         find: |events| {
@@ -122,7 +114,6 @@ pub const ROWS: &[Row] = &[
         sure: "both clocks put the job's events into one order",
     },
     Row {
-        number: "14",
         what: "Out of memory, from the counter of the cgroup and not from a signal",
         job: "child-oom",
         find: |events| of(events, "oom_kill").find(|e| e["count"] == 1 && e["limit_bytes"] == 64 * MIB),
@@ -139,7 +130,6 @@ pub const ROWS: &[Row] = &[
         sure: "",
     },
     Row {
-        number: "15",
         what: "The victim: process, command, memory, user, cgroup",
         job: "child-oom",
         find: |events| {
@@ -152,7 +142,6 @@ pub const ROWS: &[Row] = &[
         sure: "it is the python3 of the script and held more than 32 MiB",
     },
     Row {
-        number: "16",
         what: "A kill that the script survived: exit code 0",
         job: "child-oom",
         find: |events| {
@@ -177,7 +166,6 @@ pub const ROWS: &[Row] = &[
         sure: "memory and swap together have a peak of their own (cgroup v1), or swap has a limit (v2)",
     },
     Row {
-        number: "17",
         what: "A kill for want of memory that no limit of a job explains: the node's, not the job's (agent)",
         job: "node-limit",
         find: |events| {
@@ -188,7 +176,6 @@ pub const ROWS: &[Row] = &[
                the node together were given a limit, from outside of Slurm",
     },
     Row {
-        number: "18",
         what: "A graphics card without memory is no OOM kill of the node",
         job: "gpu-oom",
         find: |events| {
@@ -199,7 +186,6 @@ pub const ROWS: &[Row] = &[
         sure: "no oom_kill is recorded; what the log says is the verdict's to read",
     },
     Row {
-        number: "19",
         what: "SIGKILL by hand: a signal without a kill for memory",
         job: "killed",
         find: |events| {
@@ -210,7 +196,6 @@ pub const ROWS: &[Row] = &[
         sure: "",
     },
     Row {
-        number: "20",
         what: "Memory use passes 90 % of the limit, once per step (agent)",
         job: "near-limit",
         find: |events| {
@@ -222,7 +207,6 @@ pub const ROWS: &[Row] = &[
         sure: "more than 180 MiB of 200 MiB, told once",
     },
     Row {
-        number: "21",
         what: "A time limit: SIGTERM after the minute that was asked for",
         job: "limit",
         find: |events| {
@@ -234,7 +218,6 @@ pub const ROWS: &[Row] = &[
         sure: "at least 59 s after its start, or after the limit where Slurm says when that is",
     },
     Row {
-        number: "22",
         what: "A time limit that the script caught: exit code 0, at the limit",
         job: "limit-caught",
         find: |events| of(events, "task_exited").find(|e| e["exit_code"] == 0 && at_limit(events, e)),
@@ -242,7 +225,6 @@ pub const ROWS: &[Row] = &[
         sure: "at least 59 s after its start, or after the limit where Slurm says when that is",
     },
     Row {
-        number: "23",
         what: "The warning signal of `--signal`, where it ended the task",
         job: "limit-warned",
         find: |events| {
@@ -257,7 +239,6 @@ pub const ROWS: &[Row] = &[
                a signal that is handled leaves no trace on the node",
     },
     Row {
-        number: "24",
         what: "Cancelled: SIGTERM long before any limit",
         job: "cancelled",
         find: |events| of(events, "job_ended").find(|e| e["signal"] == 15),
@@ -265,7 +246,6 @@ pub const ROWS: &[Row] = &[
         sure: "who cancelled is not known on the node; Slurm's accounting says",
     },
     Row {
-        number: "25",
         what: "Requeued: the second attempt is told from the first",
         job: "requeue",
         find: |events| {
@@ -276,7 +256,6 @@ pub const ROWS: &[Row] = &[
         sure: "the first attempt is there, ended by SIGTERM; a script's own step says at its end which attempt it was",
     },
     Row {
-        number: "26",
         what: "The node came up again: what was open under the old boot ended with it (agent)",
         job: "reboot",
         find: |events| {
@@ -286,7 +265,6 @@ pub const ROWS: &[Row] = &[
         sure: "a test cannot reboot its machine: the boot id that the agent remembered was changed between two of its lives",
     },
     Row {
-        number: "27",
         what: "Crashes by their signal, with the kernel's core flag",
         job: "signals",
         find: |events| {
@@ -303,7 +281,6 @@ pub const ROWS: &[Row] = &[
         sure: "the others are recorded with 11, 6, 4 and 8, all with their core flag",
     },
     Row {
-        number: "28",
         what: "Exit code 139 of a script, and the child that it stands for (agent)",
         job: "exit139",
         find: |events| {
@@ -314,7 +291,6 @@ pub const ROWS: &[Row] = &[
         sure: "the task itself is recorded with exit code 139 and no signal",
     },
     Row {
-        number: "53",
         what: "Where a task's output goes",
         job: "exit139",
         find: |events| {
@@ -324,7 +300,6 @@ pub const ROWS: &[Row] = &[
         sure: "the file is the one that sbatch was told",
     },
     Row {
-        number: "53",
         what: "What a job says itself, by appending a line to the file of INQUEST_NOTE (agent)",
         job: "noted",
         find: |events| {
@@ -335,7 +310,6 @@ pub const ROWS: &[Row] = &[
         sure: "",
     },
     Row {
-        number: "55",
         what: "The order of deaths over nodes",
         job: "ranks",
         find: |events| {
@@ -352,7 +326,6 @@ pub const ROWS: &[Row] = &[
         sure: "the end of the rank that was killed because of it is stamped later",
     },
     Row {
-        number: "56",
         what: "Bursts: the same death, at the same time, on a node",
         job: "burst",
         find: |events| {
@@ -366,7 +339,6 @@ pub const ROWS: &[Row] = &[
         sure: "five jobs within 30 s, each with node and time",
     },
     Row {
-        number: "57",
         what: "The first abnormal death among ranks (agent)",
         job: "first",
         find: |events| {
@@ -377,7 +349,6 @@ pub const ROWS: &[Row] = &[
         sure: "rank 2, and no other is called the first",
     },
     Row {
-        number: "64",
         what: "The exact peak of memory, however short",
         job: "spike",
         find: |events| {
@@ -388,7 +359,6 @@ pub const ROWS: &[Row] = &[
         sure: "between 150 and 180 MiB, for a need of 150 MiB that lasted 200 ms",
     },
     Row {
-        number: "65",
         what: "Peaks of each task, and of the largest process, each under its own name",
         job: "uneven",
         find: |events| {
@@ -404,7 +374,6 @@ pub const ROWS: &[Row] = &[
         sure: "below 60 MiB for rank 0, above 120 MiB for rank 1, and the largest process above 120 MiB",
     },
     Row {
-        number: "66",
         what: "CPU time of a step",
         job: "busy",
         find: |events| {
@@ -417,7 +386,6 @@ pub const ROWS: &[Row] = &[
         sure: "at least the 2 s for which the program computed, and less than the step lasted",
     },
     Row {
-        number: "68",
         what: "Which process of a pool in one step crashed: its name, its parent, its task (agent)",
         job: "members",
         find: |events| {
@@ -428,7 +396,6 @@ pub const ROWS: &[Row] = &[
         sure: "",
     },
     Row {
-        number: "69",
         what: "Processes that entered the job from outside (agent)",
         job: "adopted",
         find: |events| of(events, "process_died").find(|e| e["step"] == "extern" && e["signal"] == 11),
@@ -436,7 +403,6 @@ pub const ROWS: &[Row] = &[
         sure: "",
     },
     Row {
-        number: "69",
         what: "Kills for memory among them, for which cgroup v1 has no counter when the step ends (agent)",
         job: "adopted-oom",
         find: |events| {
@@ -449,7 +415,6 @@ pub const ROWS: &[Row] = &[
         sure: "",
     },
     Row {
-        number: "70",
         what: "Attempts of one job do not mix",
         job: "requeue",
         find: |events| {
@@ -462,7 +427,6 @@ pub const ROWS: &[Row] = &[
         sure: "the attempts are written by different streams",
     },
     Row {
-        number: "71",
         what: "A step whose slurmstepd was killed: a start without an end",
         job: "vanished",
         find: |events| {
@@ -476,7 +440,6 @@ pub const ROWS: &[Row] = &[
         sure: "no end of the step and of its task is recorded",
     },
     Row {
-        number: "79",
         what: "A kill after the first task of the node has ended, which Slurm does not report",
         job: "late-oom",
         find: |events| of(events, "oom_kill").find(|e| e["task"] == 1 && e["reported_by_slurm"] == false),
@@ -484,7 +447,6 @@ pub const ROWS: &[Row] = &[
         sure: "Slurm calls the job COMPLETED 0:0",
     },
     Row {
-        number: "80",
         what: "A step that was killed for memory, of which its script sees exit code 1 at most",
         job: "oom-step",
         find: |events| {
@@ -499,7 +461,6 @@ pub const ROWS: &[Row] = &[
 /// What only `catalogue::V2` shows: more rows, for the table of releases alone.
 pub const V2_ROWS: &[Row] = &[
     Row {
-        number: "14",
         what: "A step that is killed as a whole, as it has asked for (`memory.oom.group`)",
         job: "oom-group",
         find: |events| {
@@ -513,7 +474,6 @@ pub const V2_ROWS: &[Row] = &[
         sure: "both tasks ended with signal 9, the one that only slept, too",
     },
     Row {
-        number: "16",
         what: "Swap: its limit and its peak",
         job: "swapped",
         find: |events| {
@@ -620,8 +580,7 @@ pub fn table(found: &[(&Row, String, &Value)]) -> String {
         let sure = if row.sure.is_empty() { String::new() } else { format!("<br>Checked: {}.", row.sure) };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | `{}`{} |",
-            row.number,
+            "| {} | {} | `{}`{} |",
             cell(row.what),
             cell(command),
             cell(&shown(row, event)),
@@ -637,13 +596,12 @@ Written by `INQUEST_UPDATE=1 cargo test -p inquest-tests --test recorded`, which
 cluster (Slurm of the machine, cgroup v1, plugin and agent) and fails when an event is missing.
 An event is shown with the fields that matter here; `…` is a value that is another every time. What says
 (agent) needs `inquest agent` on the node; everything else is the plugin's alone. `⏎` is the end of a line of
-the script. Numbers are those of a list of what a recorder can know; what is missing from it here is no
-matter of the node.
+the script.
 
-| # | What is known | Job | Recorded |
-|---|---|---|---|
+| What is known | Job | Recorded |
+|---|---|---|
 ";
 
 const TAIL: &str = "
-Number 54, Slurm's words in logs, is read by the verdict and not recorded.
+Slurm's words in logs are read by the verdict and not recorded.
 ";

@@ -112,7 +112,7 @@ impl Machine {
             for (at, row) in rows().enumerate().filter(|(_, row)| row.job == entry.name) {
                 match (row.find)(&of_job) {
                     Some(event) => drop(machine.rows.insert(at, shown(row, event))),
-                    None => wrong.push(format!("number {}, {}: no such event", row.number, row.what)),
+                    None => wrong.push(format!("{}: no such event", row.what)),
                 }
             }
             wrong.extend(entry.misjudged(&why));

@@ -69,11 +69,11 @@ pub fn differences(machines: &[Machine]) -> BTreeMap<(String, Vec<&'static str>)
             for (ours, theirs) in ours.iter().zip(theirs).filter(|(a, b)| a != b) {
                 differ(format!("{ours}; not {theirs}"));
             }
-            for (at, row) in rows().enumerate().filter(|(_, row)| row.job == name) {
+            for (at, _) in rows().enumerate().filter(|(_, row)| row.job == name) {
                 if let (Some(ours), Some(theirs)) = (machine.rows.get(&at), base.rows.get(&at))
                     && ours != theirs
                 {
-                    differ(format!("number {} shows {ours}, not {theirs}", row.number));
+                    differ(format!("shows {ours}, not {theirs}"));
                 }
             }
             for field in machine.fields[name].difference(&base.fields[name]) {
@@ -120,8 +120,8 @@ const RECORDED: &str = "
 
 The rows of [recorded.md](recorded.md) that a job alone shows, `…` being a value that is another every time.
 
-| # | What is known | Job | Recorded |
-|---|---|---|---|
+| What is known | Job | Recorded |
+|---|---|---|
 ";
 
 const UNLIKE: &str = "
@@ -198,7 +198,7 @@ pub fn document(machines: &[Machine]) -> String {
         let shown =
             told(machines, entry, |m| m.rows.get(&at).map_or("nothing".into(), |event| format!("`{event}`")));
         let (what, job) = (cell(row.what), cell(&started(entry)));
-        let _ = writeln!(text, "| {} | {what} | {job} | {} |", row.number, cell(&shown));
+        let _ = writeln!(text, "| {what} | {job} | {} |", cell(&shown));
     }
     text += UNLIKE;
     for ((what, jobs), names) in &differences(machines) {

@@ -54,7 +54,7 @@ fn has(events: &[Value], job: u32, step: &str, event_type: &str) -> bool {
     events.iter().any(|e| e["job_id"] == id.as_str() && e["step"] == step && e["event_type"] == event_type)
 }
 
-/// Number 8: a step that ends while the disk of its journal is full; then there is room again.
+/// A step that ends while the disk of its journal is full; then there is room again.
 fn full_disk(cluster: &Cluster) -> Scene {
     let small = cluster.dir().join("small");
     fs::create_dir(&small).unwrap();
@@ -119,7 +119,7 @@ fn extern_step(cluster: &Cluster, job: u32) -> (PathBuf, u32) {
     (extern_step, user_id(USERS[0]))
 }
 
-/// Number 69: a process of the user's that root puts into the extern step, as pam_slurm_adopt does
+/// A process of the user's that root puts into the extern step, as pam_slurm_adopt does
 /// with a session of ssh.
 fn adopted(cluster: &Cluster) -> (u32, String) {
     let job = cluster.sbatch(USERS[0], &["-n1", "-N1"], "#!/bin/sh\nsleep 600\n").unwrap();
@@ -147,7 +147,7 @@ fn user_id(name: &str) -> u32 {
     line.split(':').nth(2).unwrap().parse().unwrap()
 }
 
-/// Number 69 too: such a process that needs more memory than the job has.
+/// Such a process that needs more memory than the job has.
 fn adopted_and_killed(cluster: &Cluster) -> (u32, String) {
     let job = cluster.sbatch(USERS[0], &["-n1", "-N1", "--mem=64M"], "#!/bin/sh\nsleep 600\n").unwrap();
     let (extern_step, uid) = extern_step(cluster, job);
@@ -171,7 +171,7 @@ fn adopted_and_killed(cluster: &Cluster) -> (u32, String) {
     )
 }
 
-/// Number 53: a line appended to the file of INQUEST_NOTE.
+/// A line appended to the file of INQUEST_NOTE.
 fn noted(cluster: &Cluster) -> (u32, String) {
     let line = r#"echo '{"kind":"progress","text":"half way","percent":50}' >>"$INQUEST_NOTE""#;
     let job = cluster.sbatch(USERS[0], &["-n1"], &format!("#!/bin/sh\n{line}\nsleep 1\n")).unwrap();
@@ -179,7 +179,7 @@ fn noted(cluster: &Cluster) -> (u32, String) {
     (job, format!("`sbatch: {line}`"))
 }
 
-/// Number 71: SIGKILL to the slurmstepd of a step, found by what the journal says.
+/// SIGKILL to the slurmstepd of a step, found by what the journal says.
 fn vanished(cluster: &Cluster) -> (u32, String) {
     let job = cluster.sbatch(USERS[0], &["-n1"], "#!/bin/sh\nsrun -n1 sleep 600\n").unwrap();
     let id = job.to_string();
@@ -196,7 +196,7 @@ fn vanished(cluster: &Cluster) -> (u32, String) {
     (job, "`sbatch: srun -n1 sleep 600`, and `kill -9` of its slurmstepd".to_owned())
 }
 
-/// Number 17: all jobs of a node together have no more memory than this, and none of them is at its own limit.
+/// All jobs of a node together have no more memory than this, and none of them is at its own limit.
 fn node_limit(cluster: &Cluster, node: &str) -> (u32, String) {
     let tree = Path::new("/sys/fs/cgroup/memory").join(format!("slurm_{node}"));
     fs::write(tree.join("memory.limit_in_bytes"), "100M").unwrap();
@@ -264,7 +264,7 @@ fn every_row_of_the_table_is_recorded() {
     }
     more.insert("node-limit", node_limit(&cluster, &nodes[1]));
 
-    // Number 26: an agent remembers another boot than this one. One of its own, because it takes every
+    // An agent remembers another boot than this one. One of its own, because it takes every
     // kill in the kernel's log for one of the new boot.
     let state = cluster.dir().join("state-again/agent.json");
     drop(Agent::start(&cluster, "again").unwrap());
@@ -282,7 +282,7 @@ fn every_row_of_the_table_is_recorded() {
             (command.clone(), of_jobs(events, &[*job]))
         } else {
             let job = jobs.iter().find(|job| job.entry.name == row.job);
-            let job = job.unwrap_or_else(|| panic!("number {}: there is no job {}", row.number, row.job));
+            let job = job.unwrap_or_else(|| panic!("{}: there is no job {}", row.what, row.job));
             let done = match job.entry.action {
                 Action::Wait => "",
                 Action::Cancel => ", and `scancel`",
@@ -307,7 +307,7 @@ fn every_row_of_the_table_is_recorded() {
         std::thread::sleep(Duration::from_millis(200));
     };
     for row in &missing {
-        wrong.push(format!("number {}, {}: no such event of {}", row.number, row.what, row.job));
+        wrong.push(format!("{}: no such event of {}", row.what, row.job));
         let ids = members.get(row.job).cloned().or_else(|| more.get(row.job).map(|(job, _)| vec![*job]));
         let seen = ids.map_or_else(Vec::new, |ids| of_jobs(&events, &ids));
         wrong.extend(seen.iter().map(|e| format!("    {e}")));
@@ -323,8 +323,8 @@ fn every_row_of_the_table_is_recorded() {
         } else {
             evidence(&events, row)
         };
-        let (command, event) = of_row.unwrap_or_else(|| panic!("number {}", row.number));
-        println!("{:>3} {}", row.number, shown(row, &event));
+        let (command, event) = of_row.unwrap_or_else(|| panic!("{}", row.what));
+        println!("{}: {}", row.what, shown(row, &event));
         found.push((row, command, event));
     }
     let seen: Vec<(&Row, String, &Value)> =
@@ -339,7 +339,7 @@ fn every_row_of_the_table_is_recorded() {
     cluster.stop().unwrap();
 }
 
-/// Number 9: the journals with a copy of every file beside it, merged twice.
+/// The journals with a copy of every file beside it, merged twice.
 fn copies(cluster: &Cluster, events: &[Value]) -> Scene {
     let (journal, store) = (cluster.dir().join("copied"), cluster.dir().join("store"));
     for (name, bytes) in files(&cluster.journal_dir()) {

@@ -1,5 +1,5 @@
-//! `packaging/doc/workflows.md`: what the users of five other systems do when jobs fail, done with our
-//! commands on a private cluster. Every command of the document is run as it stands there.
+//! `packaging/doc/workflows.md`: what people do when jobs fail, done with our commands on a private
+//! cluster. Every command of the document is run as it stands there.
 //! `INQUEST_UPDATE=1` writes the document; without it, this test fails when a command prints something
 //! else in anything but times, sizes of memory, process ids and the like.
 
@@ -19,8 +19,8 @@ const SOON: Duration = Duration::from_secs(60);
 const HEAD: &str = "\
 # Five ways to find out why
 
-What the users of five other systems do when jobs fail, done with `inquest`. Every command was run as it
-stands here, as an ordinary user on a Slurm cluster of one node, and printed what stands below it:
+What people do with four other systems, and with grep, when jobs fail, done with `inquest`. Every command was run
+as it stands here, as an ordinary user on a Slurm cluster of one node, and printed what stands below it:
 `INQUEST_UPDATE=1 cargo test -p inquest-tests --test workflows` does it again and writes this file, and the
 same test without the variable fails when anything but times, process ids, names of events and sizes of
 memory has changed. The terminal has 80 columns. No script knows of Inquest.";
@@ -261,9 +261,9 @@ fn before_the_plugin(cluster: &Cluster, page: &mut Transcript<'_>) -> u32 {
     job
 }
 
-/// The skill for clusters: a directory of logs, a table of failures, a command.
+/// Instead of a page of grep patterns: a directory of logs, a table of failures, a command.
 fn logs_alone(page: &mut Transcript<'_>, job: u32) {
-    page.say("## 5. The skill for cluster failures: from a directory of logs to a table to a command");
+    page.say("## 5. A page of grep patterns: from a directory of logs to a table to a command");
     page.stage("sweep", &[]);
     page.say(
         "A sweep over six configurations ran before Inquest was installed, so there are only its logs and what Slurm \
@@ -278,8 +278,8 @@ fn logs_alone(page: &mut Transcript<'_>, job: u32) {
     page.run(&format!("inquest why {job}_5"));
     page.run("sbatch --array=2-3,5-6 sweep.sh");
     page.say(
-        "*With the skill* this is a page of `grep` patterns for an assistant or a patient person, kept up to date by hand: \
-         `429` finds the 429 files of the job that went well, and `OOM` does not find what Slurm writes.",
+        "*With such a page* an assistant or a patient person looks for one pattern after the other, and somebody keeps \
+         it up to date: `429` finds the 429 files of the job that went well, and `OOM` does not find what Slurm writes.",
     );
 }
 
