@@ -7,6 +7,8 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use inquest::collect::{Collector, Options};
@@ -14,8 +16,8 @@ use inquest::ledger::Ledger;
 use inquest::slurm::target::Target;
 use inquest::store::{Line, Store};
 use inquest_journal::{
-    Body, Identity, JobId, JobStarted, Lines, Severity, Source, StepEnded, StepId, StepStarted, TaskExited,
-    TaskStarted, Writer,
+    Body, Identity, JobId, JobStarted, Lines, Note, Severity, Source, StepEnded, StepId, StepStarted,
+    TaskExited, TaskStarted, Writer,
 };
 use proptest::prelude::*;
 
@@ -91,11 +93,7 @@ impl World {
 
     /// The next event of a batch job; its task fails when its id is odd.
     fn event(&mut self, job: u32) {
-        let node = NODES[job as usize % 2];
-        let (writer, stage) = self.writers.entry(job).or_insert_with(|| {
-            let identity = Identity::new("lab", node, "0badc0de", job, 1);
-            (Writer::open(self.journal.path(), identity, Source::Plugin).unwrap().0, 0)
-        });
+        let (_, stage) = self.writer(job);
         let (uid, name) = (Some(4_294_967_294), Some("j".to_owned()));
         let body: Body = match *stage {
             0 => StepStarted { uid, name, ..StepStarted::default() }.into(),
@@ -106,9 +104,27 @@ impl World {
             _ => return,
         };
         *stage += 1;
+        self.write(job, &body);
+    }
+
+    /// One event more of a job that does not end.
+    fn note(&mut self, job: u32) {
+        self.write(job, &Note { text: Some("x".repeat(500)), ..Note::default() }.into());
+    }
+
+    fn writer(&mut self, job: u32) -> &mut (Writer, u32) {
+        self.writers.entry(job).or_insert_with(|| {
+            let identity = Identity::new("lab", NODES[job as usize % 2], "0badc0de", job, 1);
+            (Writer::open(self.journal.path(), identity, Source::Plugin).unwrap().0, 0)
+        })
+    }
+
+    fn write(&mut self, job: u32, body: &Body) {
+        let (writer, _) = self.writer(job);
         let seq = writer.next_seq();
-        assert!(writer.write(Severity::Info, Some(JobId(job)), Some(StepId::Batch), Some(0), &body));
-        self.acknowledged.insert((writer.identity().stream().to_owned(), seq));
+        assert!(writer.write(Severity::Info, Some(JobId(job)), Some(StepId::Batch), Some(0), body));
+        let stream = writer.identity().stream().to_owned();
+        self.acknowledged.insert((stream, seq));
     }
 
     fn whole_jobs(&mut self, jobs: u32) {
@@ -290,4 +306,70 @@ fn a_gap_is_counted() {
     world.collector().pass(true).unwrap();
     let gaps = Ledger::open(&world.store.path().join("ledger.db")).unwrap().gaps().unwrap();
     assert_eq!((gaps.len(), gaps[0].0.as_str(), gaps[0].2), (1, "n2", 1));
+}
+
+/// The ways in which spank_inquest(8) has sites copy the journals of their nodes.
+const WAYS: [&[&str]; 2] = [&["-a"], &["-a", "--inplace"]];
+
+#[test]
+fn copies_that_rsync_makes_of_growing_journals_are_merged_once() {
+    for way in WAYS {
+        let mut world = World::new();
+        world.whole_jobs(4);
+        let there = tempfile::tempdir().unwrap();
+        let paths = [&world.journal, &there].map(|dir| format!("{}/", dir.path().display()));
+        let copy = |how: &[&str]| {
+            let copied = Command::new("rsync").args(way).args(how).args(&paths).status();
+            assert!(copied.expect("rsync, which ci/setup installs").success(), "{way:?}");
+        };
+        let store = world.store.path().to_owned();
+        let open = || {
+            let (journal, store) = (there.path().into(), store.clone());
+            Collector::open(Options { journal, store, quiet: Duration::from_secs(1) }, None).unwrap()
+        };
+        // The writer goes on while a copy is made, and waits when it is far ahead.
+        let (written, until) = (AtomicU32::new(0), AtomicU32::new(0));
+        let moment = || std::thread::sleep(Duration::from_millis(1));
+        std::thread::scope(|scope| {
+            let copier = scope.spawn(|| {
+                let mut collector = open();
+                for _ in 0..6 {
+                    let now = written.load(Relaxed);
+                    until.store(now + 300, Relaxed);
+                    while written.load(Relaxed) < now + 20 {
+                        moment();
+                    }
+                    copy(&[]);
+                    assert!(collector.pass(false).unwrap().events >= 20, "{way:?}");
+                }
+            });
+            while !copier.is_finished() {
+                let count = written.load(Relaxed);
+                if count < until.load(Relaxed) {
+                    world.note(8 + count % 2);
+                    written.store(count + 1, Relaxed);
+                }
+                moment();
+            }
+        });
+        copy(&[]);
+        let mut collector = open();
+        collector.pass(true).unwrap();
+        assert_eq!(identities(&world.stored()), world.acknowledged, "{way:?}");
+
+        // Files of the same name that are shorter than what was copied of them.
+        for node in 0..2 {
+            fs::remove_file(world.newest(node).unwrap()).unwrap();
+            world.note(8 + node as u32);
+        }
+        copy(&[]);
+        collector.pass(true).unwrap();
+        let stored = world.stored();
+        assert_eq!(identities(&stored), world.acknowledged, "{way:?}");
+
+        // Once more, whether rsync thinks that it has to or not.
+        copy(&["--ignore-times"]);
+        assert_eq!(collector.pass(true).unwrap().events, 0, "{way:?}");
+        assert_eq!(world.stored(), stored, "{way:?}");
+    }
 }

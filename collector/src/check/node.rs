@@ -93,7 +93,7 @@ fn journal_dir(dir: &Path, node: &str) -> Vec<Finding> {
         findings.push(Finding::warning(
             subject,
             format!("{shown} is on {kind}: when that hangs, slurmstepd waits for it as any program does"),
-            "prefer a local file system and let the collector read it from a copy, or mount it soft",
+            "prefer a local file system, of which the collector reads a copy (spank_inquest(8)), or mount it soft",
         ));
     }
     if meta.mode() & 0o007 != 0 {

@@ -15,7 +15,10 @@ const EXAMPLES: &str = "\
 Examples:
   inquest collect --journal /shared/inquest --store /var/lib/inquest
   inquest collect --once --accounting off
-  inquest collect --check-config";
+  inquest collect --check-config
+
+How the journals of all nodes get to the one machine where it runs, and who
+deletes them: spank_inquest(8).";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
