@@ -105,9 +105,7 @@ impl Node {
     /// Learns from a line of this node's journal.
     pub(super) fn line(&mut self, line: &[u8], now: Stamp) -> Option<Change> {
         // Behind a line that found no more room on the disk stands another one's.
-        let Some(Event { head, line, .. }) = Event::parse(line).or_else(|| Event::salvage(line)) else {
-            return None;
-        };
+        let Event { head, line, .. } = Event::parse(line).or_else(|| Event::salvage(line))?;
         let ours = head.boot == self.boot() && head.node == self.writer.identity().node();
         if !ours || head.source == Source::Collector {
             return None;
