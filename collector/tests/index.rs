@@ -11,7 +11,8 @@ use std::time::Duration;
 use inquest::collect::{Collector, Options};
 use inquest::slurm::target::Target;
 use inquest::store::index::{
-    Counts, Filter, Group, Index, JobEntry, RunEntry, Standing, Visible, Writer, catch_up, rebuild,
+    Counts, Filter, Group, Index, IndexError, JobEntry, RunEntry, Standing, Visible, Writer, catch_up,
+    rebuild,
 };
 use inquest::verdict::Class;
 use inquest_journal::{JobId, Timestamp};
@@ -432,6 +433,99 @@ fn one_that_is_being_built_is_not_asked() {
     drop(writer);
     assert!(matches!(Index::open(&site.store()), Err(Standing::Building)));
     let _ = site.index();
+}
+
+/// Runs that are in the store, the last name first.
+fn names(site: &Site) -> Vec<(String, String, String)> {
+    let store = inquest::store::Store::open(&site.store()).unwrap();
+    let mut names: Vec<_> =
+        store.runs(None, None).unwrap().into_iter().map(|r| (r.0, r.1, r.2.run_id)).collect();
+    names.sort_by(|a, b| b.cmp(a));
+    names
+}
+
+/// The collector keeps its index open while somebody makes it again: names have other numbers then.
+#[test]
+fn an_index_that_another_made_again_is_written_and_read_by_its_new_numbers() {
+    let site = Site::new(200, 2, 21);
+    site.grow(60);
+    site.collect(false);
+    let mut collector = Writer::open(&site.store()).unwrap();
+    assert!(catch_up(&mut collector, &mut |_| ControlFlow::Break(())).is_ok());
+    for name in names(&site) {
+        collector.update([(name, None)]).unwrap();
+    }
+    catch_up(&mut collector, &mut go_on).unwrap();
+    let reader = Index::open(&site.store()).unwrap();
+    let before = content(&reader);
+    rebuild(&mut Writer::open(&site.store()).unwrap(), &mut go_on).unwrap();
+    assert_eq!(content(&reader), before, "what was open goes by the new numbers");
+
+    site.grow(100);
+    site.collect(true);
+    for name in names(&site) {
+        collector.update([(name, None)]).unwrap();
+    }
+    let followed = content(&reader);
+    rebuild(&mut Writer::open(&site.store()).unwrap(), &mut go_on).unwrap();
+    let made = content(&Index::open(&site.store()).unwrap());
+    assert!(made.0.len() > before.0.len(), "some runs are new");
+    assert_eq!(followed.0, made.0, "runs");
+    assert_eq!(followed.1, made.1, "jobs");
+    assert_eq!(followed.2, made.2, "sums");
+}
+
+/// What has ended while the index was made again has ended in it.
+#[test]
+fn a_run_that_went_on_while_the_index_was_made_again_is_not_cut_back() {
+    let site = Site::new(150, 1, 22);
+    site.grow(50);
+    site.collect(false);
+    let mut collector = Writer::open(&site.store()).unwrap();
+    catch_up(&mut collector, &mut go_on).unwrap();
+    let mut first = true;
+    rebuild(&mut Writer::open(&site.store()).unwrap(), &mut |_| {
+        // It has been seen how long the runs are, and nothing is read yet.
+        if std::mem::take(&mut first) {
+            site.grow(100);
+            site.collect(true);
+            collector.update(names(&site).into_iter().map(|name| (name, None))).unwrap();
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let kept = content(&Index::open(&site.store()).unwrap());
+    rebuild(&mut Writer::open(&site.store()).unwrap(), &mut go_on).unwrap();
+    assert_eq!(kept, content(&Index::open(&site.store()).unwrap()));
+}
+
+/// Who began before the index was emptied has not filled it.
+#[test]
+fn an_index_is_whole_when_who_emptied_it_is_done() {
+    let site = Site::whole(60, 1, 23);
+    let mut other = Writer::open(&site.store()).unwrap();
+    let mut first = true;
+    catch_up(&mut Writer::open(&site.store()).unwrap(), &mut |_| {
+        if std::mem::take(&mut first) {
+            rebuild(&mut other, &mut |_| ControlFlow::Break(())).unwrap();
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(matches!(Index::open(&site.store()), Err(Standing::Building)));
+    let _ = site.index();
+}
+
+/// An index that was open knows that it is emptied.
+#[test]
+fn an_index_that_is_emptied_is_asked_no_more() {
+    let site = Site::whole(60, 1, 24);
+    let reader = Index::open(&site.store()).unwrap();
+    rebuild(&mut Writer::open(&site.store()).unwrap(), &mut |_| ControlFlow::Break(())).unwrap();
+    let said = reader.runs(&Filter::default(), EVERYTHING).unwrap_err();
+    assert!(matches!(said, IndexError::Building), "{said}");
+    let _ = site.index();
+    assert!(!reader.runs(&Filter::default(), EVERYTHING).unwrap().is_empty());
 }
 
 /// Readers go on while a writer commits, and never see half of a run.

@@ -70,7 +70,10 @@ impl Problem {
 
 impl From<IndexError> for Problem {
     fn from(e: IndexError) -> Problem {
-        Problem::Broken(e.to_string())
+        match e {
+            IndexError::Building => standing(Standing::Building),
+            e => Problem::Broken(e.to_string()),
+        }
     }
 }
 

@@ -64,6 +64,8 @@ pub fn catch_up(
     writer: &mut Writer,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Progress, IndexError> {
+    // Before the first look: what is emptied later, this does not fill.
+    let building = writer.building()?;
     let mut known = writer.lengths()?;
     let mut behind: Vec<(RunName, u64, bool)> = Vec::new();
     let mut at = Progress::default();
@@ -88,8 +90,8 @@ pub fn catch_up(
     let mut rest = behind.as_slice();
     while progress(at.clone()).is_continue() {
         if rest.is_empty() {
-            if writer.is_building()? {
-                writer.is_whole()?;
+            if let Some(building) = building {
+                writer.is_whole(building)?;
             }
             break;
         }

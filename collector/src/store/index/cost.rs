@@ -55,7 +55,8 @@ fn filled() -> (tempfile::TempDir, Index) {
     tx.commit().unwrap();
     drop(db);
     let mut writer = Writer::open(dir.path()).unwrap();
-    writer.is_whole().unwrap();
+    let building = writer.building().unwrap().unwrap();
+    writer.is_whole(building).unwrap();
     drop(writer);
     let index = Index::open(dir.path()).unwrap();
     (dir, index)

@@ -92,6 +92,9 @@ pub enum IndexError {
         /// Version found.
         found: u32,
     },
+    /// It has been emptied to be made again.
+    #[error("the index is being built; ask again when it is whole")]
+    Building,
     /// A store that is indexed could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),

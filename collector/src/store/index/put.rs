@@ -96,6 +96,11 @@ impl<'a> Put<'a> {
         self.db.prepare_cached(sql)?.query_row(params![cluster, user, name.2], read).optional()
     }
 
+    /// How far a run is in the index.
+    pub(super) fn length(&mut self, name: &RunName) -> rusqlite::Result<Option<u64>> {
+        Ok(self.known(name)?.map(|run| run.length))
+    }
+
     fn member(&self, run: i64, chunk: u32) -> rusqlite::Result<Option<Member>> {
         let sql = "SELECT job_id, attempts, started, last, first, end, verdict, verdict_length, extents, name \
                    FROM member WHERE run = ?1 AND chunk = ?2";

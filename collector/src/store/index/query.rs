@@ -1,6 +1,6 @@
 //! The index, open for questions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -46,6 +46,8 @@ pub struct Index {
     db: Connection,
     path: PathBuf,
     words: RefCell<HashMap<i64, Rc<str>>>,
+    /// SQLite's number of what had been committed, when `words` were read.
+    state: Cell<i64>,
 }
 
 impl Index {
@@ -71,19 +73,21 @@ impl Index {
         if number(68) != machine() {
             return Err(Standing::Elsewhere);
         }
-        let open = || -> rusqlite::Result<(Connection, bool)> {
+        let open = || -> rusqlite::Result<Connection> {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let db = Connection::open_with_flags(&path, flags)?;
             db.busy_timeout(BUSY)?;
             db.pragma_update(None, "mmap_size", 1i64 << 40)?;
-            let sql = "SELECT value FROM meta WHERE name = 'building'";
-            let building = db.query_row(sql, [], |r| r.get(0)).optional()?.unwrap_or(false);
-            Ok((db, building))
+            Ok(db)
         };
-        match open() {
-            Ok((db, false)) => Ok(Index { db, path, words: RefCell::default() }),
-            Ok((_, true)) => Err(Standing::Building),
-            Err(source) => Err(Standing::Broken(IndexError::Sql { path, source })),
+        let index = match open() {
+            Ok(db) => Index { db, path, words: RefCell::default(), state: Cell::default() },
+            Err(source) => return Err(Standing::Broken(IndexError::Sql { path, source })),
+        };
+        match index.wrap(|| Ok(())) {
+            Ok(()) => Ok(index),
+            Err(IndexError::Building) => Err(Standing::Building),
+            Err(e) => Err(Standing::Broken(e)),
         }
     }
 
@@ -115,7 +119,20 @@ impl Index {
         &self.db
     }
 
+    /// Asks one state of the index, and none that is being filled. When it was made again since the last question,
+    /// names have other numbers.
     pub(super) fn wrap<T>(&self, ask: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        ask().map_err(|source| IndexError::Sql { path: self.path.clone(), source })
+        let ask = || {
+            let tx = self.db.unchecked_transaction()?;
+            let state = tx.pragma_query_value(None, "data_version", |r| r.get(0))?;
+            if self.state.replace(state) != state {
+                self.words.borrow_mut().clear();
+            }
+            let sql = "SELECT value FROM meta WHERE name = 'building'";
+            let building = tx.prepare_cached(sql)?.exists([])?;
+            Ok(if building { None } else { Some(ask()?) })
+        };
+        let answer = ask().map_err(|source| IndexError::Sql { path: self.path.clone(), source })?;
+        answer.ok_or(IndexError::Building)
     }
 }

@@ -88,8 +88,8 @@ CREATE INDEX failed_partition ON job (partition, ended, class) WHERE class > 0;
 CREATE INDEX failed_fingerprint ON job (fingerprint, ended) WHERE fingerprint IS NOT NULL;
 ";
 
-/// Makes everything but the indexes, after what an older version made is gone;
-/// says that the index is not whole.
+/// Makes everything but the indexes, after what was there is gone; says that
+/// the index is not whole, by a number that no filling had before.
 pub(super) fn make(db: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
     let tables: Vec<String> = db.prepare(sql)?.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
@@ -98,6 +98,6 @@ pub(super) fn make(db: &Connection) -> rusqlite::Result<()> {
     }
     db.execute_batch(TABLES)?;
     db.execute_batch(&sums::create())?;
-    db.execute("INSERT INTO meta VALUES ('building', 1)", [])?;
+    db.execute("INSERT INTO meta VALUES ('building', random() | 1)", [])?;
     db.pragma_update(None, "user_version", VERSION)
 }

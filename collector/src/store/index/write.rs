@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::put::{Memory, Put, Trouble};
 use super::scan::RunScan;
 use super::schema::{self, INDEXES, VERSION};
 use super::{IndexError, machine, path_of};
 use crate::ledger::RunName;
-use crate::store::ReadError;
+use crate::store::{ReadError, run_dir};
 
 /// How long another writer, a rebuild, is waited for.
 const BUSY: Duration = Duration::from_secs(30);
@@ -28,6 +28,8 @@ pub struct Writer {
     /// Device and inode of the file.
     file: (u64, u64),
     memory: Memory,
+    /// SQLite's number of what the others have committed, when `memory` was gathered.
+    others: i64,
 }
 
 /// What an update did.
@@ -101,7 +103,7 @@ impl Writer {
             return Err(IndexError::Newer { path, found });
         }
         let file = inode(&path).unwrap_or_default();
-        Ok(Writer { db, store: store.to_owned(), path, file, memory: Memory::default() })
+        Ok(Writer { db, store: store.to_owned(), path, file, memory: Memory::default(), others: 0 })
     }
 
     /// The store that it is the index of.
@@ -115,19 +117,20 @@ impl Writer {
         inode(&self.path) != Some(self.file)
     }
 
-    /// Whether the index does not hold everything yet.
-    pub fn is_building(&self) -> Result<bool, IndexError> {
+    /// Which filling of the index has not come to its end yet, if any.
+    pub(super) fn building(&self) -> Result<Option<i64>, IndexError> {
         let sql = "SELECT value FROM meta WHERE name = 'building'";
-        let value = self.db.query_row(sql, [], |r| r.get::<_, bool>(0)).optional();
-        Ok(value.map_err(|source| self.sql(source))?.unwrap_or(false))
+        self.db.query_row(sql, [], |r| r.get(0)).optional().map_err(|source| self.sql(source))
     }
 
-    /// Says that the index holds everything. Readers do without it until then.
-    pub(super) fn is_whole(&mut self) -> Result<(), IndexError> {
+    /// Says that the index holds everything, unless it was emptied again since that filling began. Readers do
+    /// without it until then.
+    pub(super) fn is_whole(&mut self, building: i64) -> Result<(), IndexError> {
         let write = || {
-            let tx = self.db.unchecked_transaction()?;
-            tx.execute("DELETE FROM meta WHERE name = 'building'", [])?;
-            tx.execute_batch(INDEXES)?;
+            let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+            if tx.execute("DELETE FROM meta WHERE name = 'building' AND value = ?1", [building])? > 0 {
+                tx.execute_batch(INDEXES)?;
+            }
             tx.commit()
         };
         write().map_err(|source| self.sql(source))
@@ -137,7 +140,7 @@ impl Writer {
     pub(super) fn clear(&mut self) -> Result<(), IndexError> {
         self.memory = Memory::default();
         let write = || {
-            let tx = self.db.unchecked_transaction()?;
+            let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
             schema::make(&tx)?;
             tx.commit()
         };
@@ -189,11 +192,17 @@ impl Writer {
         })
     }
 
-    /// Takes in runs that were read from their beginning.
+    /// Takes in runs that were read from their beginning. Another writer may have read further since, or have
+    /// forgotten a run that was removed.
     pub(super) fn insert(&mut self, runs: Vec<(RunName, RunScan)>) -> Result<u64, IndexError> {
+        let store = self.store.clone();
         self.transaction(|put| {
             let mut jobs = 0;
             for (name, scan) in runs {
+                let there = store.join(run_dir(&name.0, &name.1, &name.2)).is_dir();
+                if !there || put.length(&name)?.is_some_and(|length| length >= scan.at) {
+                    continue;
+                }
                 put.delete(&name)?;
                 jobs += put.apply(&name, None, scan)?;
             }
@@ -216,6 +225,12 @@ impl Writer {
     ) -> Result<T, IndexError> {
         let run = || {
             let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // Another writer may have made the index again: names have other numbers then.
+            let others = tx.pragma_query_value(None, "data_version", |r| r.get(0))?;
+            if others != self.others {
+                self.memory = Memory::default();
+                self.others = others;
+            }
             let mut put = Put::new(&tx, &mut self.memory);
             let done = write(&mut put)?;
             put.flush()?;
@@ -260,4 +275,26 @@ fn keep_wal(db: &Connection) {
 
 fn inode(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_another_read_on_or_removed_it_is_left() {
+        let store = tempfile::tempdir().unwrap();
+        let name = |run: &str| -> RunName { ("lab".into(), "ann".into(), run.into()) };
+        let dir = |run: &str| store.path().join(run_dir("lab", "ann", run));
+        fs::create_dir_all(dir("job-1")).unwrap();
+        let mut writer = Writer::open(store.path()).unwrap();
+        let mut read = |run: &str, at: u64| {
+            writer.insert(vec![(name(run), RunScan { at, ..RunScan::default() })]).unwrap();
+            writer.lengths().unwrap().get(&name(run)).copied()
+        };
+        assert_eq!([20, 10, 30].map(|at| read("job-1", at)), [20, 20, 30].map(Some));
+        assert_eq!(read("job-2", 10), None, "it is not there");
+    }
 }
