@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use inquest_journal::{StepId, StepStarted};
 use inquest_tests::children::Ends;
-use support::{End, Job, Lab};
+use support::{End, Job, Lab, find};
 
 fn lab() -> Lab {
     let lab = Lab::new();
@@ -52,6 +53,30 @@ fn a_collector_leaves_an_index_of_all_it_merged() {
 fn a_store_that_is_not_there_is_named() {
     Lab::new().refuses(&["index", "--store", "/no/such/store"], 3, &["/no/such/store"]);
     Lab::new().refuses(&["index", "rebuild", "--store", "/no/such/store"], 3, &["/no/such/store"]);
+}
+
+#[test]
+fn a_further_name_of_a_run_that_is_gone_is_nobody_elses() {
+    let lab = Lab::new();
+    lab.job(&Job { secs: 100, uid: 90_001, ..Job::new(7, End::Code(0)) });
+    let env = [("TORC_WORKFLOW_ID", "12"), ("TORC_RUN_ID", "1")];
+    let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let step = StepStarted { name: Some("fit".into()), env, ..StepStarted::default() };
+    lab.event(("n1", "0badc0de", 900), 20, Some((7, StepId::Number(0))), step);
+    lab.collect();
+    assert_eq!(lab.run(&["index", "rebuild"]).0, 0);
+    let alias = lab.json(&["run", "job-7", "--json"])["run"]["aliases"][0].as_str().unwrap().to_owned();
+    assert_eq!(lab.run(&["run", &alias]).0, 0);
+
+    fs::rename(find(&lab.store(), "job-7"), lab.path().join("away")).unwrap();
+    assert_eq!(lab.run(&["index", "update"]).0, 0);
+    lab.job(&Job { uid: 90_002, ..Job::new(8, End::Code(3)) });
+    lab.collect();
+    assert_eq!(lab.run(&["index", "update"]).0, 0);
+    for verb in ["run", "why"] {
+        let (code, stdout, stderr) = lab.run(&[verb, &alias]);
+        assert_eq!((code, stdout.as_str()), (3, ""), "{verb}: {stderr}");
+    }
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {

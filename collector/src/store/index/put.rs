@@ -347,6 +347,8 @@ impl<'a> Put<'a> {
         for sql in [
             "DELETE FROM job WHERE run = ?1",
             "DELETE FROM member WHERE run = ?1",
+            // The number may be given to the next run.
+            "DELETE FROM alias WHERE run = ?1",
             "DELETE FROM run WHERE id = ?1",
         ] {
             self.db.prepare_cached(sql)?.execute([run.id])?;

@@ -31,7 +31,7 @@ pub(super) fn class_of(number: i64) -> Class {
 }
 
 /// Version of the tables.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -70,6 +70,7 @@ CREATE INDEX run_failed ON run (last) WHERE failed > 0;
 CREATE INDEX run_running ON run (last) WHERE running > 0;
 CREATE INDEX run_run_id ON run (run_id);
 CREATE INDEX run_user ON run (user, last);
+CREATE INDEX alias_run ON alias (run);
 CREATE INDEX job_job_id ON job (job_id);
 CREATE INDEX job_array ON job (array_job_id, array_task_id) WHERE array_job_id IS NOT NULL;
 CREATE INDEX job_ended ON job (ended, class);
