@@ -79,6 +79,33 @@ fn a_further_name_of_a_run_that_is_gone_is_nobody_elses() {
     }
 }
 
+#[test]
+fn a_run_that_cannot_be_read_stays_as_it_was_and_is_counted() {
+    let lab = lab();
+    lab.collect();
+    assert_eq!(lab.run(&["index", "rebuild"]).0, 0);
+    let runs = |lab: &Lab| lab.json(&["index", "--json"])["runs"].clone();
+    assert_eq!(runs(&lab), 4);
+    let events = lab.events_of("job-2");
+    let kept = events.with_file_name("kept");
+    fs::rename(&events, &kept).unwrap();
+    fs::write(events.with_file_name("events.jsonl.zst"), "torn").unwrap();
+    for _ in 0..2 {
+        let (code, said, stderr) = lab.run(&["index", "update"]);
+        assert_eq!((code, runs(&lab)), (3, 4.into()), "{said} {stderr}");
+        assert!(said.starts_with("4 runs looked at, 0 jobs indexed"), "{said}");
+        assert!(stderr.contains("1 run") && stderr.contains("job-2/events.jsonl.zst"), "{stderr}");
+    }
+    // Made again, the index cannot have it, and says so.
+    assert_eq!((lab.run(&["index", "rebuild"]).0, runs(&lab)), (3, 3.into()));
+    fs::rename(&kept, &events).unwrap();
+    fs::remove_file(events.with_file_name("events.jsonl.zst")).unwrap();
+    assert_eq!((lab.run(&["index", "update"]).0, runs(&lab)), (0, 4.into()));
+    // One that was removed is no error.
+    fs::rename(events.parent().unwrap(), lab.path().join("away")).unwrap();
+    assert_eq!((lab.run(&["index", "update"]).0, runs(&lab)), (0, 3.into()));
+}
+
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !there() {

@@ -104,8 +104,10 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
                 );
             }
             if done.unread > 0 {
+                let why =
+                    done.why.as_deref().map_or(String::new(), |why| format!("; the first: {}", clean(why)));
                 eprintln!(
-                    "inquest: {} not in the index, because the files could not be read",
+                    "inquest: {} not in the index, or as before, because the files could not be read{why}",
                     count(done.unread, "run is", "runs are")
                 );
             }

@@ -20,6 +20,7 @@ use rustix::process::Pid;
 
 use crate::ledger::RunName;
 use crate::store::index::{IndexError, Writer, catch_up};
+use crate::units::count;
 
 /// The thread's place among those that want the processor.
 const LAST: i32 = 10;
@@ -231,8 +232,15 @@ fn write(shared: &Shared, writer: &mut Option<Writer>, store: &Path, next: Next)
         Next::All => {
             let go_on =
                 |_| if shared.lock().end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-            for dir in catch_up(writer, &mut { go_on })?.closed {
+            let done = catch_up(writer, &mut { go_on })?;
+            for dir in done.closed {
                 tracing::warn!("what is in {} is not indexed: it cannot be listed", dir.display());
+            }
+            if let Some(why) = done.why {
+                tracing::warn!(
+                    "not indexed, or as before: {}, the first because of: {why}",
+                    count(done.unread, "run", "runs")
+                );
             }
         }
         Next::Runs(runs) => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::scan::RunScan;
-use super::{IndexError, Writer};
+use super::{IndexError, Updated, Writer};
 use crate::ledger::RunName;
 use crate::store::read::subdirectories;
 use crate::store::{EventsFile, ReadError, run_dir};
@@ -35,8 +35,17 @@ pub struct Progress {
     pub bytes: u64,
     /// Runs that could not be read.
     pub unread: u64,
+    /// Why the first of them could not.
+    pub why: Option<String>,
     /// Directories that could not be listed, and so no run in them be looked at.
     pub closed: Vec<PathBuf>,
+}
+
+impl Progress {
+    fn unread(&mut self, e: &ReadError) {
+        self.unread += 1;
+        self.why.get_or_insert_with(|| e.to_string());
+    }
 }
 
 /// Makes the whole index again. Readers do without it meanwhile.
@@ -71,10 +80,14 @@ pub fn catch_up(
     let mut at = Progress::default();
     let closed = each_run(writer.store(), &mut |name, length| {
         at.of += 1;
-        match known.remove(&name) {
-            Some(indexed) if indexed == length => at.runs += 1,
-            Some(_) => behind.push((name, length, false)),
-            None => behind.push((name, length, true)),
+        match (length, known.remove(&name)) {
+            (Ok(length), Some(indexed)) if indexed == length => at.runs += 1,
+            (Ok(length), indexed) => behind.push((name, length, indexed.is_none())),
+            // It stays in the index as it was.
+            (Err(e), _) => {
+                at.runs += 1;
+                at.unread(&e);
+            }
         }
     })?;
     at.closed = closed;
@@ -104,12 +117,12 @@ pub fn catch_up(
         let (now, later) = rest.split_at(count.count().max(1));
         let fresh: Vec<&(RunName, u64, bool)> = now.iter().filter(|(.., fresh)| *fresh).collect();
         let (scans, unread) = read(writer.store(), &fresh);
-        at.unread += unread;
+        unread.iter().for_each(|e| at.unread(e));
         at.jobs += writer.insert(scans)?;
         let grown = now.iter().filter(|(.., fresh)| !fresh).map(|(name, ..)| (name.clone(), None));
-        let done = writer.update(grown)?;
-        at.jobs += done.jobs;
-        at.unread += done.unread.len() as u64;
+        let Updated { jobs, unread, .. } = writer.update(grown)?;
+        at.jobs += jobs;
+        unread.iter().for_each(|(_, e)| at.unread(e));
         at.runs += now.len() as u64;
         at.bytes += now.iter().map(|(_, length, _)| length).sum::<u64>();
         rest = later;
@@ -117,29 +130,30 @@ pub fn catch_up(
     Ok(at)
 }
 
-/// Reads runs from their beginning, several at once.
-fn read(store: &Path, runs: &[&(RunName, u64, bool)]) -> (Vec<(RunName, RunScan)>, u64) {
+/// Reads runs from their beginning, several at once; why some could not be read.
+fn read(store: &Path, runs: &[&(RunName, u64, bool)]) -> (Vec<(RunName, RunScan)>, Vec<ReadError>) {
     let next = AtomicUsize::new(0);
     let one = || {
-        let (mut scans, mut unread) = (Vec::new(), 0);
+        let (mut scans, mut unread) = (Vec::new(), Vec::new());
         while let Some((name, length, _)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut scan = RunScan::default();
             let done = EventsFile::open(&store.join(run_dir(&name.0, &name.1, &name.2)))
                 .and_then(|file| scan.read::<ReadError>(&file, *length, &mut |_| Ok(None)));
             match done {
                 Ok(()) => scans.push((name.clone(), scan)),
-                Err(_) => unread += 1,
+                Err(ReadError::NotFound(_)) => {} // It was removed since.
+                Err(e) => unread.push(e),
             }
         }
         (scans, unread)
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(runs.len());
-    let mut all = (Vec::with_capacity(runs.len()), 0);
+    let mut all = (Vec::with_capacity(runs.len()), Vec::new());
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
-        let mut take = |(scans, unread): (Vec<_>, u64)| {
+        let mut take = |(scans, unread): (Vec<_>, Vec<_>)| {
             all.0.extend(scans);
-            all.1 += unread;
+            all.1.extend(unread);
         };
         take(one());
         for other in others {
@@ -155,9 +169,12 @@ fn read(store: &Path, runs: &[&(RunName, u64, bool)]) -> (Vec<(RunName, RunScan)
     all
 }
 
-/// Calls `each` with every run of the store and the length of its events. Says which directories could not
-/// be listed: one that is closed must not cost the index of all others.
-fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<Vec<PathBuf>, ReadError> {
+/// Calls `each` with every run of the store and the length of its events, or why that cannot be seen. Says which
+/// directories could not be listed: one that is closed must not cost the index of all others.
+fn each_run(
+    store: &Path,
+    each: &mut dyn FnMut(RunName, Result<u64, ReadError>),
+) -> Result<Vec<PathBuf>, ReadError> {
     let mut closed = Vec::new();
     for cluster in subdirectories(store)? {
         let dir = store.join(&cluster);
@@ -175,13 +192,18 @@ fn each_run(store: &Path, each: &mut dyn FnMut(RunName, u64)) -> Result<Vec<Path
                     continue;
                 }
             };
-            for entry in entries.flatten() {
+            for entry in entries {
+                let Ok(entry) = entry else {
+                    closed.push(runs);
+                    break;
+                };
                 let Ok(run) = entry.file_name().into_string() else { continue };
-                if run.starts_with('.') {
-                    continue; // It is being removed.
+                if run.starts_with('.') || entry.file_type().is_ok_and(|t| t.is_file()) {
+                    continue; // It is being removed, or is no run.
                 }
-                if let Ok(file) = EventsFile::open(&entry.path()) {
-                    each((cluster.clone(), user.clone(), run), file.len());
+                match EventsFile::open(&entry.path()) {
+                    Err(ReadError::NotFound(_)) => {}
+                    file => each((cluster.clone(), user.clone(), run), file.map(|f| f.len())),
                 }
             }
         }
