@@ -3,12 +3,14 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use inquest_journal::{StepId, StepStarted};
 use inquest_tests::children::Ends;
+use inquest_tests::skip::skip;
 use support::{End, Job, Lab, find};
 
 fn lab() -> Lab {
@@ -104,6 +106,55 @@ fn a_run_that_cannot_be_read_stays_as_it_was_and_is_counted() {
     // One that was removed is no error.
     fs::rename(events.parent().unwrap(), lab.path().join("away")).unwrap();
     assert_eq!((lab.run(&["index", "update"]).0, runs(&lab)), (0, 3.into()));
+}
+
+/// Everything below, with its owner and when it was changed.
+fn everything(dir: &Path) -> Vec<(PathBuf, u32, i64, i64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let meta = entry.metadata().unwrap();
+        found.push((entry.path(), meta.uid(), meta.ctime(), meta.ctime_nsec()));
+        if meta.is_dir() {
+            found.extend(everything(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What root writes, the collector's account could not open.
+#[test]
+fn root_changes_no_store_of_another_account() {
+    const ACCOUNT: u32 = 4_123_457;
+    if !rustix::process::geteuid().is_root() {
+        skip("only root can give a store away");
+        return;
+    }
+    let lab = lab();
+    lab.collect();
+    assert_eq!(lab.run(&["index", "rebuild"]).0, 0);
+    lchown(lab.store(), Some(ACCOUNT), None).unwrap();
+    for (path, ..) in everything(&lab.store()) {
+        lchown(path, Some(ACCOUNT), None).unwrap();
+    }
+    let before = everything(&lab.store());
+    let journal = lab.journal();
+    for arguments in [
+        &["gc", "--compress-hours", "0", "--days", "0"][..],
+        &["index", "rebuild"],
+        &["index", "update"],
+        &["collect", "--once", "--accounting", "off", "--journal", journal.to_str().unwrap()],
+    ] {
+        let (code, stdout, stderr) = lab.run(arguments);
+        assert_eq!((code, stdout.as_str()), (4, ""), "{arguments:?}: {stderr}");
+        let how = format!("sudo -u '#{ACCOUNT}' inquest {}", arguments[0]);
+        assert!(stderr.contains(&how) && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+        assert_eq!(everything(&lab.store()), before, "{arguments:?}");
+    }
+    for arguments in [&["gc", "--dry-run", "--compress-hours", "0"][..], &["index"], &["runs"]] {
+        let (code, _, stderr) = lab.run(arguments);
+        assert!(code < 2, "{arguments:?}: {code}: {stderr}");
+    }
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFile, GOOD, log, number, print};
+use super::{ConfigFile, GOOD, leave_to_collector, log, number, print};
 use crate::collect::{Collector, Manager, Options, stop_on_signals};
 use crate::config::{Config, Source, help};
 use crate::slurm::accounting::{Accounting, Squeue};
@@ -74,6 +74,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
         return Ok(GOOD);
     }
     let Config { site, collect, .. } = config;
+    leave_to_collector(&site.store, "collect")?;
     log::start(site.log);
     let accounting: Option<Box<dyn Accounting>> = match collect.accounting {
         Source::Squeue => Some(Box::new(Squeue)),

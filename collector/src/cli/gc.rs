@@ -6,7 +6,7 @@ use inquest_journal::Stamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::{ConfigFile, Form, GOOD, Usage, print, print_json};
+use super::{ConfigFile, Form, GOOD, Usage, leave_to_collector, print, print_json};
 use crate::collect::tidy::{self, Tidied};
 use crate::collect::{Collector, Options};
 use crate::config::{Keep, help};
@@ -24,7 +24,8 @@ Examples:
 
 A running collector does the same every hour, as [keep] of the configuration
 says; only one of the two can have the store, so without --dry-run the
-collector must be stopped first. A run that has not ended is never touched.";
+collector must be stopped first. A run that has not ended is never touched.
+Root leaves this to the account of the collector: sudo -u inquest inquest gc";
 
 /// Compress closed runs, and remove what need not be kept.
 #[derive(Debug, Args)]
@@ -125,6 +126,7 @@ pub(super) fn main(arguments: &Arguments, zone: &TimeZone) -> anyhow::Result<u8>
         return Ok(GOOD);
     }
     Store::open(&store)?;
+    leave_to_collector(&store, "gc")?;
     let options =
         Options { journal: config.site.journal, store, quiet: Duration::from_secs(config.collect.quiet) };
     let mut collector = Collector::open(options, None)?;

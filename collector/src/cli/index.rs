@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use serde_json::json;
 
-use super::{GOOD, NOT_FOUND, NoPermission, print, print_json, store_dir};
+use super::{GOOD, NOT_FOUND, NoPermission, leave_to_collector, print, print_json, store_dir};
 use crate::config::help;
 use crate::report::{JSON_SCHEMA, clean};
 use crate::store::Store;
@@ -24,7 +24,8 @@ Examples:
 
 The index answers questions across runs, users and nodes. The collector keeps
 it; everything in it is in the stores too, so it may be deleted at any time.
-Only operators may read it.";
+Only operators may read it. Root leaves writing it to the account of the
+collector: sudo -u inquest inquest index rebuild";
 
 /// Look at the index of the store, or make it again.
 #[derive(Debug, Args)]
@@ -58,6 +59,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<u8> {
     match arguments.act.unwrap_or(Act::Status) {
         Act::Status => status(&store, arguments.json),
         act => {
+            leave_to_collector(&store, if act == Act::Rebuild { "index rebuild" } else { "index update" })?;
             let mut writer = Writer::open(&store).map_err(|e| closed(&store).unwrap_or(e.into()))?;
             let (began, mut told) = (Instant::now(), Instant::now());
             let terminal = std::io::stderr().is_terminal();

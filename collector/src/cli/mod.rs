@@ -31,6 +31,7 @@ mod watch;
 mod why;
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,7 +45,7 @@ use crate::report::site;
 use crate::report::table::{NoColumn, Style, Table};
 use crate::report::wrap;
 use crate::slurm::target::{BadTarget, Target};
-use crate::store::{Found, ReadError, Store, user_called, user_name};
+use crate::store::{Found, LEDGER, ReadError, Store, user_called, user_name};
 use crate::verdict::{RulesError, SiteRules};
 use crate::zone;
 
@@ -308,6 +309,25 @@ struct NoPermission(String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotYours(String);
+
+/// Refuses to write to a store as root where a collector of another account does: it could not open what root
+/// leaves there. Who wrote the ledger is whose the store is.
+fn leave_to_collector(store: &Path, verb: &str) -> Result<(), NotYours> {
+    let meta = std::fs::metadata(store.join(LEDGER)).or_else(|_| std::fs::metadata(store));
+    let Some(owner) = meta.ok().map(|m| m.uid()).filter(|uid| *uid != 0 && uzers::get_effective_uid() == 0)
+    else {
+        return Ok(());
+    };
+    let account = uzers::get_user_by_uid(owner).and_then(|u| u.name().to_str().map(str::to_owned));
+    let (shown, whose, who) = match account {
+        Some(name) => (store.display(), name.clone(), name),
+        None => (store.display(), format!("uid {owner}"), format!("'#{owner}'")),
+    };
+    Err(NotYours(format!(
+        "the store {shown} belongs to {whose}, whose collector could not open what root writes there: sudo -u {who} \
+         inquest {verb}"
+    )))
+}
 
 /// An argument that cannot be meant so; says what to write instead.
 #[derive(Debug, thiserror::Error)]
