@@ -388,3 +388,41 @@ fn a_file_that_somebody_removed_is_named_with_what_to_do() {
 fn note() -> inquest_journal::Note {
     inquest_journal::Note { text: Some("half".into()), ..inquest_journal::Note::default() }
 }
+
+/// Somebody did what messages advise, and moved a run out of the store.
+#[test]
+fn a_run_that_was_moved_away_is_listed_no_more() {
+    let lab = Lab::with([
+        Job { cluster: "old", node: "n2", start: -900, ..Job::new(6, End::Code(3)) },
+        Job::new(6, End::Code(3)),
+        Job::new(7, End::Open),
+    ]);
+    let moved = |cluster: &str| {
+        let from = find(&lab.store().join(cluster), "job-6");
+        fs::rename(from, lab.path().join(format!("away-{cluster}"))).unwrap();
+    };
+    moved("lab");
+    let (code, said, stderr) = lab.run(&["why", "6", "--json"]);
+    assert!(code == 1 && said.contains("\"old\""), "the other one of that number: {code}: {stderr}");
+    moved("old");
+    let gone = |when: &str| {
+        lab.refuses(&["errors", "6"], 3, &["no job 6"]);
+        let (code, _, stderr) = lab.run(&["why", "6"]);
+        assert!(code == 3 && stderr.contains("no job 6"), "{when}: {code}: {stderr}");
+    };
+    gone("before a collector knows");
+    // Also where nothing else is to be tidied.
+    lab.collect();
+    gone("after");
+    let (code, said, _) = lab.run(&["runs", "-n"]);
+    assert!(code == 0 && said.contains("job-7") && !said.contains("job-6"), "{said}");
+    let (code, said, stderr) = lab.run(&["export", "members"]);
+    assert!(code == 0 && said.lines().count() == 1, "{code}: {said}: {stderr}");
+
+    // The collector goes on with the same registry.
+    lab.job(&Job { start: 60, ..Job::new(8, End::Code(0)) });
+    lab.collect();
+    lab.collect();
+    let (_, said, _) = lab.run(&["runs", "-n"]);
+    assert_eq!(said.lines().count(), 2, "{said}");
+}

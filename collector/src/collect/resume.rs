@@ -2,6 +2,7 @@
 Takes up what the last collector committed, or this one before it set runs aside.
 */
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{CollectError, Collector};
@@ -95,6 +96,16 @@ impl Collector {
             }
             Ok(())
         })?;
+        // Its user is told of it no more. Before the ledger forgets it, so that a crash leaves this to the next start.
+        let users: BTreeSet<(String, String)> = gone
+            .iter()
+            .flatten()
+            .filter(|run| !self.is_named_aside(run))
+            .map(|run| (run.0.clone(), run.1.clone()))
+            .collect();
+        for user in users {
+            self.shorten_registry(&user)?;
+        }
         let mut removed = 0;
         for file in gone {
             match file {

@@ -320,7 +320,10 @@ impl Collector {
     /// Writes a user's registry anew: one line per run that is there. The new
     /// file waits beside the old one until its length is committed; which of
     /// the two counts after a crash follows from that.
-    fn shorten_registry(&mut self, (cluster, user): &(String, String)) -> Result<(), CollectError> {
+    pub(super) fn shorten_registry(
+        &mut self,
+        (cluster, user): &(String, String),
+    ) -> Result<(), CollectError> {
         let name = user_dir(cluster, user).join(REGISTRY);
         let path = self.options.store.join(&name);
         let io = |source| StoreError::Io { path: path.clone(), source };
@@ -333,6 +336,7 @@ impl Collector {
         }
         let text = match fs::read(&path) {
             Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()), // It is gone with all the user's runs.
             Err(e) => {
                 tracing::warn!("{}; it is not shortened", io(e));
                 return Ok(());

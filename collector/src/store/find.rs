@@ -138,7 +138,10 @@ impl Store {
     }
 
     fn members_in(&self, place: &Place, run_id: &str, target: &Target) -> Result<Option<Found>, ReadError> {
-        let (dir, run) = self.load(place, run_id)?;
+        let (dir, run) = match self.load(place, run_id) {
+            Err(ReadError::NotFound(_)) => return Ok(None), // It was removed, or moved away.
+            loaded => loaded?,
+        };
         let members = run.members.iter().filter(|(_, m)| target_is(target, m)).map(|(n, _)| *n);
         let members: Vec<u32> = members.collect();
         Ok((!members.is_empty()).then_some(Found { dir, run, members, parts: None }))

@@ -31,6 +31,7 @@ impl Store {
             }
             let (dir, run) = match self.load(&Place { cluster, user }, &entry.run_id) {
                 Ok(loaded) => loaded,
+                Err(ReadError::NotFound(_)) => continue, // It was removed, or moved away.
                 Err(e) => {
                     unread(&entry.run_id, e);
                     continue;

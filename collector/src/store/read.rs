@@ -227,12 +227,7 @@ impl Store {
     /// When it is not there any more, or cannot be read.
     pub fn run(&self, cluster: &str, user: &str, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
         let place = Place { cluster: cluster.to_owned(), user: user.to_owned() };
-        self.load(&place, run_id).map_err(|e| match e {
-            ReadError::Unreadable { path, .. } if !path.exists() => {
-                ReadError::NotFound(format!("the run {run_id} of {user} is not in the store any more"))
-            }
-            other => other,
-        })
+        self.load(&place, run_id)
     }
 
     /// Directories with the events that are of no job, by cluster; those that
@@ -258,7 +253,13 @@ impl Store {
     pub(super) fn load(&self, place: &Place, run_id: &str) -> Result<(PathBuf, RunState), ReadError> {
         let dir = self.root.join(run_dir(&place.cluster, &place.user, run_id));
         let path = dir.join(RUN);
-        let bytes = fs::read(&path).map_err(|e| unreadable(&path, &e))?;
+        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if !dir.exists() => ReadError::NotFound(format!(
+                "the run {run_id} of {} is not in the store any more",
+                place.user
+            )),
+            _ => unreadable(&path, &e),
+        })?;
         let run = serde_json::from_slice(&bytes).map_err(|e| ReadError::Unreadable {
             path,
             reason: format!("it is no run.json of this version: {e}"),
