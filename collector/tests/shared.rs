@@ -157,6 +157,35 @@ fn who_has_no_account_here_finds_their_own_runs() {
     }
 }
 
+/// A collector that could not resolve the account named the directory by the number.
+#[test]
+fn runs_that_are_kept_under_the_callers_number_are_theirs() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab();
+    let own = lab.store().join("lab").join(format!("uid-{}", uid(ANN)));
+    fs::rename(lab.store().join("lab").join(ANN), &own).unwrap();
+    let inquest = inquest(&lab);
+    let ask = |arguments: &[&str]| said(&as_user(&lab, ANN, inquest.to_str().unwrap(), arguments));
+    for arguments in [
+        &["runs"][..],
+        &["runs", "-u", ANN],
+        &["why", "101"],
+        &["why", "--last"],
+        &["top", "--once"],
+        &["errors", "job-101", "-u", ANN],
+    ] {
+        let (code, text) = ask(arguments);
+        assert!(code == 1 && text.contains("101") && !text.contains("bobs-secret"), "{arguments:?}: {text}");
+    }
+    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+        rustix::fs::removexattr(&own, name).unwrap();
+    }
+    let (_, text) = ask(&["check", "login", "--json"]);
+    assert!(text.contains(&format!("you cannot read your own runs in {}", own.display())), "{text}");
+}
+
 /// The group of the store is that of operators.
 #[test]
 fn what_a_file_system_has_for_itself_makes_no_user_of_an_operator() {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::{Finding, Options, loaded, plugin, plugstack, slurm_conf};
-use crate::store::{Store, user_name};
+use crate::store::{Store, user_names};
 
 pub(super) fn check(options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -43,13 +43,15 @@ fn store(options: &Options) -> Finding {
         return Finding::warning("store", format!("{} has no runs yet", root.display()), mount);
     }
     let uid = rustix::process::geteuid().as_raw();
-    let closed = clusters.iter().find_map(|cluster| own_is_closed(&root.join(cluster), uid));
+    let own = user_names(uid);
+    let mut places = clusters.iter().flat_map(|cluster| own.iter().map(move |user| (cluster, user)));
+    let closed = places.find_map(|(cluster, user)| own_is_closed(&root.join(cluster), user, uid));
     closed.unwrap_or_else(|| Finding::ok("store", root.display().to_string()))
 }
 
 /// What keeps the caller from their own runs on a cluster, if they have any.
-fn own_is_closed(cluster: &Path, uid: u32) -> Option<Finding> {
-    let runs = cluster.join(user_name(uid)).join("runs");
+fn own_is_closed(cluster: &Path, user: &str, uid: u32) -> Option<Finding> {
+    let runs = cluster.join(user).join("runs");
     let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
     let what = |e| format!("you cannot read your own runs in {}: {e}", runs.display());
     match (fs::metadata(cluster.join(".")), fs::read_dir(&runs)) {

@@ -41,7 +41,7 @@ pub(crate) use find::{member_of, run_of};
 pub use line::{Derived, Line, derived_line, event_line, place, read_head, read_line};
 pub use read::{Found, ReadError, RegistryEntry, Store, read_events, read_parts};
 pub use registries::Registries;
-pub use share::{for_operators, make_cluster, share, user_called, user_name};
+pub use share::{for_operators, make_cluster, share, user_called, user_name, user_names};
 
 /// File of a run's events, below its directory.
 pub const EVENTS: &str = "events.jsonl";

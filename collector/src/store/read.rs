@@ -1,7 +1,7 @@
 //! Finding runs and jobs in a store, and reading their events, with the
 //! permissions of whoever asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use inquest_journal::{Lines, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{EVENTS, EventsFile, Line, REGISTRY, RUN, SITE, run_dir, user_called, user_dir, user_name};
+use super::{EVENTS, EventsFile, Line, REGISTRY, RUN, SITE, run_dir, user_called, user_dir, user_names};
 use crate::runs::{Candidate, RunState, RunStatus, path_id};
 use crate::verdict::Class;
 
@@ -144,7 +144,7 @@ impl Store {
     /// Whether the jobs of that user, as Slurm or the store calls them, are the caller's to read: their own, or
     /// anybody's for an operator.
     pub fn is_callers(&self, user: &str) -> bool {
-        user_called(user) == user_name(rustix::process::geteuid().as_raw()) || self.is_of_all_users()
+        own_names().contains(&user_called(user)) || self.is_of_all_users()
     }
 
     /// Whether the caller may list the users of every cluster, as operators may.
@@ -160,14 +160,19 @@ impl Store {
             subdirectories(&self.root)?.into_iter().filter(|c| cluster.is_none_or(|want| want == c))
         {
             let dir = self.root.join(&cluster);
-            // Only operators may list it; others know their own name.
-            let users = match subdirectories(&dir) {
-                Err(ReadError::Denied(_)) => {
-                    vec![user.map_or_else(|| user_name(rustix::process::geteuid().as_raw()), str::to_owned)]
+            // Only operators may list it; others know their own names.
+            let users = match (subdirectories(&dir), user) {
+                (Err(ReadError::Denied(_)), user) => {
+                    let own = own_names();
+                    match user.filter(|user| !own.contains(*user)) {
+                        Some(other) => vec![other.to_owned()],
+                        None => own.into_iter().collect(),
+                    }
                 }
-                users => users?,
+                (users, Some(user)) => users?.into_iter().filter(|u| u == user).collect(),
+                (users, None) => users?,
             };
-            for user in users.into_iter().filter(|u| user.is_none_or(|want| want == u)) {
+            for user in users {
                 if dir.join(&user).join("runs").is_dir() {
                     places.push(Place { cluster: cluster.clone(), user });
                 }
@@ -304,6 +309,11 @@ pub fn read_parts(
         })?;
     }
     Ok(bad)
+}
+
+/// What the caller's directories may be called.
+fn own_names() -> BTreeSet<String> {
+    user_names(rustix::process::geteuid().as_raw())
 }
 
 /// Names of the directories that are the collector's: no `lost+found` of a file system, and none of the names that

@@ -6,6 +6,7 @@
 //! of the cluster can be entered by all but listed by operators only: one finds
 //! what one may read by one's own name.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -25,6 +26,11 @@ pub fn user_name(uid: u32) -> String {
         Some(name) => format!("uid-{uid}-{:08x}", xxh3_64(name.as_bytes()) >> 32),
         None => format!("uid-{uid}"),
     }
+}
+
+/// Names that the directories of a user may have: a collector that could not resolve the account took the number.
+pub fn user_names(uid: u32) -> BTreeSet<String> {
+    [user_name(uid), format!("uid-{uid}")].into()
 }
 
 /// Name of the directory of the user whom people call `name`, which may be that of the directory itself.
